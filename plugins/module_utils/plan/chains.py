@@ -1,0 +1,258 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The difference between the chains that are wanted and those that the kernel holds, for one address family.
+
+Pure: the caller observes, and applies the text that comes out of here. Rules are iptables rule specifications
+in the spelling of ``iptables-save``, without ``-A CHAIN``; two rules are equal when their texts are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+
+ChainKey = Tuple[str, str]
+"""A table and the name of a chain in it."""
+
+Rules = Sequence[str]
+
+_TARGET = re.compile(r"(?:^|\s)(-[jg])\s+(\S+)")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BUILT_IN_TARGET = re.compile(r"[A-Z][A-Z0-9]*$")
+_LONGEST_EXACT_DIFF = 500
+"""Above so many lines a chain's difference is found by counting lines: an exact one costs quadratic time."""
+
+
+@dataclass(frozen=True)
+class Jump:
+    """A rule in a chain that is not ours, leading to one that is.
+
+    position: ``first`` or ``last``, the end of the chain at which a missing jump is put.
+    anchored: whether a jump that is there must also stand at that end. It does as long as nothing but jumps
+    to user-defined chains stands before (``first``) or behind it (``last``), so that two tools which both want
+    to be first do not fight.
+    """
+
+    table: str
+    hook: str
+    rule: str
+    position: str = "first"
+    anchored: bool = False
+
+
+@dataclass
+class Desired:
+    """The whole of what is ours: every chain with its rules, and the jumps that lead to them."""
+
+    chains: Dict[ChainKey, Rules] = field(default_factory=dict)
+    jumps: List[Jump] = field(default_factory=list)
+
+
+@dataclass
+class Observed:
+    """What the kernel holds: our chains, and all rules of the hooks, chains of others with jumps to ours."""
+
+    chains: Dict[ChainKey, Rules] = field(default_factory=dict)
+    hooks: Dict[ChainKey, Rules] = field(default_factory=dict)
+
+
+@dataclass
+class ChainPlan:
+    """What to feed to ``iptables-restore --noflush``, how to take it back, and the lines that differ."""
+
+    restore: str = ""
+    undo: str = ""
+    before: str = ""
+    after: str = ""
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.restore)
+
+
+@dataclass
+class _HookEdit:
+    """One hook: what is deleted from ``old`` (by index), what is put at either end, and what comes out."""
+
+    old: Rules
+    deleted: List[int]
+    first: List[str]
+    last: List[str]
+
+    @property
+    def new(self) -> List[str]:
+        kept = [rule for index, rule in enumerate(self.old) if index not in set(self.deleted)]
+        return self.first + kept + self.last
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.deleted or self.first or self.last)
+
+    def apply_lines(self, hook: str) -> Tuple[List[str], List[str]]:
+        deletions = ["-D %s %s" % (hook, self.old[index]) for index in self.deleted]
+        insertions = ["-I %s 1 %s" % (hook, rule) for rule in reversed(self.first)]
+        return deletions, insertions + ["-A %s %s" % (hook, rule) for rule in self.last]
+
+    def undo_lines(self, hook: str) -> Tuple[List[str], List[str]]:
+        deletions = ["-D %s %s" % (hook, rule) for rule in self.first + self.last]
+        return deletions, ["-I %s %d %s" % (hook, index + 1, self.old[index]) for index in self.deleted]
+
+
+def target_of(rule: str) -> Optional[str]:
+    """The target of a rule (``-j`` or ``-g``); None when it has none. Quoted text is not searched."""
+    found = _TARGET.search(_QUOTED.sub('""', rule))
+    return found.group(2) if found else None
+
+
+def plan(desired: Desired, observed: Observed) -> ChainPlan:
+    """Compare both states of one address family."""
+    result: Dict[str, List[str]] = {"restore": [], "undo": [], "before": [], "after": []}
+    for table in _tables(desired, observed):
+        wanted, held = _of_table(desired.chains, table), _of_table(observed.chains, table)
+        edits = _hook_edits(table, desired, observed, set(wanted) | set(held))
+        _plan_table(table, wanted, held, edits, result)
+    return ChainPlan(**{part: "".join(line + "\n" for line in lines) for part, lines in result.items()})
+
+
+def _plan_table(
+    table: str,
+    wanted: Mapping[str, Rules],
+    held: Mapping[str, Rules],
+    edits: Mapping[str, _HookEdit],
+    result: Dict[str, List[str]],
+) -> None:
+    differing = sorted(name for name in set(wanted) | set(held) if _differs(wanted.get(name), held.get(name)))
+    if not differing and not edits:
+        return
+    applied = [edit.apply_lines(hook) for hook, edit in sorted(edits.items())]
+    undone = [edit.undo_lines(hook) for hook, edit in sorted(edits.items())]
+    result["restore"] += _table_text(table, differing, wanted, applied)
+    result["undo"] += _table_text(table, differing, held, undone)
+    lines: Dict[str, Tuple[Optional[Rules], Optional[Rules]]] = {n: (held.get(n), wanted.get(n)) for n in differing}
+    lines.update({hook: (edit.old, edit.new) for hook, edit in edits.items()})
+    before, after = _diff_table(lines)
+    for part, text in (("before", before), ("after", after)):
+        if text:
+            result[part] += ["*%s" % table] + text + ["COMMIT"]
+
+
+def _tables(desired: Desired, observed: Observed) -> List[str]:
+    tables = {table for table, dummy in [*desired.chains, *observed.chains, *observed.hooks]}
+    return sorted(tables | {jump.table for jump in desired.jumps})
+
+
+def _of_table(chains: Mapping[ChainKey, Rules], table: str) -> Dict[str, Rules]:
+    return {name: rules for (of, name), rules in chains.items() if of == table}
+
+
+def _differs(one: Optional[Rules], other: Optional[Rules]) -> bool:
+    if one is None or other is None:
+        return one is not other
+    return list(one) != list(other)
+
+
+def _table_text(
+    table: str, names: Iterable[str], target: Mapping[str, Rules], hooks: Iterable[Tuple[List[str], List[str]]]
+) -> List[str]:
+    """One table's part of a restore: chains declared in sorted order, which iptables-nft needs to be fast."""
+    names, hooks = list(names), list(hooks)
+    lines = ["*%s" % table] + [":%s - [0:0]" % name for name in names]
+    for deletions, dummy in hooks:
+        lines += deletions
+    for name in names:
+        lines += ["-A %s %s" % (name, rule) for rule in target.get(name, ())]
+    for dummy, insertions in hooks:
+        lines += insertions
+    return lines + ["-X %s" % name for name in names if name not in target] + ["COMMIT"]
+
+
+def _hook_edits(table: str, desired: Desired, observed: Observed, ours: Set[str]) -> Dict[str, _HookEdit]:
+    wanted: Dict[str, List[Jump]] = {}
+    for jump in desired.jumps:
+        if jump.table == table:
+            wanted.setdefault(jump.hook, []).append(jump)
+    held = _of_table(observed.hooks, table)
+    edits = {hook: _hook_edit(held.get(hook, ()), wanted.get(hook, []), ours) for hook in set(held) | set(wanted)}
+    return {hook: edit for hook, edit in edits.items() if edit.changed}
+
+
+def _hook_edit(rules: Rules, jumps: Sequence[Jump], ours: Set[str]) -> _HookEdit:
+    candidates = [index for index, rule in enumerate(rules) if target_of(rule) in ours]
+    repeated = Counter(rules[index] for index in candidates)
+    missing, kept = [], set()
+    for jump in jumps:
+        found = [i for i in candidates if rules[i] == jump.rule and repeated[jump.rule] == 1]
+        if found and (not jump.anchored or _at_end(rules, found[0], jump.position)):
+            kept.add(found[0])
+        else:
+            missing.append(jump)
+    return _HookEdit(
+        rules,
+        [index for index in candidates if index not in kept],
+        [jump.rule for jump in missing if jump.position == "first"],
+        [jump.rule for jump in missing if jump.position == "last"],
+    )
+
+
+def _at_end(rules: Rules, index: int, position: str) -> bool:
+    beyond = rules[:index] if position == "first" else rules[index + 1 :]
+    return all(leads_to_chain(rule) for rule in beyond)
+
+
+def leads_to_chain(rule: str) -> bool:
+    """Whether a rule only jumps to a user-defined chain.
+
+    Extension targets (``ACCEPT``, ``MASQUERADE``) are one upper-case word and so could be the name of a chain;
+    such a chain counts as a target here, which at worst moves our jump past it once.
+    """
+    target = target_of(rule)
+    return target is not None and not _BUILT_IN_TARGET.match(target)
+
+
+def _diff_table(lines: Mapping[str, Tuple[Optional[Rules], Optional[Rules]]]) -> Tuple[List[str], List[str]]:
+    """The lines of one table that differ: declarations of chains that come or go, then rules."""
+    before = [":%s - [0:0]" % name for name in sorted(lines) if lines[name][1] is None]
+    after = [":%s - [0:0]" % name for name in sorted(lines) if lines[name][0] is None]
+    for name in sorted(lines):
+        old, new = lines[name]
+        gone, come = _diff_rules(old or (), new or ())
+        before += ["-A %s %s" % (name, rule) for rule in gone]
+        after += ["-A %s %s" % (name, rule) for rule in come]
+    return before, after
+
+
+def _diff_rules(old: Rules, new: Rules) -> Tuple[List[str], List[str]]:
+    """The rules that go and those that come; where only their order changes, all that change their place."""
+    start = 0
+    while start < min(len(old), len(new)) and old[start] == new[start]:
+        start += 1
+    end = 0
+    while end < min(len(old), len(new)) - start and old[-1 - end] == new[-1 - end]:
+        end += 1
+    gone, come = list(old[start : len(old) - end]), list(new[start : len(new) - end])
+    if sorted(gone) == sorted(come):
+        return gone, come
+    if len(gone) + len(come) > _LONGEST_EXACT_DIFF:
+        return _minus(gone, come), _minus(come, gone)
+    opcodes = SequenceMatcher(None, gone, come, autojunk=False).get_opcodes()
+    edits = [(i1, i2, j1, j2) for tag, i1, i2, j1, j2 in opcodes if tag != "equal"]
+    return (
+        [rule for i1, i2, dummy, dummy2 in edits for rule in gone[i1:i2]],
+        [rule for dummy, dummy2, j1, j2 in edits for rule in come[j1:j2]],
+    )
+
+
+def _minus(rules: Sequence[str], others: Sequence[str]) -> List[str]:
+    left = Counter(others)
+    result = []
+    for rule in rules:
+        if left[rule]:
+            left[rule] -= 1
+        else:
+            result.append(rule)
+    return result
