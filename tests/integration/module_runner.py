@@ -18,9 +18,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Union
+from typing import Any
 
 import ansible
 
@@ -42,7 +43,7 @@ class ModuleCrash(AssertionError):
     """The module ended without a result in JSON: a traceback, or nothing at all."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def library_path() -> str:
     """A directory that holds links to ansible-core and to this collection only, removed when the tests end."""
     directory = tempfile.mkdtemp(prefix="l4-modules-")
@@ -54,7 +55,7 @@ def library_path() -> str:
     return directory
 
 
-@lru_cache(maxsize=None)
+@cache
 def legacy_path() -> str:
     """A directory in which ``iptables`` and its companions are those of the legacy back end, for `path_prefix`."""
     directory = tempfile.mkdtemp(prefix="l4-legacy-")
@@ -68,14 +69,14 @@ def legacy_path() -> str:
 
 
 def run_module(
-    namespace: Union[str, Any],
+    namespace: str | Any,
     module: str,
     arguments: Mapping[str, Any],
     check: bool = False,
-    path_prefix: Optional[str] = None,
+    path_prefix: str | None = None,
     interpreter: str = MANAGED_HOST_PYTHON,
     timeout: float = 120.0,
-) -> Dict[str, Any]:
+) -> dict[str, Any]:
     """Run ``layer4.service_proxy.<module>`` inside a network namespace and return its result.
 
     namespace: a name, or an object with a `name`. path_prefix: directory put before PATH, see `legacy_path`.
@@ -85,7 +86,7 @@ def run_module(
     name = "ansible_collections.layer4.service_proxy.plugins.modules." + module
     host = namespace if isinstance(namespace, str) else namespace.name
     options = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_remote_tmp": tempfile.gettempdir()}
-    argv: List[str] = ["ip", "netns", "exec", host, interpreter, "-c", _BOOTSTRAP, name, library_path()]
+    argv: list[str] = ["ip", "netns", "exec", host, interpreter, "-c", _BOOTSTRAP, name, library_path()]
     done = subprocess.run(
         argv,
         input=json.dumps({**arguments, **options}),
@@ -99,14 +100,14 @@ def run_module(
     return _result(done)
 
 
-def run_module_ok(namespace: Union[str, Any], module: str, arguments: Mapping[str, Any], **how: Any) -> Dict[str, Any]:
+def run_module_ok(namespace: str | Any, module: str, arguments: Mapping[str, Any], **how: Any) -> dict[str, Any]:
     """The same, for a module that is expected to succeed."""
     result = run_module(namespace, module, arguments, **how)
     assert not result.get("failed"), result.get("msg", result)
     return result
 
 
-def _environment(path_prefix: Optional[str]) -> Dict[str, str]:
+def _environment(path_prefix: str | None) -> dict[str, str]:
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     return {
         "PATH": path_prefix + ":" + path if path_prefix else path,
@@ -117,11 +118,11 @@ def _environment(path_prefix: Optional[str]) -> Dict[str, str]:
     }
 
 
-def _result(done: "subprocess.CompletedProcess[str]") -> Dict[str, Any]:
+def _result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     try:
         result = json.loads(done.stdout)
     except ValueError:
-        raise ModuleCrash("exit %d\n%s\n%s" % (done.returncode, done.stdout, done.stderr)) from None
+        raise ModuleCrash(f"exit {done.returncode}\n{done.stdout}\n{done.stderr}") from None
     if not isinstance(result, dict):
         raise ModuleCrash(done.stdout)
     return result
