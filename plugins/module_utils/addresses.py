@@ -1,0 +1,110 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""IP addresses and networks as text in the one spelling that the kernel's tools print (``inet_ntop``)."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from functools import lru_cache
+from typing import Any, Tuple
+
+IPV4 = "ipv4"
+IPV6 = "ipv6"
+FAMILIES = (IPV4, IPV6)
+
+_AF = {IPV4: socket.AF_INET, IPV6: socket.AF_INET6}
+_LENGTH = {IPV4: 32, IPV6: 128}
+
+
+def family_of(address: str) -> str:
+    """``ipv4`` or ``ipv6``, of an address or network in text."""
+    return IPV6 if ":" in address else IPV4
+
+
+@lru_cache(maxsize=None)
+def canonical_address(text: str) -> str:
+    """An address in the spelling of ``inet_ntop``. ValueError when it is none (a zone or prefix is none)."""
+    family = _AF[family_of(text)]
+    try:
+        return socket.inet_ntop(family, socket.inet_pton(family, text))
+    except (OSError, UnicodeEncodeError) as error:
+        raise ValueError(text) from error
+
+
+@lru_cache(maxsize=None)
+def canonical_network(text: str) -> str:
+    """A network as ``address/length``; a bare address is a network of one.
+
+    ValueError, with the network that may have been meant, when host bits are set.
+    """
+    address, slash, length = text.partition("/")
+    address = canonical_address(address)
+    longest = _LENGTH[family_of(address)]
+    if not slash:
+        return "%s/%d" % (address, longest)
+    if not (length.isascii() and length.isdigit() and int(length) <= longest):
+        raise ValueError(text)
+    network = ipaddress.ip_network("%s/%d" % (address, int(length)), strict=False)
+    meant = "%s/%d" % (canonical_address(str(network.network_address)), int(length))
+    if canonical_address(str(network.network_address)) != address:
+        raise ValueError("%s has bits set behind its prefix; %s may be meant" % (text, meant))
+    return meant
+
+
+def host_network(address: str) -> str:
+    """The network that holds this address alone."""
+    return "%s/%d" % (address, _LENGTH[family_of(address)])
+
+
+def is_everything(network: str) -> bool:
+    return network.endswith("/0")
+
+
+def contains(network: str, address: str) -> bool:
+    """Whether an address lies in a network; False for the other family."""
+    return family_of(network) == family_of(address) and _address(address) in _network(network)
+
+
+def unfit_for_service(address: str) -> str:
+    """Why nothing can be proxied to or from this address; empty when it can.
+
+    The kinds are those that Kubernetes refuses for endpoints and external IPs
+    (``ValidateNonSpecialIP``), and those that no connection can have.
+    """
+    value = _address(address)
+    if value.version == 6 and value.ipv4_mapped:
+        return "an IPv4-mapped IPv6 address"
+    for kind, holds in (
+        ("unspecified", value.is_unspecified),
+        ("a loopback address", value.is_loopback),
+        ("a link-local address", value.is_link_local),
+        ("a multicast address", value.is_multicast),
+        ("the broadcast address", address == "255.255.255.255"),
+    ):
+        if holds:
+            return kind
+    return ""
+
+
+def endpoint(address: str, port: int) -> str:
+    """``address:port``, the address in brackets when it is IPv6 (RFC 3986, section 3.2.2)."""
+    return "[%s]:%d" % (address, port) if ":" in address else "%s:%d" % (address, port)
+
+
+def sort_key(address: str) -> Tuple[str, bytes]:
+    """Numeric order, IPv4 first."""
+    family = family_of(address)
+    return family, socket.inet_pton(_AF[family], address)
+
+
+@lru_cache(maxsize=None)
+def _address(text: str) -> Any:
+    return ipaddress.ip_address(text)
+
+
+@lru_cache(maxsize=None)
+def _network(text: str) -> Any:
+    return ipaddress.ip_network(text)

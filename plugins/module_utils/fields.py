@@ -1,0 +1,158 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A dict that a user wrote, checked key by key, with one line for each mistake.
+
+AnsibleModule's own suboptions would say which value is wrong, but not in which of ten thousand services.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple
+
+from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE, BOOLEANS_TRUE
+
+Parser = Callable[[Any], Any]
+"""From a written value to a parsed one; raises Problem."""
+
+MISSING = object()
+_LONGEST_QUOTE = 80
+
+
+class Problem(ValueError):
+    """A value is refused; the text says what is allowed. ``at`` is the place inside the value, such as ``[2]``."""
+
+    def __init__(self, allowed: str, value: Any = MISSING, at: str = "") -> None:
+        super().__init__(allowed)
+        self.allowed, self.value, self.at = allowed, value, at
+
+
+class Field(NamedTuple):
+    """A key: how its value is parsed, and what it is when it is not given or null (MISSING: it must be given)."""
+
+    parse: Parser
+    default: Any = MISSING
+
+
+def quoted(value: Any) -> str:
+    """A value as JSON on one line, cut where it is long."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 3] + "..."
+
+
+def parse_fields(owner: str, raw: Any, fields: Mapping[str, Field], problems: List[str]) -> Dict[str, Any]:
+    """The parsed values of all fields, those that are wrong left out and told in ``problems``."""
+    if not isinstance(raw, Mapping):
+        problems.append("%s is %s: must be a dict with the keys %s" % (owner, quoted(raw), ", ".join(fields)))
+        return {}
+    for key in raw:
+        if key not in fields:
+            problems.append("%s: %s is not a known key (its value is %s): allowed are %s" % (owner, quoted(key), quoted(raw[key]), ", ".join(fields)))
+    values = {}
+    for key, field in fields.items():
+        value = raw.get(key)
+        if value is not None:
+            _parse_field(owner, key, field, value, values, problems)
+        elif field.default is MISSING:
+            problems.append("%s: %s is missing: must be %s" % (owner, key, _allowed(field)))
+        else:
+            values[key] = field.default
+    return values
+
+
+def _parse_field(owner: str, key: str, field: Field, value: Any, values: Dict[str, Any], problems: List[str]) -> None:
+    try:
+        values[key] = field.parse(value)
+    except Problem as problem:
+        shown = value if problem.value is MISSING else problem.value
+        problems.append("%s: %s%s is %s: must be %s" % (owner, key, problem.at, quoted(shown), problem.allowed))
+
+
+def _allowed(field: Field) -> str:
+    """What a field allows, asked by handing it something that no field allows."""
+    try:
+        field.parse(MISSING)
+    except Problem as problem:
+        return problem.allowed
+    return "given"
+
+
+def integer(low: int, high: int) -> Parser:
+    """An integer, or a string of one as templates make them."""
+
+    def parse(value: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"\s*[0-9]+\s*", value, re.ASCII):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise Problem("an integer from %d to %d" % (low, high))
+        return int(value)
+
+    return parse
+
+
+def choice(*allowed: str) -> Parser:
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            raise Problem("one of %s" % ", ".join(allowed))
+        return value
+
+    return parse
+
+
+def pattern(expression: str, allowed: str) -> Parser:
+    compiled = re.compile(expression)
+
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or not compiled.fullmatch(value):
+            raise Problem(allowed)
+        return value
+
+    return parse
+
+
+def boolean(value: Any) -> bool:
+    """A boolean, or one of Ansible's words for one."""
+    word = value.lower() if isinstance(value, str) else value
+    if isinstance(word, (bool, int, str)) and word in BOOLEANS_TRUE:
+        return True
+    if isinstance(word, (bool, int, str)) and word in BOOLEANS_FALSE:
+        return False
+    raise Problem("true or false")
+
+
+def one_of_type(*types: type) -> Parser:
+    names = {str: "a string", list: "a list", tuple: "", dict: "a dict"}
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, types) or value == "":
+            raise Problem(" or ".join(names[kind] for kind in types if names[kind]))
+        return value
+
+    return parse
+
+
+def listed(parse_item: Parser) -> Parser:
+    """A list of distinct items; a bare string is a list of one."""
+
+    def parse(value: Any) -> Tuple[Any, ...]:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise Problem("a list, each item %s" % _allowed(Field(parse_item)))
+        parsed: List[Any] = []
+        for index, item in enumerate(items):
+            at = "" if isinstance(value, str) else "[%d]" % index
+            try:
+                parsed.append(parse_item(item))
+            except Problem as problem:
+                raise Problem(problem.allowed, item, at + problem.at) from None
+            if parsed[-1] in parsed[:-1]:
+                raise Problem("given once", item, at)
+        return tuple(parsed)
+
+    return parse

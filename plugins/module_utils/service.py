@@ -1,0 +1,342 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Services, backends and node settings: from what users write to values that can be trusted.
+
+Pure. Every mistake is found before anything is touched, and each is one line that names the service, the key,
+the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from . import addresses as ip
+from .fields import Field, Problem, boolean, choice, integer, listed, one_of_type, parse_fields, pattern, quoted
+
+PROTOCOLS = ("tcp", "udp", "sctp")
+SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos")
+"""The schedulers of Linux 6.12 (``net/netfilter/ipvs/Kconfig``)."""
+FORWARD_METHODS = ("masquerade", "direct", "tunnel")
+DATAPLANES = ("iptables", "ipvs", "nftables")
+
+
+class InvalidServices(ValueError):
+    """What was wrong, one line a mistake, in ``problems``."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+class Backend(NamedTuple):
+    """Where a service is served. weight: 0 to 65535; 0 takes no new connections."""
+
+    address: str
+    port: int
+    weight: int
+    node: Optional[str]
+    ready: bool
+    serving: bool
+    terminating: bool
+
+    @property
+    def family(self) -> str:
+        return ip.family_of(self.address)
+
+
+class Service(NamedTuple):
+    """One service, every address in canonical spelling and its backends in numeric order."""
+
+    name: str
+    vip: Tuple[str, ...]
+    port: int
+    protocol: str
+    backends: Tuple[Backend, ...]
+    node_port: Optional[int]
+    external_ips: Tuple[str, ...]
+    load_balancer_ips: Tuple[str, ...]
+    source_ranges: Tuple[str, ...]
+    session_affinity: str
+    session_affinity_timeout: int
+    internal_traffic_policy: str
+    external_traffic_policy: str
+    scheduler: Optional[str]
+    forward_method: str
+
+    def addresses(self) -> List[Tuple[str, str]]:
+        """Every (key, address) at which the service answers, but for node ports."""
+        return [
+            (key, address)
+            for key in ("vip", "external_ips", "load_balancer_ips")
+            for address in getattr(self, key)
+        ]
+
+
+class Mark(NamedTuple):
+    """Bits of the packet mark: ``value`` inside ``mask``."""
+
+    value: int
+    mask: int
+
+    def __str__(self) -> str:
+        return "0x%x/0x%x" % self
+
+
+class Node(NamedTuple):
+    """The settings of the node that proxies."""
+
+    name: str
+    addresses: Tuple[str, ...]
+    local_cidrs: Tuple[str, ...]
+    masquerade_all: bool
+    node_port_addresses: Tuple[str, ...]
+    localhost_node_ports: bool
+    snat_address: Optional[str]
+    masquerade_mark: Mark
+    chain_prefix: str
+
+
+def _address(value: Any) -> str:
+    try:
+        return ip.canonical_address(one_of_type(str)(value))
+    except ValueError:
+        raise Problem("an IPv4 or IPv6 address") from None
+
+
+def _service_address(value: Any) -> str:
+    address = _address(value)
+    unfit = ip.unfit_for_service(address)
+    if unfit:
+        raise Problem("a unicast address that others can reach, not %s" % unfit)
+    return address
+
+
+def _network(value: Any) -> str:
+    try:
+        return ip.canonical_network(one_of_type(str)(value))
+    except ValueError as error:
+        hint = " (%s)" % error if "may be meant" in str(error) else ""
+        raise Problem("a network in CIDR notation, such as 10.0.0.0/24 or fd00::/64" + hint) from None
+
+
+def _mark(value: Any) -> Mark:
+    allowed = Problem("value/mask in hexadecimal, such as 0x4000/0x4000, the value not 0 and inside the mask")
+    first, slash, second = str(value).partition("/")
+    try:
+        mark = Mark(int(first, 0), int(second if slash else first, 0))
+    except ValueError:
+        raise allowed from None
+    if not 0 < mark.mask <= 0xFFFFFFFF or mark.value <= 0 or mark.value & ~mark.mask:
+        raise allowed
+    return mark
+
+
+_NAME = pattern(
+    r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", "1 to 63 characters of a-z, 0-9, '-' and '.', starting and ending with a letter or digit"
+)
+_PORT = integer(1, 65535)
+_TRAFFIC_POLICY = Field(choice("cluster", "local"), "cluster")
+
+_BACKEND_FIELDS: Mapping[str, Field] = {
+    "address": Field(_service_address),
+    "port": Field(_PORT, None),
+    "weight": Field(integer(0, 65535), 1),
+    "node": Field(one_of_type(str), None),
+    "ready": Field(boolean, True),
+    "serving": Field(boolean, None),
+    "terminating": Field(boolean, False),
+}
+
+_SERVICE_FIELDS: Mapping[str, Field] = {
+    "name": Field(_NAME),
+    "vip": Field(listed(_service_address), ()),
+    "port": Field(_PORT),
+    "protocol": Field(choice(*PROTOCOLS), "tcp"),
+    "backends": Field(one_of_type(list, tuple), ()),
+    "node_port": Field(_PORT, None),
+    "external_ips": Field(listed(_service_address), ()),
+    "load_balancer_ips": Field(listed(_service_address), ()),
+    "source_ranges": Field(listed(_network), ()),
+    "session_affinity": Field(choice("none", "client_ip"), "none"),
+    "session_affinity_timeout": Field(integer(1, 86400), 10800),
+    "internal_traffic_policy": _TRAFFIC_POLICY,
+    "external_traffic_policy": _TRAFFIC_POLICY,
+    "scheduler": Field(choice(*SCHEDULERS), None),
+    "forward_method": Field(choice(*FORWARD_METHODS), "masquerade"),
+}
+
+_NODE_FIELDS: Mapping[str, Field] = {
+    "name": Field(one_of_type(str)),
+    "addresses": Field(listed(_address), ()),
+    "local_cidrs": Field(listed(_network), ()),
+    "masquerade_all": Field(boolean, False),
+    "node_port_addresses": Field(listed(_network), ()),
+    "localhost_node_ports": Field(boolean, False),
+    "snat_address": Field(_service_address, None),
+    "masquerade_mark": Field(_mark, Mark(0x4000, 0x4000)),
+    "chain_prefix": Field(pattern(r"[A-Z0-9]{1,8}", "1 to 8 characters of A-Z and 0-9"), "L4"),
+}
+
+
+def parse_services(raw: Sequence[Any], dataplane: str, node: Node) -> List[Service]:
+    """Services in the order of their names. Raises InvalidServices with all mistakes."""
+    problems: List[str] = []
+    services = [service for service in (_parse_service(i, item, problems) for i, item in enumerate(raw)) if service]
+    problems += _repeated_names(raw)
+    for service in services:
+        problems += _check_service(service) + _check_dataplane(service, dataplane)
+    problems += conflicts([claim for service in services for claim in claims(service)], node.addresses)
+    if problems:
+        raise InvalidServices(problems)
+    return sorted(services)
+
+
+def parse_names(raw: Sequence[Any]) -> List[str]:
+    """The names alone, of services that are to go. Raises InvalidServices."""
+    problems: List[str] = []
+    for index, item in enumerate(raw):
+        only_name = {"name": item.get("name")} if isinstance(item, Mapping) else item
+        parse_fields("services[%d]" % index, only_name, {"name": _SERVICE_FIELDS["name"]}, problems)
+    if problems:
+        raise InvalidServices(problems)
+    return [item["name"] for item in raw]
+
+
+def parse_node(raw: Mapping[str, Any]) -> Node:
+    """Raises InvalidServices."""
+    problems: List[str] = []
+    values = parse_fields("node", raw, _NODE_FIELDS, problems)
+    if problems:
+        raise InvalidServices(problems)
+    return Node(**values)
+
+
+def _owner(index: int, raw: Any) -> str:
+    name = raw.get("name") if isinstance(raw, Mapping) else None
+    return "service %s" % quoted(name) if isinstance(name, str) and name else "services[%d]" % index
+
+
+def _parse_service(index: int, raw: Any, problems: List[str]) -> Optional[Service]:
+    found: List[str] = []
+    owner = _owner(index, raw)
+    values = parse_fields(owner, raw, _SERVICE_FIELDS, found)
+    backends = [
+        parse_fields("%s: backends[%d]" % (owner, i), item, _BACKEND_FIELDS, found)
+        for i, item in enumerate(values.get("backends") or ())
+    ]
+    problems += found
+    if found:
+        return None
+    made = [_make_backend(backend, values["port"]) for backend in backends]
+    values["backends"] = tuple(sorted(made, key=lambda b: (ip.sort_key(b.address), b.port)))
+    return Service(**values)
+
+
+def _make_backend(values: Dict[str, Any], port: int) -> Backend:
+    if values["port"] is None:
+        values["port"] = port
+    if values["serving"] is None:
+        values["serving"] = values["ready"]
+    return Backend(**values)
+
+
+def _repeated_names(raw: Sequence[Any]) -> List[str]:
+    seen: Dict[str, int] = {}
+    problems = []
+    for index, item in enumerate(raw):
+        name = item.get("name") if isinstance(item, Mapping) else None
+        if not isinstance(name, str):
+            continue
+        if name in seen:
+            problems.append(
+                "service %s: name is %s in services[%d] and in services[%d]: a name is allowed once"
+                % (quoted(name), quoted(name), seen[name], index)
+            )
+        seen.setdefault(name, index)
+    return problems
+
+
+def _check_service(service: Service) -> List[str]:
+    owner = "service %s: " % quoted(service.name)
+    problems = []
+    if not service.addresses() and service.node_port is None:
+        problems.append(
+            owner + "vip is []: without an address nothing reaches it: give vip, external_ips, load_balancer_ips or node_port"
+        )
+    seen = set()
+    for backend in service.backends:
+        at = ip.endpoint(backend.address, backend.port)
+        if (backend.address, backend.port) in seen:
+            problems.append(owner + "backends has %s twice: an address and port is allowed once" % at)
+        seen.add((backend.address, backend.port))
+        if backend.address in service.vip and backend.port == service.port:
+            problems.append(owner + "backends has %s, which is the service's own vip: backends must be elsewhere" % at)
+    return problems
+
+
+def _check_dataplane(service: Service, dataplane: str) -> List[str]:
+    if dataplane == "ipvs":
+        return []
+    owner = "service %s: " % quoted(service.name)
+    problems = []
+    if service.scheduler is not None:
+        problems.append(
+            owner + "scheduler is %s: must be null with dataplane %s, which chooses at random by weight (schedulers need ipvs)"
+            % (quoted(service.scheduler), dataplane)
+        )
+    if service.forward_method != "masquerade":
+        problems.append(
+            owner + "forward_method is %s: must be masquerade with dataplane %s (direct and tunnel need ipvs)"
+            % (quoted(service.forward_method), dataplane)
+        )
+    return problems
+
+
+class Claim(NamedTuple):
+    """What a service takes for itself: a port of an address, or of every node address (``address`` None)."""
+
+    service: str
+    key: str
+    protocol: str
+    address: Optional[str]
+    port: int
+
+    def __str__(self) -> str:
+        if self.address is None:
+            return "node_port %d/%s" % (self.port, self.protocol)
+        return "%s %s/%s" % (self.key, ip.endpoint(self.address, self.port), self.protocol)
+
+
+def claims(service: Service) -> List[Claim]:
+    taken = [Claim(service.name, key, service.protocol, address, service.port) for key, address in service.addresses()]
+    if service.node_port is not None:
+        taken.append(Claim(service.name, "node_port", service.protocol, None, service.node_port))
+    return taken
+
+
+def conflicts(taken: Iterable[Claim], node_addresses: Iterable[str]) -> List[str]:
+    """One line for each two claims that cannot both hold, naming both services.
+
+    A node port also takes its port of the node's own addresses; two keys of one service may meet there.
+    """
+    owners: Dict[Tuple[str, Optional[str], int], Claim] = {}
+    problems = []
+    taken = list(taken)
+    for claim in taken:
+        other = owners.setdefault((claim.protocol, claim.address, claim.port), claim)
+        if other is not claim:
+            problems.append(_conflict(claim, other))
+    own = set(node_addresses)
+    for claim in taken:
+        node_port = owners.get((claim.protocol, None, claim.port))
+        if claim.address in own and node_port and node_port.service != claim.service:
+            problems.append(_conflict(claim, node_port) + " (%s is an address of this node)" % claim.address)
+    return problems
+
+
+def _conflict(claim: Claim, other: Claim) -> str:
+    whose = "itself" if claim.service == other.service else "service %s" % quoted(other.service)
+    text = "service %s: %s is taken already by %s of %s: an address, port and protocol is allowed once"
+    return text % (quoted(claim.service), claim, other.key, whose)
