@@ -1,0 +1,418 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Services compiled to iptables chains, in kube-proxy's layout. Pure.
+
+Every rule of a service says so in its comment, ``NAME: ...``: that is how what the kernel holds is given back to
+the services that it belongs to. Rules are spelled as ``iptables-save`` prints them, so that equal rules are equal texts.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+from .. import addresses as ip
+from ..plan.chains import ChainKey, Desired, Jump
+from ..service import Backend, Mark, Node, Service
+from . import pools
+
+_ID_LENGTH = 15
+"""Characters of a chain's id: 75 bits, and with the longest prefix a name of 28, the most that iptables takes."""
+_STATISTIC_BITS = 31
+"""The kernel keeps a chance as an integer of 31 bits (``xt_statistic``)."""
+_LOOPBACK = {ip.IPV4: "127.0.0.0/8", ip.IPV6: "::1/128"}
+_OWNER = re.compile(r'--comment "([a-z0-9][a-z0-9.-]*): ')
+_ALL_MARK_BITS = 0xFFFFFFFF
+
+
+class Layout:
+    """The names of our chains under a prefix."""
+
+    PER_SERVICE = ("SVC", "SVL", "EXT", "FW", "SEP")
+    SHARED: Sequence[ChainKey] = (
+        ("nat", "SERVICES"),
+        ("nat", "NODEPORTS"),
+        ("nat", "MARK-MASQ"),
+        ("nat", "MARK-NONLOCAL"),
+        ("nat", "POSTROUTING"),
+        ("filter", "FIREWALL"),
+        ("filter", "NODEPORTS"),
+        ("filter", "FORWARD"),
+    )
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        per_service = r"%s-(%s)-[A-Z2-7]{%d}" % (prefix, "|".join(self.PER_SERVICE), _ID_LENGTH)
+        self._per_service = re.compile(per_service)
+        self._shared = {(table, self.shared(name)) for table, name in self.SHARED}
+
+    def shared(self, name: str) -> str:
+        return "%s-%s" % (self.prefix, name)
+
+    def of(self, kind: str, *identity: str) -> str:
+        """The chain of one service (``SEP``: of one backend of it); its id depends on the identity alone."""
+        digest = hashlib.sha256("\0".join(identity).encode()).digest()
+        return "%s-%s-%s" % (self.prefix, kind, base64.b32encode(digest).decode()[:_ID_LENGTH])
+
+    def is_per_service(self, key: ChainKey) -> bool:
+        return key[0] == "nat" and bool(self._per_service.fullmatch(key[1]))
+
+    def is_ours(self, key: ChainKey) -> bool:
+        return key in self._shared or self.is_per_service(key)
+
+
+class ServiceRules(NamedTuple):
+    """What one service adds: chains of its own, and its rules in the shared chains."""
+
+    chains: Dict[ChainKey, List[str]]
+    entries: Dict[ChainKey, List[str]]
+
+
+def owner_of(rule: str) -> Optional[str]:
+    """The service that a rule belongs to; None for the rules that serve all."""
+    found = _OWNER.search(rule)
+    return found.group(1) if found else None
+
+
+def rule(
+    target: str,
+    comment: str,
+    *,
+    source: str = "",
+    destination: str = "",
+    protocol: str = "",
+    port: int = 0,
+    match: str = "",
+) -> str:
+    """A rule specification in the order in which ``iptables-save`` prints its parts."""
+    parts = []
+    if source and not ip.is_everything(source):
+        parts.append("-s " + source)
+    if destination and not ip.is_everything(destination):
+        parts.append("-d " + destination)
+    if protocol:
+        parts.append("-p " + protocol)
+    parts.append('-m comment --comment "%s"' % comment)
+    if port:
+        parts.append("-m %s --dport %d" % (protocol, port))
+    if match:
+        parts.append(match)
+    return "%s -j %s" % (" ".join(parts), target)
+
+
+def compile_services(services: Iterable[Service], node: Node) -> Dict[str, Desired]:
+    """The whole desired state, by address family. No services, no rules."""
+    services = list(services)
+    return {
+        family: assemble(
+            [compile_service(service, node, family) for service in services if family in families(service, node)],
+            node,
+            family,
+        )
+        for family in ip.FAMILIES
+    }
+
+
+def families(service: Service, node: Node) -> List[str]:
+    """The families in which a service answers, be it by rejecting.
+
+    Those of its addresses; a node port also answers in those of its backends, and with neither addresses nor
+    backends in every family that the node has.
+    """
+    found = {ip.family_of(address) for dummy, address in service.addresses()}
+    if service.node_port is not None:
+        found |= {backend.family for backend in service.backends}
+        found = found or {ip.family_of(address) for address in node.addresses} or set(ip.FAMILIES)
+    return [family for family in ip.FAMILIES if family in found]
+
+
+def compile_service(service: Service, node: Node, family: str) -> ServiceRules:
+    """The rules of one service in one family."""
+    return _ServiceCompiler(service, node, family).compile()
+
+
+class _ServiceCompiler:
+    """Collects the rules of one service in one family."""
+
+    def __init__(self, service: Service, node: Node, family: str) -> None:
+        self.service, self.node, self.family = service, node, family
+        self.layout = Layout(node.chain_prefix)
+        self.pools = pools.choose(service, node, family)
+        self.local_cidrs = [cidr for cidr in node.local_cidrs if ip.family_of(cidr) == family]
+        self.mark_masq = self.layout.shared("MARK-MASQ")
+        self.chains: Dict[ChainKey, List[str]] = {}
+        self.entries: Dict[ChainKey, List[str]] = {}
+
+    def compile(self) -> ServiceRules:
+        self._vips()
+        external = self._of_family(self.service.external_ips)
+        balanced = self._of_family(self.service.load_balancer_ips)
+        if external or balanced or self.service.node_port is not None:
+            self._external(external, balanced)
+        return ServiceRules(self.chains, self.entries)
+
+    def _of_family(self, addresses: Iterable[str]) -> List[str]:
+        return [address for address in addresses if ip.family_of(address) == self.family]
+
+    def _say(self, what: str) -> str:
+        return "%s: %s" % (self.service.name, what)
+
+    def _to(self, address: str, what: str, target: str, source: str = "") -> str:
+        """A rule for the service's port on one of its addresses."""
+        return rule(
+            target,
+            self._say(what),
+            source=source,
+            destination=ip.host_network(address),
+            protocol=self.service.protocol,
+            port=self.service.port,
+        )
+
+    def _entry(self, table: str, chain: str, text: str) -> None:
+        self.entries.setdefault((table, self.layout.shared(chain)), []).append(text)
+
+    def _service_chain(self, kind: str) -> Tuple[str, List[str]]:
+        """The chain of this kind and its rules, so far none when it is new."""
+        name = self.layout.of(kind, self.service.name)
+        return name, self.chains.setdefault(("nat", name), [])
+
+    def _vips(self) -> None:
+        vips = self._of_family(self.service.vip)
+        local = self.service.internal_traffic_policy == "local"
+        pool = self.pools.local if local else self.pools.cluster
+        if not vips:
+            return
+        if not pool:
+            for vip in vips:
+                self._refuse(vip, "no local backends" if self.pools.cluster else "no backends")
+            return
+        name, rules = self._pool_chain(local)
+        masquerade = [self._to(vip, "masquerade", target) for vip in vips for target in self._vip_masquerade()]
+        rules[:0] = masquerade
+        for vip in vips:
+            self._entry("nat", "SERVICES", self._to(vip, "vip", name))
+
+    def _vip_masquerade(self) -> List[str]:
+        """Where VIP traffic is sent to be marked for masquerade: nowhere, when all of it keeps its source."""
+        if self.node.masquerade_all:
+            return [self.mark_masq]
+        return [self.layout.shared("MARK-NONLOCAL")] if self.local_cidrs else []
+
+    def _external(self, external: Sequence[str], balanced: Sequence[str]) -> None:
+        if self.pools.cluster:
+            name = self._external_chain()
+            for address in external:
+                self._entry("nat", "SERVICES", self._to(address, "external ip", name))
+            self._node_port("nat", "node port", name)
+        refusal = self._external_refusal()
+        for address in balanced:
+            self._load_balancer(address, refusal)
+        if refusal:
+            for address in external:
+                self._refuse(address, refusal)
+            self._node_port("filter", refusal, self._refusal_target(refusal))
+
+    def _external_refusal(self) -> str:
+        """Why external traffic that no nat rule took has no backend; empty when it has."""
+        if not self.pools.cluster:
+            return "no backends"
+        if self.service.external_traffic_policy == "local" and not self.pools.local:
+            return "no local backends"
+        return ""
+
+    def _external_chain(self) -> str:
+        """The chain for external traffic: who is masqueraded, and who reaches which backends."""
+        name, rules = self._service_chain("EXT")
+        cluster, dummy = self._pool_chain(local=False)
+        if self.service.external_traffic_policy == "cluster":
+            rules.append(rule(self.mark_masq, self._say("masquerade external traffic")))
+            rules.append(rule(cluster, self._say("all backends")))
+            return name
+        node_itself = "-m addrtype --src-type LOCAL"
+        rules.append(rule(self.mark_masq, self._say("masquerade the node itself"), match=node_itself))
+        rules.append(rule(cluster, self._say("the node itself to all backends"), match=node_itself))
+        for cidr in self.local_cidrs:
+            rules.append(rule(cluster, self._say("local sources to all backends"), source=cidr))
+        if self.pools.local:
+            rules.append(rule(self._pool_chain(local=True)[0], self._say("local backends")))
+        return name
+
+    def _load_balancer(self, address: str, refusal: str) -> None:
+        """A load-balancer address: with source ranges, whatever they do not let into the nat chain is dropped."""
+        if not self.service.source_ranges:
+            if self.pools.cluster:
+                self._entry("nat", "SERVICES", self._to(address, "load balancer", self._external_chain_name()))
+            if refusal:
+                self._refuse(address, refusal)
+            return
+        admitted = self._admitted(address)
+        if self.pools.cluster and admitted:
+            name, rules = self._service_chain("FW")
+            for source in admitted:
+                text = rule(self._external_chain_name(), self._say("source range"), source=source)
+                if text not in rules:
+                    rules.append(text)
+            self._entry("nat", "SERVICES", self._to(address, "load balancer", name))
+        if refusal == "no backends":
+            for source in admitted:
+                self._refuse(address, refusal, source)
+        self._entry("filter", "FIREWALL", self._to(address, "outside source ranges", "DROP"))
+
+    def _external_chain_name(self) -> str:
+        return self.layout.of("EXT", self.service.name)
+
+    def _admitted(self, address: str) -> List[str]:
+        """The source ranges of this family; the node itself may come from the load-balancer address, when covered."""
+        ranges = self._of_family(self.service.source_ranges)
+        covered = any(ip.contains(cidr, own) for cidr in ranges for own in self.node.addresses)
+        return ranges + [ip.host_network(address)] if covered else ranges
+
+    def _node_port(self, table: str, what: str, target: str) -> None:
+        if self.service.node_port is not None:
+            protocol, port = self.service.protocol, self.service.node_port
+            self._entry(table, "NODEPORTS", rule(target, self._say(what), protocol=protocol, port=port))
+
+    def _refuse(self, address: str, why: str, source: str = "") -> None:
+        self._entry("filter", "FIREWALL", self._to(address, why, self._refusal_target(why), source))
+
+    def _refusal_target(self, why: str) -> str:
+        """Without any backend a connection is rejected, else dropped.
+
+        A TCP connection is reset: an ICMP error would be rate-limited (icmp(7), icmp_ratelimit).
+        """
+        if why != "no backends":
+            return "DROP"
+        if self.service.protocol == "tcp":
+            return "REJECT --reject-with tcp-reset"
+        return "REJECT --reject-with " + ("icmp6-port-unreachable" if self.family == ip.IPV6 else "icmp-port-unreachable")
+
+    def _pool_chain(self, local: bool) -> Tuple[str, List[str]]:
+        """The chain that picks a backend of the cluster-wide or of the local pool."""
+        name, rules = self._service_chain("SVL" if local else "SVC")
+        if not rules:
+            pool = self.pools.local if local else self.pools.cluster
+            for backend, chance in zip(pool, _chances([backend.weight for backend in pool])):
+                at = ip.endpoint(backend.address, backend.port)
+                rules.append(rule(self._backend_chain(backend), self._say("to " + at), match=chance))
+        return name, rules
+
+    def _backend_chain(self, backend: Backend) -> str:
+        at = ip.endpoint(backend.address, backend.port)
+        name = self.layout.of("SEP", self.service.name, at)
+        dnat = "DNAT --to-destination " + at
+        self.chains[("nat", name)] = [
+            rule(self.mark_masq, self._say("hairpin"), source=ip.host_network(backend.address)),
+            rule(dnat, self._say(at), protocol=self.service.protocol),
+        ]
+        return name
+
+
+def _chances(weights: Sequence[int]) -> List[str]:
+    """A match for each rule in turn: each is asked only when those before it declined; the last always takes."""
+    left = sum(weights)
+    matches = []
+    for weight in weights:
+        chance = round(weight * (1 << _STATISTIC_BITS) / left)
+        always = weight == left
+        probability = "%.11f" % (chance / (1 << _STATISTIC_BITS))
+        matches.append("" if always else "-m statistic --mode random --probability " + probability)
+        left -= weight
+    return matches
+
+
+def assemble(parts: Sequence[ServiceRules], node: Node, family: str) -> Desired:
+    """All services' rules in one state, with the shared chains around them."""
+    entries: Dict[ChainKey, List[str]] = {}
+    desired = Desired()
+    for part in parts:
+        desired.chains.update(part.chains)
+        for key, rules in part.entries.items():
+            entries.setdefault(key, []).extend(rules)
+    if parts:
+        desired.chains.update(_shared_chains(entries, node, family))
+        desired.jumps = hook_jumps(Layout(node.chain_prefix))
+    return desired
+
+
+def _shared_chains(entries: Dict[ChainKey, List[str]], node: Node, family: str) -> Dict[ChainKey, List[str]]:
+    layout = Layout(node.chain_prefix)
+    chains: Dict[ChainKey, List[str]] = {("nat", layout.shared("SERVICES")): [], ("filter", layout.shared("FIREWALL")): []}
+    chains.update(_masquerade_chains(layout, node, family))
+    chains.update(_forward_chain(layout, node))
+    for key, rules in entries.items():
+        chains[key] = sorted(rules, key=_refusals_last)
+    for table, dispatch in (("nat", "SERVICES"), ("filter", "FIREWALL")):
+        if (table, layout.shared("NODEPORTS")) in entries:
+            chains[(table, layout.shared(dispatch))] += _node_port_tail(layout, node, family)
+    return chains
+
+
+def _refusals_last(text: str) -> Tuple[bool, str]:
+    """Rules by their text, but what is dropped behind what is rejected or let pass by source."""
+    return text.endswith("-j DROP"), text
+
+
+def _node_port_tail(layout: Layout, node: Node, family: str) -> List[str]:
+    """The end of a dispatch chain: what is for an address of the node may be for a node port."""
+    target = layout.shared("NODEPORTS")
+    loopback = _LOOPBACK[family]
+    local = "-m addrtype --dst-type LOCAL"
+    cidrs: List[str] = [cidr for cidr in node.node_port_addresses if ip.family_of(cidr) == family]
+    if not node.node_port_addresses:
+        cidrs = [""]
+    first = "RETURN"
+    if node.localhost_node_ports and family == ip.IPV4:
+        first = target
+    what = "no node ports on localhost" if first == "RETURN" else "node ports on localhost"
+    tail = [rule(first, what, destination=loopback)]
+    return tail + [rule(target, "node ports", destination=cidr, match=local) for cidr in cidrs]
+
+
+def _masquerade_chains(layout: Layout, node: Node, family: str) -> Dict[ChainKey, List[str]]:
+    mark, mark_masq = node.masquerade_mark, layout.shared("MARK-MASQ")
+    chains = {("nat", mark_masq): [rule("MARK --set-xmark " + str(mark), "masquerade this packet")]}
+    local = [cidr for cidr in node.local_cidrs if ip.family_of(cidr) == family]
+    if local and not node.masquerade_all:
+        returns = [rule("RETURN", "local source", source=cidr) for cidr in sorted(local)]
+        chains[("nat", layout.shared("MARK-NONLOCAL"))] = returns + [rule(mark_masq, "no local source")]
+    target = "MASQUERADE"
+    if node.snat_address and ip.family_of(node.snat_address) == family:
+        target = "SNAT --to-source " + node.snat_address
+    chains[("nat", layout.shared("POSTROUTING"))] = [
+        rule("RETURN", "not ours", match="-m mark ! --mark %s" % _mark_match(mark)),
+        rule("MARK --set-xmark 0x%x/0x0" % mark.value, "so that it is not rewritten twice"),
+        rule(target + " --random-fully", "service traffic"),
+    ]
+    return chains
+
+
+def _mark_match(mark: Mark) -> str:
+    return "0x%x" % mark.value if mark.mask == _ALL_MARK_BITS else str(mark)
+
+
+def _forward_chain(layout: Layout, node: Node) -> Dict[ChainKey, List[str]]:
+    marked = "-m mark --mark %s" % _mark_match(node.masquerade_mark)
+    established = "-m conntrack --ctstate DNAT -m conntrack --ctstate RELATED,ESTABLISHED"
+    return {
+        ("filter", layout.shared("FORWARD")): [
+            rule("ACCEPT", "masqueraded service traffic", match=marked),
+            rule("ACCEPT", "established service traffic", match=established),
+        ]
+    }
+
+
+def hook_jumps(layout: Layout) -> List[Jump]:
+    """The rules in the chains of others that lead to ours."""
+    prefix = layout.prefix
+    jumps = [
+        Jump("nat", hook, rule(layout.shared("SERVICES"), "%s services" % prefix)) for hook in ("PREROUTING", "OUTPUT")
+    ]
+    jumps.append(Jump("nat", "POSTROUTING", rule(layout.shared("POSTROUTING"), "%s masquerade" % prefix)))
+    firewall = rule(layout.shared("FIREWALL"), "%s services without backends" % prefix, match="-m conntrack --ctstate NEW")
+    jumps += [Jump("filter", hook, firewall) for hook in ("INPUT", "FORWARD", "OUTPUT")]
+    jumps.append(Jump("filter", "FORWARD", rule(layout.shared("FORWARD"), "%s forwarding" % prefix)))
+    return jumps

@@ -1,0 +1,132 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which services a node shall have, given those that a task names and those that the kernel holds. Pure.
+
+One address family at a time. What the kernel holds is given back to its services by the comments of the rules.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Collection, Dict, Iterable, List, NamedTuple, Set
+
+from ..dataplane.iptables import Layout, ServiceRules, assemble, hook_jumps, owner_of
+from ..service import Claim, Node
+from .chains import ChainKey, ChainPlan, Desired, Observed, Rules, target_of
+
+_PORT = re.compile(r"-p (\w+) .*--dport (\d+)")
+_DESTINATION = re.compile(r"(?:^| )-d (\S+)/\d+ ")
+_KEY = re.compile(r'--comment "[^:]+: ([^"]+)"')
+
+
+class Summary(NamedTuple):
+    """Names of services, sorted."""
+
+    added: List[str]
+    updated: List[str]
+    removed: List[str]
+
+
+def observed_names(observed: Observed) -> Set[str]:
+    """The services of which the kernel holds at least one rule."""
+    return {owner for rules in observed.chains.values() for owner in map(owner_of, rules) if owner}
+
+
+def with_services(
+    parts: Iterable[ServiceRules], names: Collection[str], observed: Observed, node: Node, family: str, exclusive: bool
+) -> Desired:
+    """The state in which the named services are as compiled, the others as they are or (exclusive) gone."""
+    kept = ServiceRules({}, {}) if exclusive else _kept(observed, names, Layout(node.chain_prefix))
+    all_parts = list(parts) + ([kept] if kept.entries else [])
+    return assemble(all_parts, node, family)
+
+
+def without_services(names: Collection[str], observed: Observed, node: Node) -> Desired:
+    """The state in which the named services are gone and nothing else is different.
+
+    With the last service all that is ours goes.
+    """
+    layout = Layout(node.chain_prefix)
+    if not _kept(observed, names, layout).entries:
+        return Desired()
+    gone = _chains_of(names, observed, layout)
+    chains = {key: _without(rules, names) for key, rules in observed.chains.items() if key not in gone}
+    for table, dispatch in (("nat", "SERVICES"), ("filter", "FIREWALL")):
+        _drop_empty(chains, (table, layout.shared(dispatch)), (table, layout.shared("NODEPORTS")))
+    return Desired(chains, hook_jumps(layout))
+
+
+def observed_claims(observed: Observed, names: Collection[str], node: Node) -> List[Claim]:
+    """What the services that stay as they are have taken for themselves."""
+    found = {}
+    for rules in _kept(observed, names, Layout(node.chain_prefix)).entries.values():
+        for rule in rules:
+            port, key, destination = _PORT.search(rule), _KEY.search(rule), _DESTINATION.search(rule)
+            if port and key:
+                address = destination.group(1) if destination else None
+                claim = Claim(owner_of(rule) or "", key.group(1), port.group(1), address, int(port.group(2)))
+                found.setdefault(claim._replace(key=""), claim)
+    return list(found.values())
+
+
+def summarise(names: Collection[str], desired: Iterable[Desired], observed: Iterable[Observed], plans: Iterable[ChainPlan]) -> Summary:
+    """What becomes of which service, over all families."""
+    observed = list(observed)
+    had = {name for one in observed for name in observed_names(one)}
+    has = {owner for one in desired for rules in one.chains.values() for owner in map(owner_of, rules) if owner}
+    chain_owners = {key[1]: owner for one in observed for key, owner in _owners(one).items()}
+    touched = {owner for one in plans for line in (one.before + one.after).splitlines() for owner in _line_owner(line, chain_owners)}
+    return Summary(sorted(has - had), sorted(touched & has & had), sorted(had - has))
+
+
+def _line_owner(line: str, chain_owners: Dict[str, str]) -> List[str]:
+    words = line.split(" ", 2)
+    owner = owner_of(line) or (chain_owners.get(words[1]) if words[0] == "-A" else None)
+    return [owner] if owner else []
+
+
+def _owners(observed: Observed) -> Dict[ChainKey, str]:
+    """The service of each chain all of whose commented rules name the same one."""
+    found: Dict[ChainKey, str] = {}
+    for key, rules in observed.chains.items():
+        names = {owner for owner in map(owner_of, rules) if owner}
+        if len(names) == 1:
+            found[key] = names.pop()
+    return found
+
+
+def _kept(observed: Observed, names: Collection[str], layout: Layout) -> ServiceRules:
+    """Chains and entries of the services that are not named."""
+    gone = _chains_of(names, observed, layout)
+    chains = {key: list(rules) for key, rules in observed.chains.items() if layout.is_per_service(key) and key not in gone}
+    entries: Dict[ChainKey, List[str]] = {}
+    for key, rules in observed.chains.items():
+        if not layout.is_per_service(key):
+            own = [rule for rule in rules if owner_of(rule) and owner_of(rule) not in names]
+            if own:
+                entries[key] = own
+    return ServiceRules(chains, entries)
+
+
+def _chains_of(names: Collection[str], observed: Observed, layout: Layout) -> Set[ChainKey]:
+    """The chains of the named services, also those whose rules somebody took away."""
+    found = {("nat", layout.of(kind, name)) for kind in layout.PER_SERVICE for name in names}
+    for key in list(found):
+        found |= {("nat", target_of(rule) or "") for rule in observed.chains.get(key, ())}
+    for key, rules in observed.chains.items():
+        if any(owner_of(rule) in names for rule in rules):
+            found.add(key)
+    return {key for key in found if layout.is_per_service(key)}
+
+
+def _without(rules: Rules, names: Collection[str]) -> List[str]:
+    return [rule for rule in rules if owner_of(rule) not in names]
+
+
+def _drop_empty(chains: Dict[ChainKey, Rules], dispatch: ChainKey, leaf: ChainKey) -> None:
+    """Node ports are dispatched only where there are any (`assemble`)."""
+    if leaf in chains and not chains[leaf]:
+        del chains[leaf]
+        chains[dispatch] = [rule for rule in chains.get(dispatch, ()) if owner_of(rule)]
