@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from socket import AF_INET, SOCK_STREAM
 from socket import socket as Socket
@@ -91,11 +93,18 @@ class Namespace:
         return self
 
     def delete(self) -> None:
-        """End what `start` began here and remove the namespace; harmless when there is none."""
+        """End what runs in here and remove the namespace; harmless when there is none."""
         while self._started:
             _end(self._started.pop())
         if self.exists():
+            for process in self.processes():
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
             ip("netns", "delete", self.name)
+
+    def processes(self) -> list[int]:
+        """Ids of the processes in here."""
+        return [int(line) for line in ip("netns", "pids", self.name).split()]
 
     def ip(self, *arguments: str) -> str:
         """ip(8) on this namespace's links, addresses and routes."""
