@@ -71,7 +71,7 @@ def observed_claims(observed: Observed, names: Collection[str], node: Node) -> L
     return list(found.values())
 
 
-def summarise(names: Collection[str], desired: Iterable[Desired], observed: Iterable[Observed], plans: Iterable[ChainPlan]) -> Summary:
+def summarise(desired: Iterable[Desired], observed: Iterable[Observed], plans: Iterable[ChainPlan]) -> Summary:
     """What becomes of which service, over all families."""
     observed = list(observed)
     had = {name for one in observed for name in observed_names(one)}

@@ -1,0 +1,326 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: vip_service
+version_added: 0.1.0
+short_description: Services with virtual IPs, load-balanced in this node's kernel
+description:
+  - Gives this node the services that are listed, as kube-proxy does for a cluster's services. Whoever connects to a
+    service's virtual IP, or to one of its other addresses, from this node or through it, reaches one of its backends.
+  - One task carries all services of a node. Everything is validated before anything is touched, and what differs is
+    set in one transaction for each address family.
+  - Only chains that carry O(node.chain_prefix) are changed, and jumps to them are put into the built-in chains. A jump
+    that is there already stays where it is. The rules of others stay as they are.
+author:
+  - layer4.service_proxy contributors
+options:
+  services:
+    description:
+      - The services. With O(state=absent) only O(services[].name) is read.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Unique on the node. 1 to 63 characters of C(a-z0-9-.), starting and ending with a letter or digit.
+        type: str
+        required: true
+      vip:
+        description: Virtual IPs, IPv4 and IPv6 together. They need to be on no interface.
+        type: list
+        elements: str
+        default: []
+      port:
+        description:
+          - The port on O(services[].vip), O(services[].external_ips) and O(services[].load_balancer_ips), 1 to 65535.
+            Required with O(state=present).
+        type: int
+      protocol:
+        description: The transport protocol.
+        type: str
+        choices: [tcp, udp, sctp]
+        default: tcp
+      backends:
+        description: Where the service is served. Without any backend that can be used, connections are rejected.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          address:
+            description: The backend's IP address. It serves the service's addresses of its own family.
+            type: str
+            required: true
+          port:
+            description: The port it listens on. Default is O(services[].port).
+            type: int
+          weight:
+            description: Its share of new connections is its weight over the sum of all. V(0) takes no new connections. 0 to 65535.
+            type: int
+            default: 1
+          node:
+            description: The inventory name of the node that it runs on. Traffic policies V(local) compare it with O(node.name).
+            type: str
+          ready:
+            description: Whether it takes new connections.
+            type: bool
+            default: true
+          serving:
+            description: Whether it still serves. Default is O(services[].backends[].ready).
+            type: bool
+          terminating:
+            description:
+              - Whether it is about to go. Where no backend is ready, those that are both serving and terminating are used.
+            type: bool
+            default: false
+      node_port:
+        description: The service is on this port of every address of the node, too.
+        type: int
+      external_ips:
+        description: Further addresses that are routed to this node.
+        type: list
+        elements: str
+        default: []
+      load_balancer_ips:
+        description: Addresses that an outer load balancer delivers to this node unchanged.
+        type: list
+        elements: str
+        default: []
+      source_ranges:
+        description: Networks that may use O(services[].load_balancer_ips). Others are dropped. Empty means everyone.
+        type: list
+        elements: str
+        default: []
+      session_affinity:
+        description: Whether a client that comes back reaches the same backend. V(client_ip) is not supported yet.
+        type: str
+        choices: [none, client_ip]
+        default: none
+      session_affinity_timeout:
+        description: For how many seconds after its last new connection a client is remembered, 1 to 86400.
+        type: int
+        default: 10800
+      internal_traffic_policy:
+        description: Which backends O(services[].vip) reaches, all or those on this node.
+        type: str
+        choices: [cluster, local]
+        default: cluster
+      external_traffic_policy:
+        description:
+          - Which backends node port, external and load-balancer addresses reach, all or those on this node. With
+            V(local) the client's address is kept.
+        type: str
+        choices: [cluster, local]
+        default: cluster
+      scheduler:
+        description: The IPVS scheduler. Refused with O(dataplane=iptables), which chooses at random by weight.
+        type: str
+      forward_method:
+        description: How IPVS forwards. Only V(masquerade) with O(dataplane=iptables).
+        type: str
+        choices: [masquerade, direct, tunnel]
+        default: masquerade
+  state:
+    description:
+      - With V(present) the services are as given. With V(absent) they are gone, and with O(exclusive=true) every service is.
+      - With the last service all rules and chains of this module go.
+    type: str
+    choices: [present, absent]
+    default: present
+  exclusive:
+    description: Whether O(services) are all services of this node, so that others, and whatever else stands in our chains, go.
+    type: bool
+    default: false
+  dataplane:
+    description: What carries the packets. V(ipvs) and V(nftables) are not supported yet.
+    type: str
+    choices: [iptables, ipvs, nftables]
+    default: iptables
+  node:
+    description: Settings of this node. They serve all services, so give the same ones in all tasks for a node.
+    type: dict
+    default: {}
+    suboptions:
+      name:
+        description: The node's name, as in O(services[].backends[].node). Default is the host's own name.
+        type: str
+      addresses:
+        description: The node's own IP addresses. Default are those found on it, without loopback and link-local ones.
+        type: list
+        elements: str
+      local_cidrs:
+        description: Networks of local sources, whose traffic to a virtual IP keeps its source address. Empty means that all does.
+        type: list
+        elements: str
+        default: []
+      masquerade_all:
+        description: Whether all traffic to virtual IPs is masqueraded.
+        type: bool
+        default: false
+      node_port_addresses:
+        description: Networks of those node addresses that have node ports. Empty means every address.
+        type: list
+        elements: str
+        default: []
+      localhost_node_ports:
+        description: Whether node ports are on 127.0.0.0/8 too. Needs C(net.ipv4.conf.all.route_localnet). IPv4 only.
+        type: bool
+        default: false
+      snat_address:
+        description: The source address given to masqueraded traffic of its family. Default is that of the outgoing interface.
+        type: str
+      masquerade_mark:
+        description: The bits of the packet mark that say masquerade, as C(value/mask) in hexadecimal.
+        type: str
+        default: '0x4000/0x4000'
+      chain_prefix:
+        description: What the names of our chains begin with, 1 to 8 characters of C(A-Z0-9).
+        type: str
+        default: L4
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  platform:
+    platforms: linux
+requirements:
+  - iptables and ip6tables 1.8 or newer (nft or legacy back end), each when there are services of its family
+  - ip (iproute2)
+seealso:
+  - module: layer4.service_proxy.nat_chain
+  - module: layer4.service_proxy.ipset_entry
+"""
+
+EXAMPLES = r"""
+- name: A service on two backends, one of them with three times the share
+  layer4.service_proxy.vip_service:
+    services:
+      - name: octopus-web
+        vip: 172.20.0.115
+        port: 80
+        backends:
+          - {address: 10.179.18.8, port: 8080, weight: 3}
+          - {address: 10.179.18.29, port: 8080}
+        node_port: 30080
+    node:
+      local_cidrs: [10.179.18.0/24]
+
+- name: These are all services of this node, in both address families
+  layer4.service_proxy.vip_service:
+    exclusive: true
+    services:
+      - name: dns
+        vip: [10.96.0.10, 'fd00:96::a']
+        port: 53
+        protocol: udp
+        backends:
+          - address: 10.0.0.11
+          - address: 'fd00:10::11'
+
+- name: A service goes
+  layer4.service_proxy.vip_service:
+    services:
+      - name: dns
+    state: absent
+"""
+
+RETURN = r"""
+added:
+  description: Names of services that this node did not have.
+  returned: success
+  type: list
+  elements: str
+  sample: [octopus-web]
+updated:
+  description: Names of services that this node had, and whose rules change.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+removed:
+  description: Names of services that go.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+diff:
+  description: The lines that change, as C(iptables-save) prints them, under the name of the tool for their address family.
+  returned: success
+  type: dict
+  contains:
+    before:
+      description: Lines that go.
+      type: str
+    after:
+      description: Lines that come.
+      type: str
+"""
+
+import platform
+from typing import Any, Dict
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import Request, plan_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.link import LinkError, own_addresses
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import XtablesError, both_families
+from ansible_collections.layer4.service_proxy.plugins.module_utils.service import (
+    DATAPLANES,
+    InvalidServices,
+    Node,
+    parse_node,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils.transaction import UndoFailed
+
+
+def _node(module: AnsibleModule) -> Node:
+    settings = {key: value for key, value in module.params["node"].items() if value is not None}
+    settings.setdefault("name", platform.node())
+    if "addresses" not in settings:
+        settings["addresses"] = own_addresses(module.run_command)
+    return parse_node(settings)
+
+
+def _result(module: AnsibleModule) -> Dict[str, Any]:
+    if module.params["dataplane"] != "iptables":
+        raise InvalidServices(["dataplane is %s: not supported yet: must be iptables" % module.params["dataplane"]])
+    request = Request(**{key: module.params[key] for key in Request._fields})
+    change = plan_services(request, _node(module), both_families(module))
+    if not module.check_mode:
+        change.apply()
+    for warning in change.warnings:
+        module.warn(warning)
+    return {"changed": change.changed, "diff": change.diff, **change.summary._asdict()}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "services": {"type": "list", "elements": "raw", "default": []},
+            "state": {"choices": ["present", "absent"], "default": "present"},
+            "exclusive": {"type": "bool", "default": False},
+            "dataplane": {"choices": list(DATAPLANES), "default": "iptables"},
+            "node": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = _result(module)
+    except InvalidServices as error:
+        module.fail_json(msg=str(error), problems=error.problems)
+    except (LinkError, XtablesError, UndoFailed) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
