@@ -12,13 +12,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket as sockets
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from socket import AF_INET, SOCK_STREAM
-from socket import socket as Socket
 from types import TracebackType
 from typing import (
     TYPE_CHECKING,
@@ -114,7 +113,7 @@ class Namespace:
         self,
         *argv: str,
         check: bool = True,
-        input: str | None = None,
+        input: str | None = None,  # noqa: A002 - its name in subprocess.run
         env: dict[str, str] | None = None,
         timeout: float = 60.0,
     ) -> subprocess.CompletedProcess[str]:
@@ -159,12 +158,12 @@ class Namespace:
 
     def socket(
         self,
-        family: int = AF_INET,
-        type: int = SOCK_STREAM,
+        family: int = sockets.AF_INET,
+        kind: int = sockets.SOCK_STREAM,
         proto: int = 0,
-    ) -> Socket:
+    ) -> sockets.socket:
         """A socket that belongs to this namespace, usable from any thread."""
-        return self.call(Socket, family, type, proto)
+        return self.call(sockets.socket, family, kind, proto)
 
     def sysctl(self, name: str, value: int | str | None = None) -> str:
         """The value of net.* sysctl `name` (dots or slashes) in here, after setting it to `value` if given."""
