@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ..rulespec import ipsets, targets
-from .xtables_text import BUILT_IN_CHAINS, XtablesError, parse_save, refusal, rule_at
+from ..rulespec import BUILT_IN_CHAINS, ipsets, targets
+from .xtables_text import XtablesError, parse_save, refusal, rule_at
 
 if TYPE_CHECKING:
     from .xtables import Xtables

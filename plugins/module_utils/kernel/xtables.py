@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from .runner import ModuleRunner, Runner
 from .scratch import NoScratchError, settle
-from .xtables_text import BUILT_IN_CHAINS, Rule, XtablesError, clean_message, parse_save, refusal
+from .xtables_text import Rule, XtablesError, clean_message, parse_save, refusal
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
-__all__ = ("BUILT_IN_CHAINS", "NoScratchError", "Rule", "Xtables", "XtablesError", "both_families", "parse_save")
+__all__ = ("NoScratchError", "Rule", "Xtables", "XtablesError", "both_families", "parse_save")
 
 COMMANDS = {"ipv4": "iptables", "ipv6": "ip6tables"}
 NFT_FAMILIES = {"ipv4": "ip", "ipv6": "ip6"}

@@ -9,24 +9,17 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-BUILT_IN_CHAINS = {
-    "filter": ("INPUT", "FORWARD", "OUTPUT"),
-    "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
-    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
-    "raw": ("PREROUTING", "OUTPUT"),
-}
-
 _FAILED_LINE = re.compile(r"(?:Error occurred at line: |\bline )(\d+)")
 _NOISE = re.compile(r"^(?:# Warning: |Try `|Error occurred at line: )")
 _TOOL = re.compile(r"^ip6?tables[\w-]*(?: v[\d.]+ \(\w+\))?: ?")
 
 
 class Rule(NamedTuple):
-    """A rule in a text: its table, its chain, its place there counted from 0 (None: it is inserted or deleted)."""
+    """A rule in a text: its table, its chain, its place there counted from 1 (None: it is inserted or deleted)."""
 
     table: str
     chain: str
-    index: int | None
+    number: int | None
     text: str
 
 
@@ -37,7 +30,7 @@ class XtablesError(Exception):
         self.command, self.message, self.rule = command, message, rule
         place = ""
         if rule:
-            number = "" if rule.index is None else f" {rule.index + 1}"
+            number = "" if rule.number is None else f" {rule.number}"
             place = f"table {rule.table}, chain {rule.chain}, rule{number} ({rule.text}): "
         super().__init__(f"{command}: {place}{message}")
 
@@ -78,7 +71,7 @@ def rule_at(text: str, number: int) -> Rule | None:
         command, _dummy, rest = line.partition(" ")
         chain, _dummy, rule = rest.partition(" ")
         if command == "-A":
-            places[chain] = places.get(chain, -1) + 1
+            places[chain] = places.get(chain, 0) + 1
         last = None
         if command in ("-A", "-I", "-D"):
             last = Rule(table, chain, places[chain] if command == "-A" else None, rule)

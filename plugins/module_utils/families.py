@@ -1,0 +1,50 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The iptables plans of both address families, tested, shown and applied as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+from .kernel.xtables import COMMANDS, Xtables
+from .plan.chains import ChainPlan
+from .transaction import Step, run
+
+
+class FamilyPlans(NamedTuple):
+    """What each address family needs, and the tables that it is for, by ``ipv4`` and ``ipv6``."""
+
+    plans: Mapping[str, ChainPlan]
+    tables: Mapping[str, Xtables]
+
+    @property
+    def changed(self) -> bool:
+        return any(one.changed for one in self.plans.values())
+
+    @property
+    def diff(self) -> dict[str, str]:
+        """The lines that go and come, under the name of their family's tool."""
+        return {
+            "before": "".join(
+                f"# {COMMANDS[family]}\n{one.before}" for family, one in self.plans.items() if one.before
+            ),
+            "after": "".join(f"# {COMMANDS[family]}\n{one.after}" for family, one in self.plans.items() if one.after),
+        }
+
+    def test(self) -> None:
+        """Let ``iptables-restore --test`` read everything. Raises XtablesError."""
+        for family, one in self.plans.items():
+            if one.changed:
+                self.tables[family].restore(one.restore, test=True)
+
+    def apply(self) -> None:
+        """Both families or none. Raises XtablesError, or UndoFailed when the first family could not be put back."""
+        run([self._step(family, one) for family, one in self.plans.items() if one.changed])
+
+    def _step(self, family: str, one: ChainPlan) -> Step:
+        restore = self.tables[family].restore
+        return Step(partial(restore, one.restore), partial(restore, one.undo))
