@@ -1,0 +1,33 @@
+# Everything that a developer or a CI runs. `make help` lists it. All that these make is below .cache.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .cache/venv/bin
+RUN := $(VENV)/python tests/toolchain/run.py
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-fast lint units integration clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## bring what the other targets need: system packages, a virtual environment, the collection in a path
+	@$(PYTHON) tests/toolchain/prepare.py
+
+test: setup ## everything: static checks, unit tests, tests in network namespaces (root)
+	@$(RUN) all
+
+test-fast: setup ## unit tests and tests in network namespaces (root)
+	@$(RUN) units namespaces
+
+lint: setup ## static checks: ansible-test sanity, ansible-lint, documentation, changelog, mypy, ruff, yamllint, shellcheck
+	@$(RUN) lint
+
+units: setup ## unit tests on every Python found (no root)
+	@$(RUN) units
+
+integration: setup ## tests in network namespaces (root)
+	@$(RUN) namespaces
+
+clean: ## remove everything that these targets made
+	rm -rf .cache .ansible tests/output

@@ -1,0 +1,96 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What ``make test`` and its smaller sisters run: the stages, their commands and groups."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from paths import CHECKOUT, COLLECTION, VENV
+
+CORES = len(os.sched_getaffinity(0))
+TARGET_PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+TOOLCHAIN = Path(__file__).parent
+WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command with a log of its own.
+
+    cores: how many of the machine's it keeps busy; stages run side by side as far as they fit. timeout: seconds.
+    """
+
+    name: str
+    command: Sequence[str]
+    group: str
+    cores: int = 1
+    timeout: float = 900.0
+
+
+def python() -> str:
+    return str(VENV / "bin" / "python")
+
+
+def stages() -> list[Stage]:
+    """All stages, the long ones of one core first, those that need the whole machine last."""
+    return [*_static(), *_units(), *_namespaces()]
+
+
+def selected(words: Sequence[str]) -> list[Stage]:
+    """The stages that carry one of these names or belong to one of these groups; ValueError if there is none."""
+    known = stages()
+    unknown = set(words) - {"all"} - {stage.name for stage in known} - {stage.group for stage in known}
+    if unknown:
+        raise ValueError(f"no such stage or group: {', '.join(sorted(unknown))}")
+    return [stage for stage in known if {"all", stage.name, stage.group} & set(words)]
+
+
+def _static() -> list[Stage]:
+    tool = [python(), str(TOOLCHAIN / "sanity.py")]
+    documentation = ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs=dependent"]
+    typed = ["lab", "tests", str((COLLECTION / "plugins").relative_to(CHECKOUT))]
+    commands = {
+        "sanity": tool,
+        "ansible-lint": ["ansible-lint", "--profile", "production", "--offline", "--strict"],
+        "docs": [*documentation, str(COLLECTION)],
+        "mypy": ["mypy", "--cache-dir", ".cache/mypy", *typed],
+        "ruff": ["ruff", "check", "--no-cache", "."],
+        "yamllint": ["yamllint", "--strict", "."],
+        "shellcheck": [python(), str(TOOLCHAIN / "shell_scripts.py")],
+        "changelog": ["antsibull-changelog", "lint"],
+    }
+    return [Stage(name, command, "lint") for name, command in commands.items()]
+
+
+def _units() -> list[Stage]:
+    tool = [python(), str(TOOLCHAIN / "units.py")]
+    return [Stage(f"units-{version}", [*tool, found], "units") for version, found in _interpreters().items()]
+
+
+def _namespaces() -> list[Stage]:
+    workers = ["-n", str(max(2, CORES)), "--dist", "loadfile"]
+    command = [python(), "-m", "pytest", "--durations=10", *workers, "tests/integration"]
+    return [Stage("integration", command, "namespaces", cores=CORES, timeout=2700.0)]
+
+
+def _interpreters() -> dict[str, str]:
+    """Every Python that this machine has, of those that a managed host may have: version to path."""
+    found = {version: interpreter(version) for version in TARGET_PYTHONS}
+    own = subprocess.run([python(), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, check=True)
+    return {**{version: path for version, path in found.items() if path}, own.stdout.strip(): python()}
+
+
+def interpreter(version: str) -> str | None:
+    """A working interpreter, from PATH or from where pyenv keeps its own."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    candidates = [shutil.which(f"python{version}"), *map(str, sorted(pyenv.glob(f"{version}.*/bin/python{version}")))]
+    works = [path for path in candidates if path and not subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode]
+    return works[0] if works else None

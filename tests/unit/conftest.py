@@ -1,0 +1,13 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Leave out, on a managed host's Python, the tests of code that only the controller runs."""
+
+from __future__ import annotations
+
+import importlib.util
+
+CONTROLLER_ONLY = ["test_collection*.py", "test_filter_*.py", "test_netns_connection.py", "test_role*.py"]
+
+collect_ignore_glob = [] if importlib.util.find_spec("yaml") else CONTROLLER_ONLY
