@@ -97,5 +97,3 @@ def _values(rule: Sequence[Word], options: Sequence[str]) -> Iterator[str]:
         option, equals, value = word.text.partition("=")
         if equals and option in options:
             yield value
-        elif word.text[:2] in options and len(word.text) > 2:
-            yield word.text[2:]
