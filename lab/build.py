@@ -62,12 +62,8 @@ class Lab:
             raise
 
     def down(self) -> None:
-        """Remove every namespace and view with this lab's prefix, also what an interrupted run left."""
-        prefix = self.topology.namespace_name("")
-        self.switch.delete()
-        for directory in (NETNS_DIRECTORY, VIEWS_DIRECTORY):
-            for path in sorted(directory.glob(prefix + "*")):
-                Host(path.name).delete()
+        """Remove the lab, also what an interrupted run left of it."""
+        remove(self.topology.prefix)
 
     def _build(self) -> None:
         topology = self.topology
@@ -134,3 +130,11 @@ def load_bridge_filter() -> None:
     subprocess.run(["modprobe", "br_netfilter"], check=True, capture_output=True, text=True)
     for name in BRIDGE_FILTERS:
         (settings / name).write_text("0")
+
+
+def remove(prefix: str) -> None:
+    """Remove every namespace and view of labs with this prefix; the servers on the switch go first."""
+    Namespace(f"{prefix}-{SWITCH}").delete()
+    for directory in (NETNS_DIRECTORY, VIEWS_DIRECTORY):
+        for path in sorted(directory.glob(f"{prefix}-*")):
+            Host(path.name).delete()

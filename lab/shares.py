@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
+from typing import TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
 
 MAXIMUM_TERMS = 10_000
 PRECISION = 1e-14
 TINY = 1e-300
 
 
-def share_test(observed: Mapping[Hashable, int], expected_weights: Mapping[Hashable, float]) -> float:
+def share_test(observed: Mapping[Key, int], expected_weights: Mapping[Key, float]) -> float:
     """The chance that counts as uneven as these come from these weights (the p-value).
 
     A count where nothing is expected gives 0. Needs at least one observation and one positive weight (ValueError).

@@ -58,6 +58,7 @@ class Topology:
     nodes: dict[str, Machine]
     backends: dict[str, Machine]
     client: Machine
+    local_cidrs: list[str]
     services: list[dict[str, Any]]
 
     def machine(self, name: str) -> Machine:
@@ -84,6 +85,7 @@ def load(inventory: Path = INVENTORY) -> Topology:
         nodes={node.name: node for node in nodes},
         backends={backend.name: backend for backend in backends},
         client=client,
+        local_cidrs=settings["service_proxy_local_cidrs"],
         services=_resolve(settings["service_proxy_services"], members, hostvars),
     )
 

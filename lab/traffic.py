@@ -254,6 +254,11 @@ class LongLivedConnection:
         self._endpoint.send(text.encode() + b"\n")
         return self._line()
 
+    @property
+    def port(self) -> int:
+        """The client's own port, as it sees it itself."""
+        return int(self._endpoint.getsockname()[1])
+
     def close(self) -> None:
         self._endpoint.close()
 
