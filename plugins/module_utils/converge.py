@@ -127,7 +127,9 @@ def _parse(request: Request, node: Node) -> Tuple[List[Service], Set[str]]:
     return services, {service.name for service in services}
 
 
-def _desired(request: Request, services: Iterable[Service], names: Set[str], observed: Observed, node: Node, family: str) -> Desired:
+def _desired(
+    request: Request, services: Iterable[Service], names: Set[str], observed: Observed, node: Node, family: str
+) -> Desired:
     if request.state == "absent":
         return Desired() if request.exclusive else without_services(names, observed, node)
     parts = [compile_service(service, node, family) for service in services]
@@ -136,7 +138,7 @@ def _desired(request: Request, services: Iterable[Service], names: Set[str], obs
 
 def _refuse_conflicts(services: Iterable[Service], names: Set[str], observed: Iterable[Observed], node: Node) -> None:
     """A service that stays as it is has what it has taken."""
-    taken = {claim._replace(key="") : claim for one in observed for claim in observed_claims(one, names, node)}
+    taken = {claim._replace(key=""): claim for one in observed for claim in observed_claims(one, names, node)}
     new = [claim for service in services for claim in claims(service)]
     problems = conflicts(list(taken.values()) + new, node.addresses)
     if problems:

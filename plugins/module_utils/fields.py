@@ -51,10 +51,13 @@ def parse_fields(owner: str, raw: Any, fields: Mapping[str, Field], problems: Li
     if not isinstance(raw, Mapping):
         problems.append("%s is %s: must be a dict with the keys %s" % (owner, quoted(raw), ", ".join(fields)))
         return {}
-    for key in raw:
-        if key not in fields:
-            problems.append("%s: %s is not a known key (its value is %s): allowed are %s" % (owner, quoted(key), quoted(raw[key]), ", ".join(fields)))
-    values = {}
+    problems += [
+        "%s: %s is not a known key (its value is %s): allowed are %s"
+        % (owner, quoted(key), quoted(raw[key]), ", ".join(fields))
+        for key in raw
+        if key not in fields
+    ]
+    values: Dict[str, Any] = {}
     for key, field in fields.items():
         value = raw.get(key)
         if value is not None:
@@ -127,7 +130,7 @@ def boolean(value: Any) -> bool:
 
 
 def one_of_type(*types: type) -> Parser:
-    names = {str: "a string", list: "a list", tuple: "", dict: "a dict"}
+    names: Dict[Any, str] = {str: "a string", list: "a list", tuple: "", dict: "a dict"}
 
     def parse(value: Any) -> Any:
         if not isinstance(value, types) or value == "":

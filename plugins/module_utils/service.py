@@ -68,9 +68,7 @@ class Service(NamedTuple):
     def addresses(self) -> List[Tuple[str, str]]:
         """Every (key, address) at which the service answers, but for node ports."""
         return [
-            (key, address)
-            for key in ("vip", "external_ips", "load_balancer_ips")
-            for address in getattr(self, key)
+            (key, address) for key in ("vip", "external_ips", "load_balancer_ips") for address in getattr(self, key)
         ]
 
 
@@ -134,7 +132,8 @@ def _mark(value: Any) -> Mark:
 
 
 _NAME = pattern(
-    r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", "1 to 63 characters of a-z, 0-9, '-' and '.', starting and ending with a letter or digit"
+    r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?",
+    "1 to 63 characters of a-z, 0-9, '-' and '.', starting and ending with a letter or digit",
 )
 _PORT = integer(1, 65535)
 _TRAFFIC_POLICY = Field(choice("cluster", "local"), "cluster")
@@ -263,7 +262,8 @@ def _check_service(service: Service) -> List[str]:
     problems = []
     if not service.addresses() and service.node_port is None:
         problems.append(
-            owner + "vip is []: without an address nothing reaches it: give vip, external_ips, load_balancer_ips or node_port"
+            owner
+            + "vip is []: without an address nothing reaches it: give vip, external_ips, load_balancer_ips or node_port"
         )
     seen = set()
     for backend in service.backends:
@@ -283,12 +283,14 @@ def _check_dataplane(service: Service, dataplane: str) -> List[str]:
     problems = []
     if service.scheduler is not None:
         problems.append(
-            owner + "scheduler is %s: must be null with dataplane %s, which chooses at random by weight (schedulers need ipvs)"
+            owner
+            + "scheduler is %s: must be null with dataplane %s, which chooses at random by weight (schedulers need ipvs)"
             % (quoted(service.scheduler), dataplane)
         )
     if service.forward_method != "masquerade":
         problems.append(
-            owner + "forward_method is %s: must be masquerade with dataplane %s (direct and tunnel need ipvs)"
+            owner
+            + "forward_method is %s: must be masquerade with dataplane %s (direct and tunnel need ipvs)"
             % (quoted(service.forward_method), dataplane)
         )
     return problems

@@ -40,4 +40,6 @@ def _undo(done: Sequence[Step], error: Exception) -> None:
         except Exception as failure:
             failures.append(str(failure))
     if failures:
-        raise UndoFailed("%s; and what was done before could not be put back: %s" % (error, "; ".join(failures))) from error
+        raise UndoFailed(
+            "%s; and what was done before could not be put back: %s" % (error, "; ".join(failures))
+        ) from error

@@ -8,12 +8,17 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from network import Network
+from network import IPV4, IPV6, Network
 
 
 @pytest.fixture(scope="module", params=["nft", "legacy"])
 def network(request: pytest.FixtureRequest) -> Iterator[Network]:
-    """The network of the traffic tests, once with each back end of iptables; rules are the test's own business."""
+    """The network of the traffic tests, once with each back end of iptables; each test applies its own services."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw")
-    with Network("sem%d%s" % (os.getpid(), worker), legacy=request.param == "legacy") as made:
+    with Network(f"l4{os.getpid()}{worker}", legacy=request.param == "legacy") as made:
         yield made
+
+
+@pytest.fixture(params=[IPV4, IPV6])
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)

@@ -14,7 +14,7 @@ where the kernel has sockets for it) on 8080.
 
 from __future__ import annotations
 
-import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -128,9 +128,7 @@ class Network:
         for family in (IPV4, IPV6):
             host.add_route("default" if family == IPV4 else "::/0", "via", ADDRESSES["client"][family])
             for backend in HOSTED[node]:
-                self.hosts[backend].add_route(
-                    "default" if family == IPV4 else "::/0", "via", ADDRESSES[bridge][family]
-                )
+                self.hosts[backend].add_route("default" if family == IPV4 else "::/0", "via", ADDRESSES[bridge][family])
 
     def _address(self, name: str, interface: str, addresses: Mapping[str, str]) -> None:
         host = self.hosts[name]
@@ -161,23 +159,22 @@ class Network:
         }
         return run_module(self.hosts["node1"], "vip_service", arguments, check=check, path_prefix=self.path_prefix)
 
-    def applied(self, services: Sequence[Mapping[str, Any]], node: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    def applied(
+        self, services: Sequence[Mapping[str, Any]], node: Mapping[str, Any] | None = None, **options: Any
+    ) -> dict[str, Any]:
         result = self.apply(services, node, **options)
         assert not result.get("failed"), result.get("msg")
         return result
 
-    def ask(self, source: str, address: str, port: int, protocol: str = "tcp", count: int = 1, **how: Any) -> Tally:
-        return connect(self.hosts[source], address, port, protocol, count, **how)
+    def ask(self, host: str, address: str, port: int, protocol: str = "tcp", count: int = 1, **how: Any) -> Tally:
+        return connect(self.hosts[host], address, port, protocol, count, **how)
 
     def rules(self, host: str = "node1") -> str:
-        """All rules of both families, without counters and comments of the tool."""
+        """All rules of both families, without the policies' counters and comments of the tool."""
         tools = [self.iptables, self.iptables.replace("iptables", "ip6tables")]
         texts = [self.hosts[host].run(tool + "-save").stdout for tool in tools]
-        return "\n".join(line for text in texts for line in text.splitlines() if not line.startswith("#"))
-
-    def flush_conntrack(self) -> None:
-        with contextlib.suppress(Exception):
-            self.hosts["node1"].run("conntrack", "-F")
+        lines = [line for text in texts for line in text.splitlines() if not line.startswith("#")]
+        return "\n".join(re.sub(r"^(:.*) \[\d+:\d+\]$", r"\1", line) for line in lines)
 
 
 def backends(*names: str, family: str = IPV4, port: int = PORT, **common: Any) -> list[dict[str, Any]]:

@@ -288,7 +288,9 @@ class _ServiceCompiler:
             return "DROP"
         if self.service.protocol == "tcp":
             return "REJECT --reject-with tcp-reset"
-        return "REJECT --reject-with " + ("icmp6-port-unreachable" if self.family == ip.IPV6 else "icmp-port-unreachable")
+        return "REJECT --reject-with " + (
+            "icmp6-port-unreachable" if self.family == ip.IPV6 else "icmp-port-unreachable"
+        )
 
     def _pool_chain(self, local: bool) -> Tuple[str, List[str]]:
         """The chain that picks a backend of the cluster-wide or of the local pool."""
@@ -340,7 +342,10 @@ def assemble(parts: Sequence[ServiceRules], node: Node, family: str) -> Desired:
 
 def _shared_chains(entries: Dict[ChainKey, List[str]], node: Node, family: str) -> Dict[ChainKey, List[str]]:
     layout = Layout(node.chain_prefix)
-    chains: Dict[ChainKey, List[str]] = {("nat", layout.shared("SERVICES")): [], ("filter", layout.shared("FIREWALL")): []}
+    chains: Dict[ChainKey, List[str]] = {
+        ("nat", layout.shared("SERVICES")): [],
+        ("filter", layout.shared("FIREWALL")): [],
+    }
     chains.update(_masquerade_chains(layout, node, family))
     chains.update(_forward_chain(layout, node))
     for key, rules in entries.items():
@@ -412,7 +417,9 @@ def hook_jumps(layout: Layout) -> List[Jump]:
         Jump("nat", hook, rule(layout.shared("SERVICES"), "%s services" % prefix)) for hook in ("PREROUTING", "OUTPUT")
     ]
     jumps.append(Jump("nat", "POSTROUTING", rule(layout.shared("POSTROUTING"), "%s masquerade" % prefix)))
-    firewall = rule(layout.shared("FIREWALL"), "%s services without backends" % prefix, match="-m conntrack --ctstate NEW")
+    firewall = rule(
+        layout.shared("FIREWALL"), "%s services without backends" % prefix, match="-m conntrack --ctstate NEW"
+    )
     jumps += [Jump("filter", hook, firewall) for hook in ("INPUT", "FORWARD", "OUTPUT")]
     jumps.append(Jump("filter", "FORWARD", rule(layout.shared("FORWARD"), "%s forwarding" % prefix)))
     return jumps

@@ -52,7 +52,9 @@ def without_services(names: Collection[str], observed: Observed, node: Node) -> 
     if not _kept(observed, names, layout).entries:
         return Desired()
     gone = _chains_of(names, observed, layout)
-    chains = {key: _without(rules, names) for key, rules in observed.chains.items() if key not in gone}
+    chains: Dict[ChainKey, Rules] = {
+        key: _without(rules, names) for key, rules in observed.chains.items() if key not in gone
+    }
     for table, dispatch in (("nat", "SERVICES"), ("filter", "FIREWALL")):
         _drop_empty(chains, (table, layout.shared(dispatch)), (table, layout.shared("NODEPORTS")))
     return Desired(chains, hook_jumps(layout))
@@ -60,7 +62,7 @@ def without_services(names: Collection[str], observed: Observed, node: Node) -> 
 
 def observed_claims(observed: Observed, names: Collection[str], node: Node) -> List[Claim]:
     """What the services that stay as they are have taken for themselves."""
-    found = {}
+    found: Dict[Claim, Claim] = {}
     for rules in _kept(observed, names, Layout(node.chain_prefix)).entries.values():
         for rule in rules:
             port, key, destination = _PORT.search(rule), _KEY.search(rule), _DESTINATION.search(rule)
@@ -77,7 +79,12 @@ def summarise(desired: Iterable[Desired], observed: Iterable[Observed], plans: I
     had = {name for one in observed for name in observed_names(one)}
     has = {owner for one in desired for rules in one.chains.values() for owner in map(owner_of, rules) if owner}
     chain_owners = {key[1]: owner for one in observed for key, owner in _owners(one).items()}
-    touched = {owner for one in plans for line in (one.before + one.after).splitlines() for owner in _line_owner(line, chain_owners)}
+    touched = {
+        owner
+        for one in plans
+        for line in (one.before + one.after).splitlines()
+        for owner in _line_owner(line, chain_owners)
+    }
     return Summary(sorted(has - had), sorted(touched & has & had), sorted(had - has))
 
 
@@ -100,7 +107,9 @@ def _owners(observed: Observed) -> Dict[ChainKey, str]:
 def _kept(observed: Observed, names: Collection[str], layout: Layout) -> ServiceRules:
     """Chains and entries of the services that are not named."""
     gone = _chains_of(names, observed, layout)
-    chains = {key: list(rules) for key, rules in observed.chains.items() if layout.is_per_service(key) and key not in gone}
+    chains = {
+        key: list(rules) for key, rules in observed.chains.items() if layout.is_per_service(key) and key not in gone
+    }
     entries: Dict[ChainKey, List[str]] = {}
     for key, rules in observed.chains.items():
         if not layout.is_per_service(key):
