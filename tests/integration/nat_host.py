@@ -69,13 +69,13 @@ class NatHost:
         """Run nat_chain, which is expected to succeed."""
         return run_module_ok(self.namespace, "nat_chain", options, check=check, path_prefix=self.path_prefix)
 
-    def iptables(self, *arguments: str, family: str = "iptables", input: str | None = None) -> str:
-        """One of the back end's tools: `iptables("-S")`, `iptables("-restore", input=...)`."""
+    def iptables(self, *arguments: str, family: str = "iptables", text: str | None = None) -> str:
+        """One of the back end's tools: `iptables("-S")`, `iptables("-restore", text=...)`."""
         multi = "xtables-legacy-multi" if self.legacy else "xtables-nft-multi"
         tool = family
         if arguments and arguments[0] in ("-save", "-restore"):
             tool, arguments = family + arguments[0], arguments[1:]
-        return self.namespace.run(multi, tool, *arguments, input=input).stdout
+        return self.namespace.run(multi, tool, *arguments, input=text).stdout
 
     def rules(self, chain: str, table: str = "nat", family: str = "iptables") -> list[str]:
         """A chain's rules without ``-A CHAIN``."""

@@ -72,7 +72,7 @@ NAT = [
     "-m tcp -p tcp --dport 80 -m tcp --sport 1 -j RETURN",
     "-j OTHER",
     "--goto OTHER",
-    "--jump=OTHER",
+    "-m set --match-set=l4-addresses src -j RETURN",
     "   -p   tcp \t --dport 80 -j  ACCEPT  ",
     "-c 10 20 -p tcp -j RETURN",
     "-p tcp",
