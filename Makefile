@@ -4,9 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .cache/venv/bin
 RUN := $(VENV)/python tests/toolchain/run.py
+LAB := PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python -m lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast lint units integration clean
+.PHONY: help setup test test-fast lint units integration demo lab lab-down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +29,15 @@ units: setup ## unit tests on every Python found (no root)
 
 integration: setup ## tests in network namespaces (root)
 	@$(RUN) namespaces
+
+demo: setup ## a lab of namespaces converges, serves, is scaled up and removed, before your eyes (root)
+	@$(LAB) demo
+
+lab: setup ## build the lab and leave it standing (root)
+	@$(LAB) up
+
+lab-down: setup ## remove the lab (root)
+	@$(LAB) down
 
 clean: ## remove everything that these targets made
 	rm -rf .cache .ansible tests/output

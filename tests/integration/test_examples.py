@@ -1,0 +1,93 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The documentation's examples do what a reader expects of them: they run, as predicted, and once is enough."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from documentation import (
+    COLLECTION,
+    TARGET,
+    WEB,
+    Block,
+    ansible_playbook,
+    examples,
+    is_inventory,
+    is_plays,
+    is_tasks,
+    markdown_blocks,
+    modules,
+    plugins,
+    proving_tasks,
+    run_tasks,
+)
+
+from lab.hosts import Host
+
+BLOCKS = list(markdown_blocks())
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw")
+    with Host(f"l4doc{os.getpid()}{worker}") as made:
+        yield made
+
+
+@pytest.mark.parametrize("module", modules())
+def test_examples_of_modules_run_as_predicted_and_change_nothing_again(host: Host, tmp_path: Path, module: str) -> None:
+    documented = examples("modules", module)
+    assert is_tasks(documented)
+    run_tasks(tmp_path, host, proving_tasks(documented))
+
+
+@pytest.mark.parametrize("name", plugins("filter"))
+def test_examples_of_filters_run(host: Host, tmp_path: Path, name: str) -> None:
+    run_tasks(tmp_path, host, examples("filter", name), web=WEB)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=map(str, BLOCKS))
+def test_yaml_in_the_documentation_is_what_ansible_reads(tmp_path: Path, block: Block) -> None:
+    check_syntax(tmp_path, block.content)
+
+
+def check_syntax(directory: Path, content: Any) -> None:
+    """Let Ansible parse plays, tasks or an inventory; of variables, compare the names with the roles' options."""
+    if is_inventory(content):
+        check_inventory(directory, content)
+    elif is_plays(content):
+        check_plays(directory, content)
+    elif is_tasks(content):
+        check_plays(directory, [{"name": "Documented", "hosts": TARGET, "tasks": content}])
+    else:
+        unknown = {name for name in content if name.startswith("service_proxy_")} - role_options()
+        assert not unknown, f"no role has the options {sorted(unknown)}"
+
+
+def check_plays(directory: Path, plays: Any) -> None:
+    (directory / "playbook.yml").write_text(yaml.safe_dump(plays, sort_keys=False))
+    ansible_playbook(directory, "--syntax-check", "-i", f"{TARGET},", "playbook.yml")
+
+
+def check_inventory(directory: Path, inventory: Any) -> None:
+    path = directory / "inventory.yml"
+    path.write_text(yaml.safe_dump(inventory, sort_keys=False))
+    command = [sys.executable, "-m", "ansible", "inventory", "-i", str(path), "--list"]
+    environment = {**os.environ, "ANSIBLE_INVENTORY_UNPARSED_FAILED": "1", "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def role_options() -> set[str]:
+    specifications = [yaml.safe_load(path.read_text()) for path in COLLECTION.glob("roles/*/meta/argument_specs.yml")]
+    return {option for specification in specifications for entry in specification["argument_specs"].values() for option in entry["options"]}

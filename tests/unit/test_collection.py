@@ -1,0 +1,134 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The parts of the collection agree with each other."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+NAME = "layer4.service_proxy"
+MODULE_UTILS = CHECKOUT / "plugins" / "module_utils"
+MODULES = sorted(path.stem for path in (CHECKOUT / "plugins" / "modules").glob("[a-z]*.py"))
+PLUGINS = sorted(path.stem for kind in ("filter", "connection") for path in (CHECKOUT / "plugins" / kind).glob("[a-z]*.py"))
+# Packages that only some parts of module_utils may use: what touches the system, and what carries policy.
+SYSTEM = {"fcntl", "os", "pathlib", "pyroute2", "shutil", "socket", "subprocess", "tempfile"}
+LICENCE = (
+    "# Copyright (c) 2026, layer4.service_proxy contributors",
+    "# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)",
+    "# SPDX-License-Identifier: GPL-3.0-or-later",
+)
+
+
+def load(path: str) -> Any:
+    return yaml.safe_load((CHECKOUT / path).read_text())
+
+
+@cache
+def documentation() -> Any:
+    """ansible-doc's view of the modules, with documentation fragments resolved."""
+    names = [f"{NAME}.{module}" for module in MODULES]
+    return json.loads(ansible_doc("--type", "module", "--json", *names))
+
+
+def ansible_doc(*arguments: str) -> str:
+    return subprocess.run([sys.executable, "-m", "ansible", "doc", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def test_ansible_finds_this_checkout_and_no_other_copy() -> None:
+    listed = [line.split() for line in ansible_doc("--type", "module", "--list_files", NAME).splitlines()]
+    assert {name: os.path.realpath(path) for name, path in listed} == {
+        f"{NAME}.{module}": str(CHECKOUT / "plugins" / "modules" / f"{module}.py") for module in MODULES
+    }
+
+
+def test_action_group_lists_all_modules() -> None:
+    assert sorted(load("meta/runtime.yml")["action_groups"]["service_proxy"]) == MODULES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_supports_check_mode_and_diff_in_full(module: str) -> None:
+    attributes = documentation()[f"{NAME}.{module}"]["doc"]["attributes"]
+    assert attributes["check_mode"]["support"] == "full"
+    assert attributes["diff_mode"]["support"] == ("N/A" if module.endswith("_info") else "full")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_has_a_test_on_a_real_kernel(module: str) -> None:
+    tests = [path.name for path in (CHECKOUT / "tests" / "integration").glob("*.py") if f'"{module}"' in path.read_text()]
+    assert tests, f"no file in tests/integration runs {module}"
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_plugin_has_a_test(plugin: str) -> None:
+    assert list((CHECKOUT / "tests").glob(f"*/test_*{plugin}*.py"))
+
+
+def test_a_changelog_fragment_tells_of_every_module_plugin_and_role() -> None:
+    fragments = "".join(path.read_text() for path in (CHECKOUT / "changelogs" / "fragments").glob("*.yml"))
+    roles = [path.parent.parent.name for path in CHECKOUT.glob("roles/*/meta/main.yml")]
+    assert [name for name in [*MODULES, *PLUGINS, *roles] if name not in fragments] == []
+
+
+def test_requirements_for_users_are_the_dependencies_of_the_collection() -> None:
+    required = {entry["name"]: entry["version"] for entry in load("requirements.yml")["collections"]}
+    assert required == load("galaxy.yml")["dependencies"]
+
+
+def test_every_python_file_carries_the_licence() -> None:
+    files = [path for top in ("lab", "plugins", "tests") for path in (CHECKOUT / top).rglob("*.py") if path.stat().st_size]
+    assert [str(path) for path in files if not _licensed(path)] == []
+
+
+def _licensed(path: Path) -> bool:
+    comments = tuple(line for line in path.read_text().splitlines()[:8] if line.startswith("#"))
+    return comments[-3:] == LICENCE
+
+
+@pytest.mark.parametrize("part", ["dataplane", "plan"])
+def test_policy_does_not_touch_the_system(part: str) -> None:
+    offences = {(path.name, name) for path in (MODULE_UTILS / part).rglob("*.py") for name in imported(path) if name in SYSTEM | {"kernel"}}
+    assert not offences
+
+
+def test_kernel_knows_no_service() -> None:
+    policy = {"dataplane", "plan", "service"}
+    assert not {(path.name, name) for path in (MODULE_UTILS / "kernel").rglob("*.py") for name in imported(path) if name in policy}
+
+
+def imported(path: Path) -> set[str]:
+    """The packages that a file imports: of this collection's own, the first part below module_utils."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {_own(module) for module in _modules(node, path)}
+    return names
+
+
+def _modules(node: ast.ImportFrom, path: Path) -> list[str]:
+    """Full names of what one `from` imports: each may be a module below the one that is named."""
+    if node.level:
+        package = path.relative_to(MODULE_UTILS).parts[: -node.level]
+        base = ".".join(["module_utils", *package, *([node.module] if node.module else [])])
+    else:
+        base = node.module or ""
+    return [f"{base}.{alias.name}" for alias in node.names]
+
+
+def _own(module: str) -> str:
+    parts = module.split(".")
+    return parts[parts.index("module_utils") + 1] if "module_utils" in parts and parts[0] != "ansible" else parts[0]
