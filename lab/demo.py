@@ -10,7 +10,6 @@ It stops with an error as soon as something is not as the inventory says, and al
 from __future__ import annotations
 
 import difflib
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 from .build import Lab
 from .playbook import Run, play
 from .proof import prove
-from .topology import INVENTORY
+from .topology import copy_inventory, edit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,10 +34,8 @@ class Demonstration:
 
     def __init__(self, console: Console, directory: Path, prefix: str, connections: int) -> None:
         self._console = console
-        self._inventory = directory / "inventory"
+        self._inventory = copy_inventory(directory / "inventory", prefix)
         self._connections = connections
-        shutil.copytree(INVENTORY, self._inventory)
-        _edit(self._inventory / "group_vars" / "all.yml", "lab_prefix: l4lab", f"lab_prefix: {prefix}")
 
     def run(self) -> None:
         """Disappointment says what went wrong; the lab is gone either way."""
@@ -83,7 +80,7 @@ class Demonstration:
         self._title("Scaling up: web4 moves into group web of the inventory")
         hosts = self._inventory / "hosts.yml"
         before = hosts.read_text()
-        _edit(hosts, SPARE_GROUP, "")
+        edit(hosts, SPARE_GROUP, "")
         for line in difflib.unified_diff(
             before.splitlines(), hosts.read_text().splitlines(), "before", "after", "", "", 1
         ):
@@ -92,25 +89,21 @@ class Demonstration:
         self._title("What would change")
         predicted = self._play("--check", "--diff").diff
         self._title("Done for real")
-        done = self._play("--diff").diff
-        if not predicted or predicted != done:
+        done = self._play("--diff", shown=False)
+        if not predicted or predicted != done.diff:
+            self._console.print(done.output, markup=False)
             raise Disappointment("what --check predicted is not what was then done")
+        self._console.print(f"The same {done.diff.total()} lines of difference; tasks that changed: {done.changed}")
 
-    def _play(self, *arguments: str) -> Run:
+    def _play(self, *arguments: str, shown: bool = True) -> Run:
         self._console.print("$ ansible-playbook -i inventory playbooks/site.yml", *arguments, style="cyan")
-        run = play(self._inventory, *arguments, colour=self._console.is_terminal)
+        run = play(self._inventory, *arguments, colour=self._console.is_terminal, shown=shown)
         if run.code != 0:
+            if not shown:
+                self._console.print(run.output, markup=False)
             raise Disappointment(f"ansible-playbook ended with code {run.code}")
         return run
 
     def _title(self, text: str) -> None:
         self._console.print()
         self._console.rule(f"[bold]{text}", align="left")
-
-
-def _edit(path: Path, old: str, new: str) -> None:
-    """Replace one passage of a file; ValueError when it is not there exactly once."""
-    text = path.read_text()
-    if text.count(old) != 1:
-        raise ValueError(f"{path} does not contain {old!r} once")
-    path.write_text(text.replace(old, new))

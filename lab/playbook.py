@@ -54,8 +54,8 @@ def collections_path() -> Iterator[str]:
         yield os.pathsep.join([directory, os.environ.get("ANSIBLE_COLLECTIONS_PATH", USUAL_COLLECTIONS)])
 
 
-def play(inventory: Path, *arguments: str, colour: bool = False) -> Run:
-    """Run site.yml on the inventory, passing its output on as it comes; only what changes or fails is shown."""
+def play(inventory: Path, *arguments: str, colour: bool = False, shown: bool = True) -> Run:
+    """Run site.yml on the inventory; what changes or fails is printed as it comes, unless `shown` is false."""
     settings = {"ANSIBLE_DISPLAY_OK_HOSTS": "0", "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "0", "ANSIBLE_PIPELINING": "1"}
     settings["ANSIBLE_FORCE_COLOR" if colour else "ANSIBLE_NOCOLOR"] = "1"
     command = [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), str(SITE), *arguments]
@@ -63,15 +63,16 @@ def play(inventory: Path, *arguments: str, colour: bool = False) -> Run:
         environment = {**os.environ, **settings, "ANSIBLE_COLLECTIONS_PATH": path}
         with subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE, text=True) as process:
             try:
-                output = "".join(_passed_on(process.stdout))
+                output = "".join(_lines(process.stdout, shown))
             except BaseException:
                 process.terminate()
                 raise
     return Run(process.returncode, output)
 
 
-def _passed_on(stream: IO[str] | None) -> Iterator[str]:
-    """Print what comes, and yield it without colours."""
+def _lines(stream: IO[str] | None, shown: bool) -> Iterator[str]:
+    """What comes, without colours, and printed with them."""
     for line in stream or ():
-        print(line, end="", flush=True)
+        if shown:
+            print(line, end="", flush=True)
         yield COLOUR.sub("", line)

@@ -58,7 +58,7 @@ def _table(connections: int) -> Table:
     caption = (
         f"{connections} connections a line, shares in percent, chi-square test of each; refusals asked {REFUSALS} times"
     )
-    table = Table(box=SIMPLE_HEAD, caption=caption, header_style="bold")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption, header_style="bold")
     for title, style in {
         "Service": "bold",
         "Asked at": "",
@@ -91,16 +91,18 @@ def _backends(tally: Tally, expectation: Expectation) -> list[str]:
 
 def _answers(tally: Tally, expectation: Expectation) -> str:
     """Each backend's part of the answers; failures by kind."""
-    shares = [f"{name} {tally.backends[name] / max(tally.answered, 1):.0%}" for name in _backends(tally, expectation)]
-    failures = [f"[yellow]{kind}[/]" for kind in tally.failures]
-    return " ".join(failures + shares).replace("%", "")
+    whole = max(tally.answered, 1)
+    shares = [f"{name} {100 * tally.backends[name] / whole:.0f}" for name in _backends(tally, expectation)]
+    return " ".join([*(f"[yellow]{kind}[/]" for kind in tally.failures), *shares])
 
 
 def _expected(tally: Tally, expectation: Expectation) -> str:
     """The shares that the weights give, in the order of the answers."""
+    if not expectation.weights:
+        return "refused"
     whole = sum(expectation.weights.values())
-    parts = [f"{expectation.weights.get(name, 0) / whole:.0%}" for name in _backends(tally, expectation) if whole]
-    return " ".join(parts).replace("%", "") or "refused"
+    parts = [f"{100 * expectation.weights.get(name, 0) / whole:.0f}" for name in _backends(tally, expectation)]
+    return f"{parts[0]} each" if len(set(parts)) == 1 else " ".join(parts)
 
 
 def _sources(question: Question, tally: Tally) -> str:

@@ -10,6 +10,7 @@ from the collection.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from pathlib import Path
@@ -88,6 +89,21 @@ def load(inventory: Path = INVENTORY) -> Topology:
         local_cidrs=settings["service_proxy_local_cidrs"],
         services=_resolve(settings["service_proxy_services"], members, hostvars),
     )
+
+
+def copy_inventory(target: Path, prefix: str) -> Path:
+    """A copy of the lab's inventory to edit, for a lab of its own."""
+    shutil.copytree(INVENTORY, target)
+    edit(target / "group_vars" / "all.yml", "lab_prefix: l4lab\n", f"lab_prefix: {prefix}\n")
+    return target
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace one passage of a file; ValueError when it is not there exactly once."""
+    text = path.read_text()
+    if text.count(old) != 1:
+        raise ValueError(f"{path} does not contain {old!r} once")
+    path.write_text(text.replace(old, new))
 
 
 def _read(path: Path) -> Any:
