@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,11 +36,16 @@ class ModuleRunner:
         return path
 
     def run(self, argv: Sequence[str], stdin: str = "") -> tuple[int, str, str]:
-        code, stdout, stderr = self._module.run_command(
-            list(argv),
-            data=stdin or None,
-            binary_data=True,
-            expand_user_and_vars=False,
-            environ_update={"LC_ALL": "C", "LANGUAGE": "C"},
+        """As `Runner.run`. Not by AnsibleModule.run_command, which ends the module, with its own words and without
+        undoing anything, when a tool that refuses its input closes it early.
+        """
+        done = subprocess.run(
+            argv,
+            input=stdin,
+            env={**os.environ, "LC_ALL": "C", "LANGUAGE": "C"},
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            check=False,
         )
-        return code, stdout, stderr
+        return done.returncode, done.stdout, done.stderr
