@@ -1,0 +1,101 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Netlink messages and the socket that carries them, for the facilities that encode their own.
+
+Attribute types are without the flags for nesting and byte order where they come from the kernel.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Dict, Iterator, Tuple
+
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x200, 0x400
+NLM_F_DUMP = 0x300
+NLA_F_NESTED, NLA_F_NET_BYTEORDER = 0x8000, 0x4000
+
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_TYPE_MASK = 0x3FFF
+_RECEIVE_BYTES = 1 << 18
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
+
+
+class NetlinkError(Exception):
+    """The kernel's answer to a request was an error. code: errno, or the facility's own. request: the payload, echoed."""
+
+    def __init__(self, code: int, request: bytes = b"") -> None:
+        super().__init__("netlink error %d" % code)
+        self.code, self.request = code, request
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    length = 4 + len(payload)
+    return _ATTRIBUTE.pack(length, kind) + payload + _PADDING[length % 4]
+
+
+def nested(kind: int, *attributes: bytes) -> bytes:
+    return attribute(kind | NLA_F_NESTED, b"".join(attributes))
+
+
+def each_attribute(payload: bytes) -> Iterator[Tuple[int, bytes]]:
+    """Type and payload of every attribute, in order."""
+    offset, end = 0, len(payload)
+    while offset + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(payload, offset)
+        if length < 4:
+            return
+        yield kind & _TYPE_MASK, payload[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+
+
+def attributes(payload: bytes) -> Dict[int, bytes]:
+    """Attributes by type; of one that is there several times the last."""
+    return dict(each_attribute(payload))
+
+
+class NetlinkSocket:
+    """A connection to one netlink family of the network namespace that this process is in."""
+
+    def __init__(self, protocol: int) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def request(self, kind: int, flags: int, payload: bytes) -> Iterator[bytes]:
+        """Send one message and yield the payloads of the answers, up to the kernel's acknowledgement.
+
+        The iterator has to be exhausted. Raises NetlinkError.
+        """
+        self._sequence += 1
+        header = _HEADER.pack(_HEADER.size + len(payload), kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0)
+        self._socket.sendto(header + payload, (0, 0))
+        while True:
+            for answer, body in self._receive():
+                if answer in (_NLMSG_ERROR, _NLMSG_DONE):
+                    (code,) = struct.unpack_from("=i", body)
+                    if code:
+                        raise NetlinkError(-code, body[4 + _HEADER.size :])
+                    return
+                yield body
+
+    def execute(self, kind: int, flags: int, payload: bytes) -> None:
+        """The same, for a request whose only answer is the acknowledgement."""
+        for _answer in self.request(kind, flags, payload):
+            continue
+
+    def _receive(self) -> Iterator[Tuple[int, bytes]]:
+        """Type and body of each message in the next datagram that answers the last request."""
+        datagram = self._socket.recv(_RECEIVE_BYTES)
+        offset = 0
+        while offset + _HEADER.size <= len(datagram):
+            length, kind, _flags, sequence, _port = _HEADER.unpack_from(datagram, offset)
+            if sequence == self._sequence:
+                yield kind, datagram[offset + _HEADER.size : offset + length]
+            offset += (length + 3) & ~3
