@@ -34,7 +34,12 @@ Result = TypeVar("Result")
 NETNS_DIRECTORY = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 TERMINATE_SECONDS = 3.0
-ICMP_LIMITS = ("net.ipv4.icmp_ratelimit", "net.ipv6.icmp.ratelimit")
+HINDRANCES = (
+    "net.ipv4.icmp_ratelimit",
+    "net.ipv6.icmp.ratelimit",
+    "net.ipv6.conf.all.accept_dad",
+    "net.ipv6.conf.default.accept_dad",
+)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -83,12 +88,13 @@ class Namespace:
     def create(self) -> Self:
         """Make the namespace and bring its loopback up; CalledProcessError if the name is taken.
 
-        ICMP errors are not rate limited here: each refused datagram of a test gets its own.
+        ICMP errors are not rate limited here, so that each refused datagram of a test gets its own, and IPv6 addresses
+        are not probed for duplicates, which would keep them unusable for a second.
         """
         ip("netns", "add", self.name)
         self.ip("link", "set", "lo", "up")
-        for limit in ICMP_LIMITS:
-            self.sysctl(limit, 0)
+        for name in HINDRANCES:
+            self.sysctl(name, 0)
         return self
 
     def delete(self) -> None:
@@ -173,9 +179,9 @@ class Namespace:
         return self.call(path.read_text).strip()
 
     def add_address(self, interface: str, *addresses: str) -> None:
-        """Add addresses with prefix length to an interface; IPv6 ones are usable at once (no DAD)."""
+        """Add addresses with prefix length to an interface."""
         for address in addresses:
-            self.ip("address", "add", address, "dev", interface, *(["nodad"] if ":" in address else []))
+            self.ip("address", "add", address, "dev", interface)
 
     def add_route(self, destination: str, *via: str) -> None:
         """Route `destination` (a CIDR, or "default" with an IPv4 gateway, or "::/0") as in `via GATEWAY dev NAME`."""
