@@ -183,10 +183,10 @@ def parse_services(raw: Sequence[Any], dataplane: str, node: Node) -> List[Servi
     """Services in the order of their names. Raises InvalidServices with all mistakes."""
     problems: List[str] = []
     services = [service for service in (_parse_service(i, item, problems) for i, item in enumerate(raw)) if service]
-    problems += _repeated_names(raw)
     for service in services:
         problems += _check_service(service) + _check_dataplane(service, dataplane)
-    problems += conflicts([claim for service in services for claim in claims(service)], node.addresses)
+    taken = [claim for service in services for claim in claims(service)]
+    problems += _repeated_names(raw) or conflicts(taken, node.addresses)
     if problems:
         raise InvalidServices(problems)
     return sorted(services)
