@@ -20,7 +20,7 @@ description:
     refuses is reported before anything is changed.
   - Works with the nft and the legacy back end of iptables, whichever C(iptables) on the host is.
 author:
-  - layer4.service_proxy contributors
+  - layer4.service_proxy contributors (!UNKNOWN)
 options:
   chain:
     description:
@@ -171,6 +171,7 @@ diff:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.layer4.service_proxy.plugins.module_utils.chain import InvalidChainError, parse_chain
 from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_chain import plan_chain
 from ansible_collections.layer4.service_proxy.plugins.module_utils.families import FamilyPlans

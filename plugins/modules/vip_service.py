@@ -19,7 +19,7 @@ description:
   - Only chains that carry O(node.chain_prefix) are changed, and jumps to them are put into the built-in chains. A jump
     that is there already stays where it is. The rules of others stay as they are.
 author:
-  - layer4.service_proxy contributors
+  - layer4.service_proxy contributors (!UNKNOWN)
 options:
   services:
     description:
