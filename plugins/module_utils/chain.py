@@ -23,7 +23,7 @@ TARGETS = frozenset(
 )
 """The targets of iptables and of its extensions (iptables-extensions(8)), the obsolete ones too."""
 
-_NAME = re.compile(r"[A-Za-z0-9_.:+@/][A-Za-z0-9_.:+@/-]*$")
+_NAME = re.compile(r"[A-Za-z0-9_.:+@/][A-Za-z0-9_.:+@/-]*")
 _COMMAND = re.compile(r"-[A-Z]")
 _LONG_COMMANDS = frozenset(
     "--append --check --delete --delete-chain --flush --help --insert --list --list-rules --modprobe --new --new-chain "
@@ -84,7 +84,7 @@ def parse_chain(options: Mapping[str, Any]) -> ChainRequest:
 
 def _check_name(name: str, option: str) -> None:
     problem = ""
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         problem = "must be letters, digits and _.:+@/-, and not begin with a dash"
     elif len(name) > MAX_CHAIN_NAME:
         problem = f"must be at most {MAX_CHAIN_NAME} characters, not {len(name)}"

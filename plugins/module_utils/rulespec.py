@@ -32,7 +32,7 @@ _WORD = re.compile(
 )
 _ESCAPED = re.compile(r"\\(.)")
 _NEEDS_ESCAPE = re.compile(r"([\"'\\])")
-_SAFE = re.compile(r"[A-Za-z0-9_-]+$")
+_SAFE = re.compile(r"[A-Za-z0-9_-]+")
 _NEEDS_QUOTES = re.compile(r"[\s\"'\\]|^$")
 
 TARGET_OPTIONS = ("-j", "--jump", "-g", "--goto")
@@ -69,7 +69,7 @@ def _word(match: re.Match[str]) -> Word:
 
 def quote(value: str) -> str:
     """A string value as ``iptables-save`` prints it (xtables_save_string)."""
-    if _SAFE.match(value) and not value.startswith("-"):
+    if _SAFE.fullmatch(value) and not value.startswith("-"):
         return value
     return '"' + _NEEDS_ESCAPE.sub(r"\\\1", value) + '"'
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from nat_host import FAMILIES, NatHost
@@ -166,7 +167,7 @@ ADDRESSES = {
     },
 }
 
-STEPS = [
+STEPS: list[dict[str, Any]] = [
     {
         "rules": ["-p tcp --dport http -j RETURN", "-m comment --comment 'a b' -j RETURN"],
         "jumps": [
@@ -182,17 +183,13 @@ STEPS = [
     {"jumps": []},
     {"state": "absent"},
 ]
-FILTER_STEPS = [
-    {
-        **step,
-        "jumps": [
-            {**jump, "from": {"PREROUTING": "FORWARD", "OUTPUT": "INPUT"}[str(jump["from"])]} for jump in step["jumps"]
-        ],
-    }
-    if "jumps" in step
-    else step
-    for step in STEPS
-]
+IN_FILTER = {"PREROUTING": "FORWARD", "OUTPUT": "INPUT"}
+
+
+def in_filter(step: dict[str, Any]) -> dict[str, Any]:
+    """The same step for the chains of the filter table."""
+    jumps = [{**jump, "from": IN_FILTER[jump["from"]]} for jump in step.get("jumps", [])]
+    return {**step, "jumps": jumps} if "jumps" in step else step
 
 
 @pytest.fixture(params=["nft", "legacy"])
@@ -222,7 +219,7 @@ def test_rules_of_others_stay(host: NatHost, foreign: str, table: str) -> None:
         if foreign:
             host.iptables("-restore", "-c", family=family, text=foreign.format(**ADDRESSES[family]))
     before = of_others(host)
-    for step in STEPS if table == "nat" else FILTER_STEPS:
+    for step in STEPS if table == "nat" else map(in_filter, STEPS):
         result = host.apply(chain="L4-TEST", table=table, ip_version="both", **step)
         assert result["changed"]
         assert of_others(host) == before
