@@ -10,7 +10,9 @@ from functools import partial
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Protocol, Sequence, Set, Tuple
 
 from . import addresses as ip
-from .dataplane.iptables import Layout, compile_service, families, hook_jumps
+from .dataplane.iptables import compile_service, families
+from .dataplane.rules import Layout
+from .dataplane.shared_chains import hook_jumps
 from .kernel.xtables import XtablesError, parse_save
 from .plan.chains import ChainKey, ChainPlan, Desired, Observed, Rules, plan
 from .plan.services import Summary, observed_claims, summarise, with_services, without_services

@@ -2,106 +2,21 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Services compiled to iptables chains, in kube-proxy's layout. Pure.
-
-Every rule of a service says so in its comment, ``NAME: ...``: that is how what the kernel holds is given back to
-the services that it belongs to. Rules are spelled as ``iptables-save`` prints them, so that equal rules are equal texts.
-"""
+"""Services compiled to iptables chains, in kube-proxy's layout. Pure."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, Sequence, Tuple
 
 from .. import addresses as ip
-from ..plan.chains import ChainKey, Desired, Jump
-from ..service import Backend, Mark, Node, Service
+from ..plan.chains import ChainKey, Desired
+from ..service import Backend, Node, Service
 from . import pools
+from .rules import Layout, ServiceRules, rule
+from .shared_chains import assemble
 
-_ID_LENGTH = 15
-"""Characters of a chain's id: 75 bits, and with the longest prefix a name of 28, the most that iptables takes."""
 _STATISTIC_BITS = 31
 """The kernel keeps a chance as an integer of 31 bits (``xt_statistic``)."""
-_LOOPBACK = {ip.IPV4: "127.0.0.0/8", ip.IPV6: "::1/128"}
-_OWNER = re.compile(r'--comment "([a-z0-9][a-z0-9.-]*): ')
-_ALL_MARK_BITS = 0xFFFFFFFF
-
-
-class Layout:
-    """The names of our chains under a prefix."""
-
-    PER_SERVICE = ("SVC", "SVL", "EXT", "FW", "SEP")
-    SHARED: Sequence[ChainKey] = (
-        ("nat", "SERVICES"),
-        ("nat", "NODEPORTS"),
-        ("nat", "MARK-MASQ"),
-        ("nat", "MARK-NONLOCAL"),
-        ("nat", "POSTROUTING"),
-        ("filter", "FIREWALL"),
-        ("filter", "NODEPORTS"),
-        ("filter", "FORWARD"),
-    )
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-        per_service = r"%s-(%s)-[A-Z2-7]{%d}" % (prefix, "|".join(self.PER_SERVICE), _ID_LENGTH)
-        self._per_service = re.compile(per_service)
-        self._shared = {(table, self.shared(name)) for table, name in self.SHARED}
-
-    def shared(self, name: str) -> str:
-        return "%s-%s" % (self.prefix, name)
-
-    def of(self, kind: str, *identity: str) -> str:
-        """The chain of one service (``SEP``: of one backend of it); its id depends on the identity alone."""
-        digest = hashlib.sha256("\0".join(identity).encode()).digest()
-        return "%s-%s-%s" % (self.prefix, kind, base64.b32encode(digest).decode()[:_ID_LENGTH])
-
-    def is_per_service(self, key: ChainKey) -> bool:
-        return key[0] == "nat" and bool(self._per_service.fullmatch(key[1]))
-
-    def is_ours(self, key: ChainKey) -> bool:
-        return key in self._shared or self.is_per_service(key)
-
-
-class ServiceRules(NamedTuple):
-    """What one service adds: chains of its own, and its rules in the shared chains."""
-
-    chains: Dict[ChainKey, List[str]]
-    entries: Dict[ChainKey, List[str]]
-
-
-def owner_of(rule: str) -> Optional[str]:
-    """The service that a rule belongs to; None for the rules that serve all."""
-    found = _OWNER.search(rule)
-    return found.group(1) if found else None
-
-
-def rule(
-    target: str,
-    comment: str,
-    *,
-    source: str = "",
-    destination: str = "",
-    protocol: str = "",
-    port: int = 0,
-    match: str = "",
-) -> str:
-    """A rule specification in the order in which ``iptables-save`` prints its parts."""
-    parts = []
-    if source and not ip.is_everything(source):
-        parts.append("-s " + source)
-    if destination and not ip.is_everything(destination):
-        parts.append("-d " + destination)
-    if protocol:
-        parts.append("-p " + protocol)
-    parts.append('-m comment --comment "%s"' % comment)
-    if port:
-        parts.append("-m %s --dport %d" % (protocol, port))
-    if match:
-        parts.append(match)
-    return "%s -j %s" % (" ".join(parts), target)
 
 
 def compile_services(services: Iterable[Service], node: Node) -> Dict[str, Desired]:
@@ -324,102 +239,3 @@ def _chances(weights: Sequence[int]) -> List[str]:
         matches.append("" if always else "-m statistic --mode random --probability " + probability)
         left -= weight
     return matches
-
-
-def assemble(parts: Sequence[ServiceRules], node: Node, family: str) -> Desired:
-    """All services' rules in one state, with the shared chains around them."""
-    entries: Dict[ChainKey, List[str]] = {}
-    desired = Desired()
-    for part in parts:
-        desired.chains.update(part.chains)
-        for key, rules in part.entries.items():
-            entries.setdefault(key, []).extend(rules)
-    if parts:
-        desired.chains.update(_shared_chains(entries, node, family))
-        desired.jumps = hook_jumps(Layout(node.chain_prefix))
-    return desired
-
-
-def _shared_chains(entries: Dict[ChainKey, List[str]], node: Node, family: str) -> Dict[ChainKey, List[str]]:
-    layout = Layout(node.chain_prefix)
-    chains: Dict[ChainKey, List[str]] = {
-        ("nat", layout.shared("SERVICES")): [],
-        ("filter", layout.shared("FIREWALL")): [],
-    }
-    chains.update(_masquerade_chains(layout, node, family))
-    chains.update(_forward_chain(layout, node))
-    for key, rules in entries.items():
-        chains[key] = sorted(rules, key=_refusals_last)
-    for table, dispatch in (("nat", "SERVICES"), ("filter", "FIREWALL")):
-        if (table, layout.shared("NODEPORTS")) in entries:
-            chains[(table, layout.shared(dispatch))] += _node_port_tail(layout, node, family)
-    return chains
-
-
-def _refusals_last(text: str) -> Tuple[bool, str]:
-    """Rules by their text, but what is dropped behind what is rejected or let pass by source."""
-    return text.endswith("-j DROP"), text
-
-
-def _node_port_tail(layout: Layout, node: Node, family: str) -> List[str]:
-    """The end of a dispatch chain: what is for an address of the node may be for a node port."""
-    target = layout.shared("NODEPORTS")
-    loopback = _LOOPBACK[family]
-    local = "-m addrtype --dst-type LOCAL"
-    cidrs: List[str] = [cidr for cidr in node.node_port_addresses if ip.family_of(cidr) == family]
-    if not node.node_port_addresses:
-        cidrs = [""]
-    first = "RETURN"
-    if node.localhost_node_ports and family == ip.IPV4:
-        first = target
-    what = "no node ports on localhost" if first == "RETURN" else "node ports on localhost"
-    tail = [rule(first, what, destination=loopback)]
-    return tail + [rule(target, "node ports", destination=cidr, match=local) for cidr in cidrs]
-
-
-def _masquerade_chains(layout: Layout, node: Node, family: str) -> Dict[ChainKey, List[str]]:
-    mark, mark_masq = node.masquerade_mark, layout.shared("MARK-MASQ")
-    chains = {("nat", mark_masq): [rule("MARK --set-xmark " + str(mark), "masquerade this packet")]}
-    local = [cidr for cidr in node.local_cidrs if ip.family_of(cidr) == family]
-    if local and not node.masquerade_all:
-        returns = [rule("RETURN", "local source", source=cidr) for cidr in sorted(local)]
-        chains[("nat", layout.shared("MARK-NONLOCAL"))] = returns + [rule(mark_masq, "no local source")]
-    target = "MASQUERADE"
-    if node.snat_address and ip.family_of(node.snat_address) == family:
-        target = "SNAT --to-source " + node.snat_address
-    chains[("nat", layout.shared("POSTROUTING"))] = [
-        rule("RETURN", "not ours", match="-m mark ! --mark %s" % _mark_match(mark)),
-        rule("MARK --set-xmark 0x%x/0x0" % mark.value, "so that it is not rewritten twice"),
-        rule(target + " --random-fully", "service traffic"),
-    ]
-    return chains
-
-
-def _mark_match(mark: Mark) -> str:
-    return "0x%x" % mark.value if mark.mask == _ALL_MARK_BITS else str(mark)
-
-
-def _forward_chain(layout: Layout, node: Node) -> Dict[ChainKey, List[str]]:
-    marked = "-m mark --mark %s" % _mark_match(node.masquerade_mark)
-    established = "-m conntrack --ctstate DNAT -m conntrack --ctstate RELATED,ESTABLISHED"
-    return {
-        ("filter", layout.shared("FORWARD")): [
-            rule("ACCEPT", "masqueraded service traffic", match=marked),
-            rule("ACCEPT", "established service traffic", match=established),
-        ]
-    }
-
-
-def hook_jumps(layout: Layout) -> List[Jump]:
-    """The rules in the chains of others that lead to ours."""
-    prefix = layout.prefix
-    jumps = [
-        Jump("nat", hook, rule(layout.shared("SERVICES"), "%s services" % prefix)) for hook in ("PREROUTING", "OUTPUT")
-    ]
-    jumps.append(Jump("nat", "POSTROUTING", rule(layout.shared("POSTROUTING"), "%s masquerade" % prefix)))
-    firewall = rule(
-        layout.shared("FIREWALL"), "%s services without backends" % prefix, match="-m conntrack --ctstate NEW"
-    )
-    jumps += [Jump("filter", hook, firewall) for hook in ("INPUT", "FORWARD", "OUTPUT")]
-    jumps.append(Jump("filter", "FORWARD", rule(layout.shared("FORWARD"), "%s forwarding" % prefix)))
-    return jumps

@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 from typing import Collection, Dict, Iterable, List, NamedTuple, Set
 
-from ..dataplane.iptables import Layout, ServiceRules, assemble, hook_jumps, owner_of
+from ..dataplane.rules import Layout, ServiceRules, owner_of
+from ..dataplane.shared_chains import assemble, hook_jumps
 from ..service import Claim, Node
 from .chains import ChainKey, ChainPlan, Desired, Observed, Rules, target_of
 

@@ -1,0 +1,191 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What iptables' matches say about a packet, and what its targets do to one. Pure.
+
+Of the extensions those are known that our own rules use; anything else is an error that names it, not a guess.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+
+from .. import addresses as ip
+from ..rulespec import words
+
+_STATISTIC_UNIT = 1 << 31
+"""The kernel keeps a chance as a whole number of these parts (``xt_statistic``)."""
+_ALL_MARK_BITS = 0xFFFFFFFF
+_LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+
+class UnknownRule(ValueError):
+    """A rule with a match or target of which nothing is known here."""
+
+
+class Packet(NamedTuple):
+    """The first packet of a connection on its way.
+
+    snat: False, ``masquerade``, or the address that its source is rewritten to. verdict: empty until it is decided.
+    """
+
+    source: str
+    destination: str
+    protocol: str
+    port: int
+    local_addresses: Tuple[str, ...]
+    mark: int = 0
+    dnat: bool = False
+    snat: Any = False
+    verdict: str = ""
+
+    def is_local(self, address: str) -> bool:
+        """Whether the kernel calls an address of this host's type LOCAL."""
+        return address in self.local_addresses or any(ip.contains(network, address) for network in _LOOPBACK)
+
+    @property
+    def states(self) -> List[str]:
+        """What the conntrack match calls it."""
+        return ["NEW"] + ["DNAT"] * self.dnat + ["SNAT"] * bool(self.snat)
+
+
+class Option(NamedTuple):
+    """One option of a rule with its values."""
+
+    name: str
+    values: Tuple[str, ...]
+    negated: bool
+
+
+class Rule(NamedTuple):
+    """A rule taken apart. matches are asked in order."""
+
+    text: str
+    matches: Tuple[Option, ...]
+    target: str
+    goto: bool
+    settings: Mapping[str, Tuple[str, ...]]
+
+    def chance(self, packet: Packet) -> Fraction:
+        """How likely the rule takes this packet: 0 and 1, but for those that ask the dice."""
+        chance = Fraction(1)
+        for match in self.matches:
+            holds = _MATCHES[match.name](packet, *match.values)
+            chance *= 1 - holds if match.negated else holds
+        return chance
+
+
+@lru_cache(maxsize=None)
+def parse_rule(text: str) -> Rule:
+    """A rule specification as ``iptables-save`` prints it. Raises UnknownRule."""
+    options = _options(text)
+    at = next((i for i, option in enumerate(options) if option.name in ("-j", "-g")), len(options))
+    matches = tuple(option for option in options[:at] if option.name not in _SAY_NOTHING)
+    unknown = [option.name for option in matches if option.name not in _MATCHES]
+    if unknown:
+        raise UnknownRule("the match %s is not known (in the rule: %s)" % (unknown[0], text))
+    if at == len(options):
+        return Rule(text, matches, "", False, {})
+    settings = {option.name: option.values for option in options[at + 1 :]}
+    return Rule(text, matches, options[at].values[0], options[at].name == "-g", settings)
+
+
+def _options(text: str) -> List[Option]:
+    """The words of a rule, each option with the values behind it and the ``!`` before it."""
+    options: List[Option] = []
+    negated = False
+    for word in words(text):
+        if word.quoted or not (word.text.startswith("-") or word.text == "!"):
+            last = options[-1]
+            options[-1] = last._replace(values=last.values + (word.text,))
+        elif word.text == "!":
+            negated = True
+        else:
+            options.append(Option(word.text, (), negated))
+            negated = False
+    return options
+
+
+def _mark(packet: Packet, text: str) -> Fraction:
+    value, mask = _value_and_mask(text)
+    return Fraction(packet.mark & mask == value)
+
+
+def _value_and_mask(text: str) -> Tuple[int, int]:
+    value, slash, mask = text.partition("/")
+    return int(value, 0), int(mask, 0) if slash else _ALL_MARK_BITS
+
+
+def _address_type(packet: Packet, address: str, kind: str) -> Fraction:
+    if kind != "LOCAL":
+        raise UnknownRule("the address type %s is not known" % kind)
+    return Fraction(packet.is_local(address))
+
+
+def _probability(dummy: Packet, text: str) -> Fraction:
+    return Fraction(round(Fraction(text) * _STATISTIC_UNIT), _STATISTIC_UNIT)
+
+
+_SAY_NOTHING = ("-m", "--comment", "--mode", "--rcheck", "--seconds", "--reap")
+_MATCHES: Dict[str, Callable[..., Fraction]] = {
+    "-s": lambda packet, network: Fraction(ip.contains(network, packet.source)),
+    "-d": lambda packet, network: Fraction(ip.contains(network, packet.destination)),
+    "-p": lambda packet, protocol: Fraction(packet.protocol == protocol),
+    "--dport": lambda packet, port: Fraction(packet.port == int(port)),
+    "--mark": _mark,
+    "--ctstate": lambda packet, states: Fraction(bool(set(states.split(",")) & set(packet.states))),
+    "--src-type": lambda packet, kind: _address_type(packet, packet.source, kind),
+    "--dst-type": lambda packet, kind: _address_type(packet, packet.destination, kind),
+    "--probability": _probability,
+    "--match-set": lambda dummy, dummy2, dummy3: Fraction(0),
+}
+"""Chances by option. Sets hold the clients of session affinity, of whom a new client is none."""
+
+
+def _accept(packet: Packet, dummy: Mapping[str, Sequence[str]]) -> Packet:
+    return packet
+
+
+def _drop(packet: Packet, dummy: Mapping[str, Sequence[str]]) -> Packet:
+    return packet._replace(verdict="drop")
+
+
+def _reject(packet: Packet, dummy: Mapping[str, Sequence[str]]) -> Packet:
+    return packet._replace(verdict="reject")
+
+
+def _dnat(packet: Packet, settings: Mapping[str, Sequence[str]]) -> Packet:
+    address, dummy, port = settings["--to-destination"][0].rpartition(":")
+    return packet._replace(destination=address.strip("[]"), port=int(port), dnat=True)
+
+
+def _snat(packet: Packet, settings: Mapping[str, Sequence[str]]) -> Packet:
+    return packet._replace(snat=settings["--to-source"][0])
+
+
+def _masquerade(packet: Packet, dummy: Mapping[str, Sequence[str]]) -> Packet:
+    return packet._replace(snat="masquerade")
+
+
+def _set_mark(packet: Packet, settings: Mapping[str, Sequence[str]]) -> Packet:
+    value, mask = _value_and_mask(settings["--set-xmark"][0])
+    return packet._replace(mark=packet.mark & ~mask ^ value)
+
+
+Change = Callable[[Packet, Mapping[str, Sequence[str]]], Packet]
+
+FINAL_TARGETS: Mapping[str, Change] = {
+    "ACCEPT": _accept,
+    "DROP": _drop,
+    "REJECT": _reject,
+    "DNAT": _dnat,
+    "SNAT": _snat,
+    "MASQUERADE": _masquerade,
+}
+"""Targets behind which a packet leaves the table's chains."""
+
+PASSING_TARGETS: Mapping[str, Change] = {"": _accept, "MARK": _set_mark, "SET": _accept}
+"""Targets behind which the next rule is asked."""

@@ -1,0 +1,116 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The chains that serve all services, and the jumps that lead to them. Pure."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Sequence, Tuple
+
+from .. import addresses as ip
+from ..plan.chains import ChainKey, Desired, Jump
+from ..service import Mark, Node
+from .rules import Layout, ServiceRules, rule
+
+_LOOPBACK = {ip.IPV4: "127.0.0.0/8", ip.IPV6: "::1/128"}
+_ALL_MARK_BITS = 0xFFFFFFFF
+
+
+def assemble(parts: Sequence[ServiceRules], node: Node, family: str) -> Desired:
+    """All services' rules in one state, with the shared chains around them."""
+    entries: Dict[ChainKey, List[str]] = {}
+    desired = Desired()
+    for part in parts:
+        desired.chains.update(part.chains)
+        for key, rules in part.entries.items():
+            entries.setdefault(key, []).extend(rules)
+    if parts:
+        desired.chains.update(_shared_chains(entries, node, family))
+        desired.jumps = hook_jumps(Layout(node.chain_prefix))
+    return desired
+
+
+def _shared_chains(entries: Dict[ChainKey, List[str]], node: Node, family: str) -> Dict[ChainKey, List[str]]:
+    layout = Layout(node.chain_prefix)
+    chains: Dict[ChainKey, List[str]] = {
+        ("nat", layout.shared("SERVICES")): [],
+        ("filter", layout.shared("FIREWALL")): [],
+    }
+    chains.update(_masquerade_chains(layout, node, family))
+    chains.update(_forward_chain(layout, node))
+    for key, rules in entries.items():
+        chains[key] = sorted(rules, key=_refusals_last)
+    for table, dispatch in (("nat", "SERVICES"), ("filter", "FIREWALL")):
+        if (table, layout.shared("NODEPORTS")) in entries:
+            chains[(table, layout.shared(dispatch))] += _node_port_tail(layout, node, family)
+    return chains
+
+
+def _refusals_last(text: str) -> Tuple[bool, str]:
+    """Rules by their text, but what is dropped behind what is rejected or let pass by source."""
+    return text.endswith("-j DROP"), text
+
+
+def _node_port_tail(layout: Layout, node: Node, family: str) -> List[str]:
+    """The end of a dispatch chain: what is for an address of the node may be for a node port."""
+    target = layout.shared("NODEPORTS")
+    loopback = _LOOPBACK[family]
+    local = "-m addrtype --dst-type LOCAL"
+    cidrs: List[str] = [cidr for cidr in node.node_port_addresses if ip.family_of(cidr) == family]
+    if not node.node_port_addresses:
+        cidrs = [""]
+    first = "RETURN"
+    if node.localhost_node_ports and family == ip.IPV4:
+        first = target
+    what = "no node ports on localhost" if first == "RETURN" else "node ports on localhost"
+    tail = [rule(first, what, destination=loopback)]
+    return tail + [rule(target, "node ports", destination=cidr, match=local) for cidr in cidrs]
+
+
+def _masquerade_chains(layout: Layout, node: Node, family: str) -> Dict[ChainKey, List[str]]:
+    mark, mark_masq = node.masquerade_mark, layout.shared("MARK-MASQ")
+    chains = {("nat", mark_masq): [rule("MARK --set-xmark " + str(mark), "masquerade this packet")]}
+    local = [cidr for cidr in node.local_cidrs if ip.family_of(cidr) == family]
+    if local and not node.masquerade_all:
+        returns = [rule("RETURN", "local source", source=cidr) for cidr in sorted(local)]
+        chains[("nat", layout.shared("MARK-NONLOCAL"))] = returns + [rule(mark_masq, "no local source")]
+    target = "MASQUERADE"
+    if node.snat_address and ip.family_of(node.snat_address) == family:
+        target = "SNAT --to-source " + node.snat_address
+    chains[("nat", layout.shared("POSTROUTING"))] = [
+        rule("RETURN", "not ours", match="-m mark ! --mark %s" % _mark_match(mark)),
+        rule("MARK --set-xmark 0x%x/0x0" % mark.value, "so that it is not rewritten twice"),
+        rule(target + " --random-fully", "service traffic"),
+    ]
+    return chains
+
+
+def _mark_match(mark: Mark) -> str:
+    return "0x%x" % mark.value if mark.mask == _ALL_MARK_BITS else str(mark)
+
+
+def _forward_chain(layout: Layout, node: Node) -> Dict[ChainKey, List[str]]:
+    marked = "-m mark --mark %s" % _mark_match(node.masquerade_mark)
+    established = "-m conntrack --ctstate DNAT -m conntrack --ctstate RELATED,ESTABLISHED"
+    return {
+        ("filter", layout.shared("FORWARD")): [
+            rule("ACCEPT", "masqueraded service traffic", match=marked),
+            rule("ACCEPT", "established service traffic", match=established),
+        ]
+    }
+
+
+def hook_jumps(layout: Layout) -> List[Jump]:
+    """The rules in the chains of others that lead to ours."""
+    prefix = layout.prefix
+    jumps = [
+        Jump("nat", hook, rule(layout.shared("SERVICES"), "%s services" % prefix)) for hook in ("PREROUTING", "OUTPUT")
+    ]
+    jumps.append(Jump("nat", "POSTROUTING", rule(layout.shared("POSTROUTING"), "%s masquerade" % prefix)))
+    firewall = rule(
+        layout.shared("FIREWALL"), "%s services without backends" % prefix, match="-m conntrack --ctstate NEW"
+    )
+    jumps += [Jump("filter", hook, firewall) for hook in ("INPUT", "FORWARD", "OUTPUT")]
+    jumps.append(Jump("filter", "FORWARD", rule(layout.shared("FORWARD"), "%s forwarding" % prefix)))
+    return jumps

@@ -1,0 +1,121 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a new connection meets on a node: its first packet led through the compiled chains as the kernel would. Pure.
+
+Nothing here knows services. Where a rule asks the dice both ways are followed, and ways that come to the same are one.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Dict, List, Mapping, NamedTuple, Tuple
+
+from ..plan.chains import ChainKey, Desired, Rules
+from .packet import FINAL_TARGETS, PASSING_TARGETS, Packet, UnknownRule, parse_rule
+
+Branches = Dict[Packet, Fraction]
+"""The states in which a packet may be, each with its chance."""
+
+
+class Step(NamedTuple):
+    """A rule that the packet meets and that takes it, with the chance that this happens."""
+
+    table: str
+    chain: str
+    rule: str
+    chance: Fraction
+
+
+class Trace(NamedTuple):
+    """What becomes of a packet: its possible ends with their chances, and the rules that take it, in order."""
+
+    outcomes: Branches
+    steps: List[Step]
+
+
+def trace(state: Desired, packet: Packet) -> Trace:
+    """Follow a packet that comes to a node in this state, or (its source is local) leaves from it. Raises UnknownRule."""
+    walk = _Walk(state)
+    sent = packet.is_local(packet.source)
+    branches = walk.through("nat", "OUTPUT" if sent else "PREROUTING", {packet: Fraction(1)})
+    if sent:
+        branches = walk.through("filter", "OUTPUT", branches)
+    delivered = {one: chance for one, chance in branches.items() if one.is_local(one.destination)}
+    leaving = {one: chance for one, chance in branches.items() if one not in delivered}
+    if sent:
+        delivered = walk.through("nat", "POSTROUTING", delivered)
+    else:
+        leaving = walk.through("filter", "FORWARD", leaving)
+    delivered = walk.through("filter", "INPUT", delivered)
+    outcomes = _merged(delivered, walk.through("nat", "POSTROUTING", leaving))
+    return Trace(outcomes, walk.steps())
+
+
+def _merged(*parts: Mapping[Packet, Fraction]) -> Branches:
+    result: Branches = {}
+    for part in parts:
+        for packet, chance in part.items():
+            result[packet] = result.get(packet, Fraction(0)) + chance
+    return result
+
+
+class _Walk:
+    """Leads packets through the chains of one state, and counts which rules take them."""
+
+    def __init__(self, state: Desired) -> None:
+        self._chains: Dict[ChainKey, Rules] = dict(state.chains)
+        for jump in state.jumps:
+            key = (jump.table, jump.hook)
+            self._chains[key] = [*self._chains.get(key, ()), jump.rule]
+        self._taken: Dict[Tuple[ChainKey, int], Fraction] = {}
+
+    def steps(self) -> List[Step]:
+        return [Step(*key, self._chains[key][at], chance) for (key, at), chance in self._taken.items()]
+
+    def through(self, table: str, hook: str, arriving: Branches) -> Branches:
+        """Through a built-in chain, whose policy is ACCEPT. What is refused already goes nowhere."""
+        refused = {packet: chance for packet, chance in arriving.items() if packet.verdict}
+        going = {packet: chance for packet, chance in arriving.items() if not packet.verdict}
+        behind, decided = self._chain((table, hook), going)
+        return _merged(refused, behind, decided)
+
+    def _chain(self, key: ChainKey, here: Branches) -> Tuple[Branches, Branches]:
+        """Those that come back from a chain, and those on which it decides."""
+        returned: Branches = {}
+        decided: Branches = {}
+        for at, text in enumerate(self._chains.get(key, ())):
+            taken, here = _split(text, here)
+            if not taken:
+                continue
+            self._count(key, at, taken)
+            back, behind, final = self._target(key[0], text, taken)
+            returned, here, decided = _merged(returned, back), _merged(here, behind), _merged(decided, final)
+        return _merged(returned, here), decided
+
+    def _count(self, key: ChainKey, at: int, taken: Branches) -> None:
+        self._taken[key, at] = self._taken.get((key, at), Fraction(0)) + sum(taken.values())
+
+    def _target(self, table: str, text: str, taken: Branches) -> Tuple[Branches, Branches, Branches]:
+        """Where a rule sends what it takes: back to the calling chain, on to the next rule, or to its end."""
+        rule = parse_rule(text)
+        if rule.target == "RETURN":
+            return taken, {}, {}
+        if (table, rule.target) in self._chains:
+            behind, decided = self._chain((table, rule.target), taken)
+            return (behind, {}, decided) if rule.goto else ({}, behind, decided)
+        change = FINAL_TARGETS.get(rule.target) or PASSING_TARGETS.get(rule.target)
+        if change is None:
+            raise UnknownRule("the target %s is not known (in the rule: %s)" % (rule.target, text))
+        changed = _merged(*({change(packet, rule.settings): chance} for packet, chance in taken.items()))
+        return ({}, {}, changed) if rule.target in FINAL_TARGETS else ({}, changed, {})
+
+
+def _split(text: str, here: Branches) -> Tuple[Branches, Branches]:
+    """Those that a rule takes, and those that it leaves to the next."""
+    rule = parse_rule(text)
+    chances = {packet: rule.chance(packet) for packet in here}
+    taken = {packet: whole * chances[packet] for packet, whole in here.items() if chances[packet]}
+    left = {packet: whole * (1 - chances[packet]) for packet, whole in here.items() if chances[packet] != 1}
+    return taken, left
