@@ -13,12 +13,21 @@ import errno
 import os
 import socket
 import struct
-from dataclasses import replace
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
-from ..ipset_types import DEFAULT_HASHSIZE, SET_TYPES, Entries, Entry, HeldSet, SetHeader
+from ..ipset_types import SET_TYPES, Entries, Entry, HeldSet, SetHeader
 from . import ipset_messages as wire
-from .netlink import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NetlinkError, NetlinkSocket, attribute, attributes, each_attribute, nested
+from .netlink import (
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NetlinkError,
+    NetlinkSocket,
+    attribute,
+    attributes,
+    each_attribute,
+    nested,
+)
 
 _NETLINK_NETFILTER = 12
 _SUBSYSTEM = 6 << 8
@@ -44,7 +53,11 @@ _ERRORS = {
 _TYPE_ERRORS = {
     "hash": {4352: "the set is full: it holds maxelem entries", 4353: "a null address cannot be stored"},
     "bitmap": {4352: "it is outside of the set's range", 4353: "the range is too large"},
-    "list": {4352: "there is no such set to be a member", 4353: "a list:set cannot be a member of a list:set", 4356: "the set is full"},
+    "list": {
+        4352: "there is no such set to be a member",
+        4353: "a list:set cannot be a member of a list:set",
+        4356: "the set is full",
+    },
 }
 
 
@@ -78,7 +91,7 @@ class Ipset:
             reason = _ERRORS[errno.EPERM] if error.code == errno.EPERM else "the kernel has no ipset (module ip_set)"
             raise NoIpsetError("ipset cannot be reached over netlink: %s" % reason) from error
 
-    def __enter__(self) -> "Ipset":
+    def __enter__(self) -> Ipset:
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -104,7 +104,9 @@ def decode_header(message: Dict[int, bytes]) -> HeldSet:
         revision=message[ATTR_REVISION][0],
     )
     extensions = ["skbinfo"] if flags & _WITH_SKBINFO else []
-    extensions += [word for word, kind in (("netmask", _NETMASK), ("bitmask", _BITMASK), ("markmask", _MARKMASK)) if kind in given]
+    extensions += [
+        word for word, kind in (("netmask", _NETMASK), ("bitmask", _BITMASK), ("markmask", _MARKMASK)) if kind in given
+    ]
     return HeldSet(header, _number(given.get(_REFERENCES, b"")), tuple(extensions), {})
 
 

@@ -1,0 +1,86 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One ipset: observe, plan; and who uses a set that cannot be removed."""
+
+from __future__ import annotations
+
+import re
+from typing import Callable, Iterable, List, Mapping, Optional
+
+from .ipset_entries import InvalidSetError
+from .ipset_request import SetRequest, Wanted, entries_to_remove, wanted_set
+from .ipset_types import HeldSet
+from .kernel.ipset import Ipset
+from .kernel.xtables import Xtables, XtablesError
+from .plan.sets import SetInUseError, SetPlan, plan_absent, plan_leftover, plan_present, scratch_name
+
+_TABLES = ("filter", "nat", "mangle", "raw")
+_SHOWN_USERS = 5
+
+Warn = Callable[[str], None]
+
+
+def plan_set(request: SetRequest, sets: Ipset, check_mode: bool, warn: Warn) -> SetPlan:
+    """Everything up to applying. Raises InvalidSetError, SetInUseError and IpsetError."""
+    held = sets.read(request.name)
+    plan = _plan(request, held, sets, warn if check_mode else None)
+    leftover = plan_leftover(sets.read(scratch_name(request.name)))
+    return SetPlan(leftover.steps + plan.steps, leftover.before + plan.before, leftover.after + plan.after)
+
+
+def _plan(request: SetRequest, held: Optional[HeldSet], sets: Ipset, warn: Optional[Warn]) -> SetPlan:
+    if not request.present:
+        return plan_absent(held, entries_to_remove(request, held))
+    wanted = wanted_set(request, held)
+    if wanted.header.type == "list:set":
+        _check_members(wanted, sets.headers(), warn)
+    return plan_present(wanted, held)
+
+
+def _check_members(wanted: Wanted, existing: Mapping[str, HeldSet], warn: Optional[Warn]) -> None:
+    """Members must be sets of other types. warn: told, in place of failing, of those that do not exist yet."""
+    name = wanted.header.name
+    problems, missing = [], []
+    for member in wanted.entries:
+        if member == name or (member in existing and existing[member].header.type == "list:set"):
+            problems.append('set "%s": member "%s" has type list:set: must be a set of another type' % (name, member))
+        elif member not in existing:
+            missing.append('set "%s": member "%s" does not exist: must be the name of a set' % (name, member))
+    if warn is None:
+        problems += missing
+    elif missing:
+        warn("\n".join(missing))
+    if problems:
+        raise InvalidSetError(problems)
+
+
+def describe_users(error: SetInUseError, sets: Ipset, tables: Iterable[Xtables]) -> str:
+    """The error with the sets and iptables rules that use the set, as far as they are found."""
+    users = _lists_with(error.name, sets)
+    for xtables in tables:
+        users += _rules_with(error.name, xtables)
+    shown = users[:_SHOWN_USERS] + (["and %d more" % (len(users) - _SHOWN_USERS)] if len(users) > _SHOWN_USERS else [])
+    return ": ".join([str(error), "; ".join(shown)]) if shown else str(error)
+
+
+def _lists_with(name: str, sets: Ipset) -> List[str]:
+    lists = [sets.read(other) for other, held in sets.headers().items() if held.header.type == "list:set"]
+    return ["list:set %s" % held.header.name for held in lists if held is not None and name in held.entries]
+
+
+def _rules_with(name: str, xtables: Xtables) -> List[str]:
+    uses = re.compile(r'(?:--match-set|--add-set|--del-set|--map-set) "?%s"? ' % re.escape(name))
+    found = []
+    for table in _TABLES:
+        try:
+            lines = xtables.save(table).splitlines()
+        except XtablesError:
+            continue
+        found += [
+            "%s -t %s %s" % (xtables.command, table, line)
+            for line in lines
+            if line.startswith("-A ") and uses.search(line)
+        ]
+    return found

@@ -1,0 +1,147 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Entries of an ipset as users write them, a string or a dict, checked against the set that they are for. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from .fields import Field, Problem, boolean, integer, parse_fields, quoted
+from .ipset_elements import element_parser
+from .ipset_types import MAX_COMMENT, MAX_TIMEOUT, SET_TYPES, Entries, Entry, SetHeader
+
+_MAX_COUNTER = (1 << 63) - 1
+_REPORTED = 10
+"""Mistakes told in one error; a list of thousands may be wrong throughout."""
+_WORDS = re.compile(r'"[^"]*"|\S+')
+_WRITTEN = re.compile(r'(?:[^\s"]+|"[^"]*")(?:\s+(?:[^\s"]+|"[^"]*"))*')
+
+
+class InvalidSetError(ValueError):
+    """What was wrong, one line a mistake, in ``problems``."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        shown = list(problems[:_REPORTED])
+        if len(problems) > _REPORTED:
+            shown.append("and %d more mistakes" % (len(problems) - _REPORTED))
+        super().__init__("\n".join(shown))
+        self.problems = list(problems)
+
+
+def _comment(value: Any) -> str:
+    text = str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    if (
+        not isinstance(text, str)
+        or '"' in text
+        or not text.isprintable()
+        or len(text.encode(errors="replace")) > MAX_COMMENT
+    ):
+        raise Problem("a string of at most %d bytes, printable and without double quotes" % MAX_COMMENT)
+    return text
+
+
+def _element(value: Any) -> str:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not text or len(text.split()) != 1:
+        raise Problem("an element, one word without options")
+    return text.strip()
+
+
+FIELDS: Dict[str, Field] = {
+    "entry": Field(_element),
+    "timeout": Field(integer(0, MAX_TIMEOUT), None),
+    "comment": Field(_comment, None),
+    "packets": Field(integer(0, _MAX_COUNTER), None),
+    "bytes": Field(integer(0, _MAX_COUNTER), None),
+    "nomatch": Field(boolean, False),
+}
+
+
+def parse_entries(header: SetHeader, raw_entries: Sequence[Any]) -> Entries:
+    """The entries by element, in their order. Raises InvalidSetError."""
+    parse_element = element_parser(header)
+    found: Entries = {}
+    problems: List[str] = []
+    for index, raw in enumerate(raw_entries):
+        owner = 'set "%s": entries[%d]' % (header.name, index)
+        try:
+            values = _values(owner, raw, problems)
+            if values is None:
+                continue
+            _refuse_unfit(header, values)
+            for element in parse_element(values["entry"]):
+                _collect(found, Entry(element, **{key: values[key] for key in FIELDS if key != "entry"}))
+        except Problem as problem:
+            problems.append(_told(owner, raw, problem))
+    if problems:
+        raise InvalidSetError(problems)
+    return found
+
+
+def _told(owner: str, raw: Any, problem: Problem) -> str:
+    part = problem.value if isinstance(problem.value, str) and problem.value != raw else None
+    subject = "" if part is None else "%s " % quoted(part)
+    return "%s is %s: %smust be %s" % (owner, quoted(raw), subject, problem.allowed)
+
+
+def _values(owner: str, raw: Any, problems: List[str]) -> Optional[Mapping[str, Any]]:
+    """The values of one entry by key; None when it is wrong, which is then told."""
+    if isinstance(raw, str):
+        raw = _split(raw)
+    elif isinstance(raw, int) and not isinstance(raw, bool):
+        raw = {"entry": str(raw)}
+    elif not isinstance(raw, Mapping):
+        raise Problem("a string as ipset add takes it, or a dict with the keys %s" % ", ".join(FIELDS))
+    if len(raw) == 1 and isinstance(raw.get("entry"), str):
+        return dict(_UNSET, entry=_element(raw["entry"]))
+    before = len(problems)
+    values = parse_fields(owner, raw, FIELDS, problems)
+    return values if len(problems) == before else None
+
+
+_UNSET = {key: field.default for key, field in FIELDS.items() if key != "entry"}
+
+
+def _split(text: str) -> Dict[str, Any]:
+    """The keys of an entry that is written as for ``ipset add``."""
+    if text and not any(character.isspace() for character in text):
+        return {"entry": text}
+    if not _WRITTEN.fullmatch(text.strip()):
+        raise Problem("an element, and options of which words with blanks stand in double quotes")
+    words = _WORDS.findall(text)
+    values: Dict[str, Any] = {"entry": words.pop(0)}
+    while words:
+        option = words.pop(0)
+        if option == "nomatch":
+            value: Any = True
+        elif option in FIELDS and option != "entry" and words:
+            value = words.pop(0).strip('"')
+        else:
+            raise Problem("an element with options, of timeout N, comment WORDS, packets N, bytes N and nomatch")
+        if option in values:
+            raise Problem("an element with every option given once")
+        values[option] = value
+    return values
+
+
+def _refuse_unfit(header: SetHeader, values: Mapping[str, Any]) -> None:
+    """What is kept beside an element must be something that the set has room for."""
+    for key, has, option in (
+        ("timeout", header.timeout is not None, "timeout: 0"),
+        ("comment", header.comment, "comment: true"),
+        ("packets", header.counters, "counters: true"),
+        ("bytes", header.counters, "counters: true"),
+    ):
+        if values[key] not in (None, "") and not has:
+            raise Problem("without %s, or the set needs %s" % (key, option))
+    if values["nomatch"] and "net" not in SET_TYPES[header.type].parts:
+        raise Problem("without nomatch, which is for types of set with net")
+
+
+def _collect(found: Entries, entry: Entry) -> None:
+    other = found.setdefault(entry.element, entry)
+    if other != entry:
+        raise Problem("given once, or the same each time: an entry before it gives %s other options" % entry.element)
