@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 from jinja2.nativetypes import NativeEnvironment
 
+PREFIX = "l4lab"
 INVENTORY = Path(__file__).parent / "inventory"
 PREFIX_LENGTHS = {4: 24, 6: 64}
 
@@ -94,7 +95,8 @@ def load(inventory: Path = INVENTORY) -> Topology:
 def copy_inventory(target: Path, prefix: str) -> Path:
     """A copy of the lab's inventory to edit, for a lab of its own."""
     shutil.copytree(INVENTORY, target)
-    edit(target / "group_vars" / "all.yml", "lab_prefix: l4lab\n", f"lab_prefix: {prefix}\n")
+    for path in (target / "hosts.yml", target / "group_vars" / "all.yml"):
+        path.write_text(path.read_text().replace(PREFIX, prefix))
     return target
 
 

@@ -11,7 +11,7 @@ name: netns
 short_description: Run tasks in a network namespace of the controller
 version_added: 0.1.0
 author:
-  - layer4.service_proxy contributors (@layer4)
+  - layer4.service_proxy contributors (!UNKNOWN)
 description:
   - An inventory host is a network namespace on the controller, made with C(ip netns add) before the play starts.
   - This is P(ansible.builtin.local#connection) with every command started inside the namespace, so that modules,
@@ -21,10 +21,9 @@ options:
   netns:
     description:
       - Name of the network namespace, as C(ip netns list) shows it.
-      - Without it the name is the host's inventory name.
+      - Without it the name is C(ansible_host), or else the host's inventory name.
     type: str
     vars:
-      - name: inventory_hostname
       - name: ansible_netns_name
   view:
     description:
@@ -100,7 +99,7 @@ class Connection(LocalConnection):
 
     def _entrance(self) -> list[str]:
         """The command line that starts another one inside; AnsibleConnectionFailure says what is not there."""
-        name: str = self.get_option("netns")
+        name: str = self.get_option("netns") or self._play_context.remote_addr
         view: str | None = self.get_option("view")
         if os.geteuid() != 0:
             raise AnsibleConnectionFailure("Entering a network namespace takes root on the controller.")

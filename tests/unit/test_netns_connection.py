@@ -80,6 +80,16 @@ def test_a_command_runs_under_ip_netns_exec(connection: Any, started: list[list[
     assert started == [["ip", "netns", "exec", "node1", "/bin/sh", "-c", AWKWARD]]
 
 
+def test_without_a_name_the_host_is_the_namespace(
+    connection: Any, started: list[list[str]], options: dict[str, str | None]
+) -> None:
+    """The play context knows the host of a delegated task, variables do not."""
+    options["netns"] = None
+    connection._play_context.remote_addr = "node1"
+    connection.exec_command("true")
+    assert started[0][:4] == ["ip", "netns", "exec", "node1"]
+
+
 def test_a_command_enters_the_view(connection: Any, started: list[list[str]], view: Path, tmp_path: Path) -> None:
     connection.exec_command(AWKWARD)
     entrance = ["nsenter", f"--net={tmp_path}/netns/node1", f"--mount={view}/mnt", f"--uts={view}/uts", "--"]
