@@ -19,7 +19,7 @@ from ..rulespec import words
 _STATISTIC_UNIT = 1 << 31
 """The kernel keeps a chance as a whole number of these parts (``xt_statistic``)."""
 _ALL_MARK_BITS = 0xFFFFFFFF
-_LOOPBACK = ("127.0.0.0/8", "::1/128")
+LOOPBACK = {ip.IPV4: "127.0.0.0/8", ip.IPV6: "::1/128"}
 
 
 class UnknownRule(ValueError):
@@ -44,7 +44,7 @@ class Packet(NamedTuple):
 
     def is_local(self, address: str) -> bool:
         """Whether the kernel calls an address of this host's type LOCAL."""
-        return address in self.local_addresses or any(ip.contains(network, address) for network in _LOOPBACK)
+        return address in self.local_addresses or ip.contains(LOOPBACK[ip.family_of(address)], address)
 
     @property
     def states(self) -> List[str]:
@@ -129,7 +129,7 @@ def _probability(dummy: Packet, text: str) -> Fraction:
     return Fraction(round(Fraction(text) * _STATISTIC_UNIT), _STATISTIC_UNIT)
 
 
-_SAY_NOTHING = ("-m", "--comment", "--mode", "--rcheck", "--seconds", "--reap")
+_SAY_NOTHING = ("-m", "--comment", "--mode")
 _MATCHES: Dict[str, Callable[..., Fraction]] = {
     "-s": lambda packet, network: Fraction(ip.contains(network, packet.source)),
     "-d": lambda packet, network: Fraction(ip.contains(network, packet.destination)),
@@ -140,7 +140,7 @@ _MATCHES: Dict[str, Callable[..., Fraction]] = {
     "--src-type": lambda packet, kind: _address_type(packet, packet.source, kind),
     "--dst-type": lambda packet, kind: _address_type(packet, packet.destination, kind),
     "--probability": _probability,
-    "--match-set": lambda dummy, dummy2, dummy3: Fraction(0),
+    "--match-set": lambda *dummy: Fraction(0),
 }
 """Chances by option. Sets hold the clients of session affinity, of whom a new client is none."""
 

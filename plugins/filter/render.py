@@ -1,0 +1,84 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: render
+short_description: The iptables rules of a node as text, without the node
+version_added: 0.1.0
+author:
+  - layer4.service_proxy contributors (!UNKNOWN)
+description:
+  - Compiles services to the rules that M(layer4.service_proxy.vip_service) would set with C(dataplane=iptables), as text for
+    C(iptables-restore --noflush), for review in a merge request.
+  - The text is what the module shows as C(diff.after) on a node that has no service yet. Chains are sorted, and a service
+    that changes changes no line of another, so that the difference of two texts is what a review needs to see.
+options:
+  _input:
+    description:
+      - The services of the node, as in C(services) of M(layer4.service_proxy.vip_service).
+    type: list
+    elements: dict
+    required: true
+  node:
+    description:
+      - The settings of the node, as in C(node) of M(layer4.service_proxy.vip_service). C(name) is required.
+      - There is no host to ask for its addresses, so that C(addresses) are just those that are given.
+    type: dict
+    required: true
+  ip_version:
+    description:
+      - The rules of which address family. The text of V(both) has the name of its tool before each family.
+    type: str
+    choices: [ipv4, ipv6, both]
+    default: both
+seealso:
+  - module: layer4.service_proxy.vip_service
+  - plugin: layer4.service_proxy.trace
+    plugin_type: filter
+"""
+
+EXAMPLES = r"""
+- name: The rules of a node
+  ansible.builtin.debug:
+    msg: "{{ (services | layer4.service_proxy.render(node={'name': 'node1', 'local_cidrs': ['10.0.0.0/16']})).splitlines() }}"
+  vars:
+    services:
+      - name: web
+        vip: 172.20.0.115
+        port: 80
+        backends:
+          - {address: 10.0.0.11, port: 8080}
+          - {address: 10.0.0.21, port: 8080}
+"""
+
+RETURN = r"""
+_value:
+  description:
+    - The rules, empty without services. Each address family begins with C(# iptables) or C(# ip6tables).
+  type: str
+"""
+
+from typing import Any, Callable
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import render_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils.service import InvalidServices
+
+
+def render(services: Any, **options: Any) -> str:
+    """The filter."""
+    try:
+        return render_services(services, options)
+    except InvalidServices as error:
+        raise AnsibleFilterError(str(error)) from None
+
+
+class FilterModule:
+    """The filter `render`."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"render": render}

@@ -1,0 +1,162 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Answers about a node that need no node: its rules as text, and what a connection would meet. Pure.
+
+Input is what users write. Wrong input raises InvalidServices, with the lines that `vip_service` would say.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, Dict, List, Mapping, NamedTuple
+
+from . import addresses as ip
+from .dataplane.iptables import compile_services
+from .dataplane.packet import LOOPBACK, Packet, parse_rule
+from .dataplane.trace import Trace, trace
+from .fields import Field, Problem, choice, integer, one_of_type, parse_fields
+from .plan.chains import Desired, Observed, plan
+from .service import PROTOCOLS, InvalidServices, Node, parse_node, parse_services
+
+_TOOLS = {ip.IPV4: "iptables", ip.IPV6: "ip6tables"}
+_LOCALHOST = {ip.IPV4: "127.0.0.1", ip.IPV6: "::1"}
+_CHANCE_DIGITS = 6
+"""Beyond these a chance is below what the kernel's 31 bits and any test can tell."""
+
+
+class Connection(NamedTuple):
+    """Who connects to what: source is an address, ``node`` or ``localhost``."""
+
+    source: str
+    destination: str
+    port: int
+    protocol: str
+
+
+def _address(value: Any) -> str:
+    try:
+        return ip.canonical_address(one_of_type(str)(value))
+    except ValueError:
+        raise Problem("an IPv4 or IPv6 address") from None
+
+
+def _source(value: Any) -> str:
+    try:
+        return str(value) if value in ("node", "localhost") else _address(value)
+    except Problem:
+        raise Problem("an IPv4 or IPv6 address, node or localhost") from None
+
+
+_NODE = Field(one_of_type(dict))
+_TRACE_FIELDS: Mapping[str, Field] = {
+    "from": Field(_source),
+    "to": Field(_address),
+    "port": Field(integer(1, 65535)),
+    "protocol": Field(choice(*PROTOCOLS), "tcp"),
+    "node": _NODE,
+}
+_RENDER_FIELDS: Mapping[str, Field] = {
+    "node": _NODE,
+    "ip_version": Field(choice(ip.IPV4, ip.IPV6, "both"), "both"),
+}
+
+
+def render_services(services: Any, options: Mapping[str, Any]) -> str:
+    """What `vip_service` would add to a node that has no service yet, as its diff shows it. options: ip_version, node."""
+    given = _parse_options("render", options, _RENDER_FIELDS)
+    states = _compile(services, parse_node(given["node"]))
+    wanted = ip.FAMILIES if given["ip_version"] == "both" else (given["ip_version"],)
+    texts = {family: plan(states[family], Observed()).after for family in wanted}
+    return "".join("# %s\n%s" % (_TOOLS[family], text) for family, text in texts.items() if text)
+
+
+def trace_services(services: Any, options: Mapping[str, Any]) -> Dict[str, Any]:
+    """What a connection meets on a node, as the filter `trace` returns it. options: from, node, port, protocol, to."""
+    given = _parse_options("trace", options, _TRACE_FIELDS)
+    node = parse_node(given["node"])
+    connection = Connection(given["from"], given["to"], given["port"], given["protocol"])
+    state = _compile(services, node)[ip.family_of(connection.destination)]
+    return _told(trace(state, _packet(connection, node)))
+
+
+def _parse_options(owner: str, options: Mapping[str, Any], fields: Mapping[str, Field]) -> Dict[str, Any]:
+    problems: List[str] = []
+    given = parse_fields(owner, options, fields, problems)
+    if problems:
+        raise InvalidServices(problems)
+    return given
+
+
+def _compile(services: Any, node: Node) -> Dict[str, Desired]:
+    if not isinstance(services, (list, tuple)):
+        raise InvalidServices(["services is of type %s: must be a list of dicts" % type(services).__name__])
+    return compile_services(parse_services(services, "iptables", node), node)
+
+
+def _packet(connection: Connection, node: Node) -> Packet:
+    source = _source_address(connection, node)
+    if ip.family_of(source) != ip.family_of(connection.destination):
+        problem = "trace: from is %s and to is %s: must be of one family"
+        raise InvalidServices([problem % (source, connection.destination)])
+    return Packet(source, connection.destination, connection.protocol, connection.port, node.addresses)
+
+
+def _source_address(connection: Connection, node: Node) -> str:
+    """The node itself speaks to an address of its own from that address, and else from its first (ip(8), ``src``)."""
+    family = ip.family_of(connection.destination)
+    to_loopback = ip.contains(LOOPBACK[family], connection.destination)
+    if connection.source == "localhost" or (connection.source == "node" and to_loopback):
+        return _LOCALHOST[family]
+    if connection.source != "node":
+        return connection.source
+    if connection.destination in node.addresses:
+        return connection.destination
+    own = [address for address in node.addresses if ip.family_of(address) == family]
+    if not own:
+        raise InvalidServices(["node: addresses has no %s address: from node needs one" % family])
+    return own[0]
+
+
+def _told(found: Trace) -> Dict[str, Any]:
+    """A trace in the types that templates compare."""
+    ends: Dict[_End, Fraction] = {}
+    for packet, chance in found.outcomes.items():
+        ends[_end(packet)] = ends.get(_end(packet), Fraction(0)) + chance
+    rewritings = {end.snat for end in ends}
+    reached = sorted((end for end in ends if end.address), key=lambda end: (ip.sort_key(end.address), end.port))
+    return {
+        "verdict": " or ".join(sorted({end.verdict for end in ends})),
+        "snat": rewritings.pop() if len(rewritings) == 1 else "mixed",
+        "affinity": any("--add-set" in parse_rule(step.rule).settings for step in found.steps),
+        "backends": [
+            {"address": end.address, "port": end.port, "chance": _number(ends[end]), "snat": end.snat}
+            for end in reached
+        ],
+        "rules": [
+            {"table": step.table, "chain": step.chain, "rule": step.rule, "chance": _number(step.chance)}
+            for step in found.steps
+        ],
+    }
+
+
+def _number(chance: Fraction) -> float:
+    return round(float(chance), _CHANCE_DIGITS)
+
+
+class _End(NamedTuple):
+    """What is told of a packet at the end of its way. address: empty when no backend is reached."""
+
+    verdict: str
+    snat: Any
+    address: str = ""
+    port: int = 0
+
+
+def _end(packet: Packet) -> _End:
+    if packet.verdict:
+        return _End(packet.verdict, False)
+    if packet.dnat:
+        return _End("accept", packet.snat, packet.destination, packet.port)
+    return _End("not_ours", packet.snat)
