@@ -71,11 +71,13 @@ class NatHost:
 
     def iptables(self, *arguments: str, family: str = "iptables", text: str | None = None) -> str:
         """One of the back end's tools: `iptables("-S")`, `iptables("-restore", text=...)`."""
-        multi = "xtables-legacy-multi" if self.legacy else "xtables-nft-multi"
-        tool = family
-        if arguments and arguments[0] in ("-save", "-restore"):
-            tool, arguments = family + arguments[0], arguments[1:]
-        return self.namespace.run(multi, tool, *arguments, input=text).stdout
+        suffix, rest = ("", arguments)
+        if arguments[0] in ("-save", "-restore"):
+            suffix, rest = arguments[0], arguments[1:]
+        return self.namespace.run(*self._tool(family, suffix), *rest, input=text).stdout
+
+    def _tool(self, family: str, suffix: str) -> list[str]:
+        return ["xtables-legacy-multi" if self.legacy else "xtables-nft-multi", family + suffix]
 
     def rules(self, chain: str, table: str = "nat", family: str = "iptables") -> list[str]:
         """A chain's rules without ``-A CHAIN``."""
@@ -89,8 +91,11 @@ class NatHost:
 
     def saved(self) -> str:
         """All tables of both families with their counters, without the time of day."""
-        texts = [self.iptables("-save", "-c", "-t", table, family=family) for family in FAMILIES for table in TABLES]
-        return re.sub(r"^# .*\n", "", "".join(texts), flags=re.MULTILINE)
+        commands = [
+            " ".join([*self._tool(family, "-save"), "-c", "-t", table]) for family in FAMILIES for table in TABLES
+        ]
+        text = self.namespace.run("sh", "-c", " && ".join(commands)).stdout
+        return re.sub(r"^# .*\n", "", text, flags=re.MULTILINE)
 
     def state(self) -> tuple[int, str]:
         """What a run that changes nothing leaves as it is; for the legacy back end its rules are all there is."""

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from nat_host import NatHost
@@ -115,9 +116,9 @@ def host(request: pytest.FixtureRequest) -> Iterator[NatHost]:
         yield made
 
 
-def settles(host: NatHost, rule: str, **options: str) -> None:
+def settles(host: NatHost, rule: str, **options: Any) -> None:
     """The second run finds nothing to do, and says so in its diff."""
-    wanted = {"chain": "L4-SPELLED", "rules": ["-m mark --mark 0x1 -j RETURN", rule], **options}
+    wanted: dict[str, Any] = {"chain": "L4-SPELLED", "rules": ["-m mark --mark 0x1 -j RETURN", rule], **options}
     host.apply(**wanted)
     again = host.apply(**wanted)
     assert not again["changed"], again["diff"]
