@@ -1,0 +1,162 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The services that a node has, read from the rules that its kernel holds. Pure.
+
+The reverse of the compiler, as far as rules tell: weights come back as shares, and of an address at which a service only
+refuses it is not known of which kind it is.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from .. import addresses as ip
+from ..dataplane.rules import Layout, owner_of
+from ..flow import Endpoint
+from ..service import Claim
+from .chains import Observed, target_of
+
+_KEYS = {"vip": "vip", "external ip": "external_ips", "load balancer": "load_balancer_ips"}
+"""What the rules in the chain of services say, and the key of the service under which such an address is given."""
+_PORT = re.compile(r"-p (\w+) .*--dport (\d+)")
+_DESTINATION = re.compile(r"(?:^| )-d (\S+)/\d+ ")
+_WHAT = re.compile(r'--comment "[^:]+: ([^"]+)"')
+_PROBABILITY = re.compile(r"--probability (\S+)")
+_AFFINITY = "--match-set "
+_TRANSLATION = re.compile(r"--to-destination \[?(.+?)\]?:(\d+)$")
+_SHARE_DIGITS = 6
+
+
+class Entry(NamedTuple):
+    """A rule of a service in a chain that all share. address: None for a node port. what: the rule's own words."""
+
+    service: str
+    what: str
+    protocol: str
+    address: Optional[str]
+    port: int
+    target: str
+
+    @property
+    def verdict(self) -> Optional[str]:
+        """``reject`` or ``drop``, for an entry that refuses."""
+        return self.target.lower() if self.target in ("REJECT", "DROP") else None
+
+    @property
+    def claim(self) -> Claim:
+        return Claim(self.service, self.what, self.protocol, self.address, self.port)
+
+
+class ObservedBackend(NamedTuple):
+    """share: its part of new connections that may reach every backend; local_share: of those that reach only backends
+    of this node. None where there are no such connections, or none for this backend.
+    """
+
+    address: str
+    port: int
+    share: Optional[float]
+    local_share: Optional[float]
+
+
+class Refusal(NamedTuple):
+    """address: None for the node port. verdict: ``reject`` or ``drop``. reason: the rule's own words."""
+
+    address: Optional[str]
+    port: int
+    verdict: str
+    reason: str
+
+
+class ObservedService(NamedTuple):
+    """A service in both address families."""
+
+    name: str
+    protocol: str
+    port: Optional[int]
+    vip: List[str]
+    external_ips: List[str]
+    load_balancer_ips: List[str]
+    node_port: Optional[int]
+    backends: List[ObservedBackend]
+    refusals: List[Refusal]
+
+
+def entries(observed: Observed, layout: Layout) -> Iterator[Entry]:
+    """The entries of all services in one family, in the order in which packets meet them in each chain."""
+    for key, rules in observed.chains.items():
+        if not layout.is_per_service(key):
+            for rule in rules:
+                entry = _entry(rule)
+                if entry:
+                    yield entry
+
+
+def observed_services(families: Iterable[Observed], layout: Layout) -> List[ObservedService]:
+    """By name. A service whose entries are gone, and of which only chains are left, is none."""
+    families = list(families)
+    by_name: Dict[str, List[Entry]] = {}
+    for observed in families:
+        for entry in entries(observed, layout):
+            by_name.setdefault(entry.service, []).append(entry)
+    return [_service(name, found, families, layout) for name, found in sorted(by_name.items())]
+
+
+def _entry(rule: str) -> Optional[Entry]:
+    owner, port, what = owner_of(rule), _PORT.search(rule), _WHAT.search(rule)
+    if not (owner and port and what):
+        return None
+    destination = _DESTINATION.search(rule)
+    address = destination.group(1) if destination else None
+    return Entry(owner, what.group(1), port.group(1), address, int(port.group(2)), target_of(rule) or "")
+
+
+def _service(name: str, found: Sequence[Entry], families: Sequence[Observed], layout: Layout) -> ObservedService:
+    ports = {entry.port for entry in found if entry.address is not None}
+    node_ports = {entry.port for entry in found if entry.address is None}
+    of_kind = {
+        key: sorted({entry.address for entry in found if entry.what == what and entry.address}, key=ip.sort_key)
+        for what, key in _KEYS.items()
+    }
+    refusals = {Refusal(entry.address, entry.port, entry.verdict, entry.what) for entry in found if entry.verdict}
+    return ObservedService(
+        name=name,
+        protocol=found[0].protocol,
+        port=min(ports, default=None),
+        node_port=min(node_ports, default=None),
+        backends=[backend for observed in families for backend in _backends(name, observed, layout)],
+        refusals=sorted(refusals, key=lambda refusal: (refusal.address or "", *refusal[1:])),
+        **of_kind,
+    )
+
+
+def _backends(name: str, observed: Observed, layout: Layout) -> List[ObservedBackend]:
+    every, local = (_shares(("nat", layout.of(kind, name)), observed) for kind in ("SVC", "SVL"))
+    found = sorted({*every, *local}, key=lambda endpoint: (ip.sort_key(endpoint[0]), endpoint[1]))
+    return [ObservedBackend(*endpoint, every.get(endpoint), local.get(endpoint)) for endpoint in found]
+
+
+def _shares(chain: Tuple[str, str], observed: Observed) -> Dict[Endpoint, float]:
+    """The chance of each backend: of what the rules before its own have left, its own takes a part."""
+    shares: Dict[Endpoint, float] = {}
+    left = 1.0
+    for rule in observed.chains.get(chain, ()):
+        endpoint = _translation(observed.chains.get(("nat", target_of(rule) or ""), ()))
+        if endpoint is None or _AFFINITY in rule:
+            continue
+        found = _PROBABILITY.search(rule)
+        taken = left * float(found.group(1)) if found else left
+        shares[endpoint] = round(shares.get(endpoint, 0.0) + taken, _SHARE_DIGITS)
+        left -= taken
+    return shares
+
+
+def _translation(rules: Sequence[str]) -> Optional[Endpoint]:
+    """To where a backend's chain leads."""
+    for rule in rules:
+        found = _TRANSLATION.search(rule)
+        if found:
+            return found.group(1), int(found.group(2))
+    return None
