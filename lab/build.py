@@ -5,8 +5,8 @@
 """Building the lab and taking it down.
 
 A switch joins the nodes and the client; each node has a bridge br0 with its backends behind it, routes to the other
-nodes' bridges, and the client as default gateway. Only nodes get a view of their own; backends and client are plain
-namespaces.
+nodes' bridges, the client as default gateway, and forwards nothing until it is told to. Only nodes get a view of their
+own; backends and client are plain namespaces.
 """
 
 from __future__ import annotations
@@ -91,9 +91,12 @@ class Lab:
         namespace.add_address(UPLINK, *map(with_prefix, machine.addresses))
 
     def _furnish_node(self, node: Machine) -> None:
+        """Forwarding is forbidden, as on hosts with Docker or a firewall: what is to pass must be let pass."""
         namespace = self.namespace(node.name)
         namespace.add_bridge(BRIDGE, addresses=[with_prefix(address) for address in node.bridge])
         self._default_routes(node, self.topology.client.addresses)
+        for command in ("iptables", "ip6tables"):
+            namespace.run(command, "-P", "FORWARD", "DROP")
         for other in self.topology.nodes.values():
             if other == node:
                 continue

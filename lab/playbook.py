@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,12 @@ from .build import CHECKOUT
 
 SITE = CHECKOUT / "playbooks" / "site.yml"
 USUAL_COLLECTIONS = "~/.ansible/collections:/usr/share/ansible/collections"
+SETTINGS = {
+    "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
+    "ANSIBLE_DISPLAY_OK_HOSTS": "0",
+    "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "0",
+    "ANSIBLE_PIPELINING": "1",
+}
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s", re.MULTILINE)
 
@@ -56,8 +62,7 @@ def collections_path() -> Iterator[str]:
 
 def play(inventory: Path, *arguments: str, colour: bool = False, shown: bool = True) -> Run:
     """Run site.yml on the inventory; what changes or fails is printed as it comes, unless `shown` is false."""
-    settings = {"ANSIBLE_DISPLAY_OK_HOSTS": "0", "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "0", "ANSIBLE_PIPELINING": "1"}
-    settings["ANSIBLE_FORCE_COLOR" if colour else "ANSIBLE_NOCOLOR"] = "1"
+    settings = {**SETTINGS, "ANSIBLE_FORCE_COLOR" if colour else "ANSIBLE_NOCOLOR": "1"}
     command = [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), str(SITE), *arguments]
     with collections_path() as path:
         environment = {**os.environ, **settings, "ANSIBLE_COLLECTIONS_PATH": path}
@@ -72,7 +77,24 @@ def play(inventory: Path, *arguments: str, colour: bool = False, shown: bool = T
 
 def _lines(stream: IO[str] | None, shown: bool) -> Iterator[str]:
     """What comes, without colours, and printed with them."""
-    for line in stream or ():
+    for line in _readable(stream or ()):
         if shown:
             print(line, end="", flush=True)
         yield COLOUR.sub("", line)
+
+
+def _readable(lines: Iterable[str]) -> Iterator[str]:
+    """Leave out which files were included, and headings of tasks under which nothing stands."""
+    held: list[str] = []
+    for line in lines:
+        plain = COLOUR.sub("", line)
+        if plain.startswith("included: "):
+            continue
+        if plain.startswith("TASK ["):
+            held = ["\n", line]
+        elif plain == "\n":
+            held.append(line)
+        else:
+            yield from ["\n"] if plain.startswith("PLAY ") else held
+            yield line
+            held = []
