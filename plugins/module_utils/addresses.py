@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from functools import lru_cache
-from typing import Any, Tuple
+from typing import Any, Iterable, List, Tuple
 
 IPV4 = "ipv4"
 IPV6 = "ipv6"
@@ -66,6 +66,22 @@ def is_everything(network: str) -> bool:
 def contains(network: str, address: str) -> bool:
     """Whether an address lies in a network; False for the other family."""
     return family_of(network) == family_of(address) and _address(address) in _network(network)
+
+
+def covering_networks(found: Iterable[str], most: int) -> List[str]:
+    """At most so many networks of one length that hold all these addresses of one family; the longest that do."""
+    values = {int(_address(address)) for address in found}
+    if not values:
+        return []
+    family = family_of(next(iter(found)))
+    longest, step = _LENGTH[family], _LENGTH[family] // 8
+    for length in range(longest, -1, -step):
+        prefixes = {value >> (longest - length) for value in values}
+        if len(prefixes) <= most:
+            break
+    kind = ipaddress.IPv4Address if family == IPV4 else ipaddress.IPv6Address
+    starts = [str(kind(prefix << (longest - length))) for prefix in sorted(prefixes)]
+    return ["%s/%d" % (canonical_address(start), length) for start in starts]
 
 
 def unfit_for_service(address: str) -> str:

@@ -6,31 +6,43 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Protocol, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
 
 from . import addresses as ip
 from .dataplane.iptables import compile_service, families
 from .dataplane.rules import Layout
 from .dataplane.shared_chains import hook_jumps
+from .families import FamilyPlans, Tables
+from .ipset_types import HeldSet, SetHeader
 from .kernel.xtables import XtablesError, parse_save
-from .plan.chains import ChainKey, ChainPlan, Desired, Observed, Rules, plan
+from .plan.affinity import SetPlan, plan_sets
+from .plan.chains import ChainKey, Desired, Observed, Rules, plan
 from .plan.services import Summary, observed_claims, summarise, with_services, without_services
 from .service import InvalidServices, Node, Service, claims, conflicts, parse_names, parse_services, quoted
 from .transaction import Step, run
 
 TABLES = ("filter", "nat")
-_TOOL = {ip.IPV4: "iptables", ip.IPV6: "ip6tables"}
 
 
-class Tables(Protocol):
-    """What is needed of an address family's iptables (`kernel.xtables.Xtables`)."""
+class Sets(Protocol):
+    """What is needed of the kernel's ipsets (`kernel.ipset.Ipset`)."""
 
-    def save(self, table: str) -> str:
-        """The text of ``iptables-save``."""
+    def headers(self) -> Dict[str, HeldSet]:
+        """Every set by its name, without entries."""
 
-    def restore(self, text: str, test: bool = False) -> None:
-        """Apply a restore text as one transaction, without flushing."""
+    def create(self, header: SetHeader) -> None:
+        """Make an empty set."""
+
+    def destroy(self, name: str) -> None:
+        """Remove a set that nothing uses."""
+
+
+class Kernel(NamedTuple):
+    """The facilities of a node. sets: None where the kernel has no ipset; why_no_sets then says so."""
+
+    tables: Mapping[str, Tables]
+    sets: Optional[Sets]
+    why_no_sets: str
 
 
 class Request(NamedTuple):
@@ -46,47 +58,62 @@ class Change(NamedTuple):
     """What will be done to a node, and what it means."""
 
     summary: Summary
-    plans: Mapping[str, ChainPlan]
-    tables: Mapping[str, Tables]
+    families: FamilyPlans
+    set_plan: SetPlan
+    kernel: Kernel
     warnings: Sequence[str]
 
     @property
     def changed(self) -> bool:
-        return any(one.changed for one in self.plans.values())
+        return self.families.changed or self.set_plan.changed
 
     @property
     def diff(self) -> Dict[str, str]:
-        return {part: self._diff_text(part) for part in ("before", "after")}
-
-    def _diff_text(self, part: str) -> str:
-        texts = {family: getattr(one, part) for family, one in self.plans.items()}
-        return "".join("# %s\n%s" % (_TOOL[family], text) for family, text in texts.items() if text)
+        chains = self.families.diff
+        sets = {"before": self.set_plan.before, "after": self.set_plan.after}
+        return {part: chains[part] + ("# ipset\n" + sets[part] if sets[part] else "") for part in chains}
 
     def apply(self) -> None:
-        """Both families or none. Raises what the failing tool said."""
-        run(
-            [
-                Step(partial(self.tables[family].restore, one.restore), partial(self.tables[family].restore, one.undo))
-                for family, one in self.plans.items()
-                if one.changed
-            ]
-        )
+        """All or nothing: sets before the rules that use them. Raises what the failing facility said."""
+        run([Step(self._create_sets, self._drop_created), *self.families.steps(), Step(self._destroy_unused, _nothing)])
+
+    def _create_sets(self) -> None:
+        for header in self.set_plan.create if self.kernel.sets else ():
+            self.kernel.sets.create(header)
+
+    def _drop_created(self) -> None:
+        self._destroy(self.set_plan.create)
+
+    def _destroy_unused(self) -> None:
+        self._destroy(self.set_plan.destroy)
+
+    def _destroy(self, headers: Iterable[SetHeader]) -> None:
+        for header in headers if self.kernel.sets else ():
+            self.kernel.sets.destroy(header.name)
 
 
-def plan_services(request: Request, node: Node, tables: Mapping[str, Tables]) -> Change:
+def _nothing() -> None:
+    """The last step has no way back to go."""
+
+
+def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:
     """Everything up to applying. Raises InvalidServices for what is wrong in the request."""
     services, names = _parse(request, node)
     wanted = {family: [one for one in services if family in families(one, node)] for family in ip.FAMILIES}
     layout = Layout(node.chain_prefix)
-    observed = _observe_families(tables, wanted, layout)
+    observed = _observe_families(kernel.tables, wanted, layout)
     if not request.exclusive:
         _refuse_conflicts(services, names, observed.values(), node)
     desired = {
         family: _desired(request, wanted[family], names, held, node, family) for family, held in observed.items()
     }
     plans = {family: plan(desired[family], held) for family, held in observed.items()}
+    held_sets = kernel.sets.headers() if kernel.sets else {}
+    set_plan = plan_sets(desired, [one.header for one in held_sets.values()], layout)
+    if set_plan.create and kernel.sets is None:
+        raise InvalidServices(["session_affinity is client_ip, which needs ipset: %s" % kernel.why_no_sets])
     summary = summarise(desired.values(), observed.values(), plans.values())
-    return Change(summary, plans, tables, _warnings(services))
+    return Change(summary, FamilyPlans(plans, kernel.tables), set_plan, kernel, _warnings(services))
 
 
 def _observe_families(
@@ -119,13 +146,6 @@ def _parse(request: Request, node: Node) -> Tuple[List[Service], Set[str]]:
     if request.state == "absent":
         return [], set(parse_names(request.services))
     services = parse_services(request.services, request.dataplane, node)
-    unsupported = [
-        'service %s: session_affinity is "client_ip": not supported yet: must be none' % quoted(service.name)
-        for service in services
-        if service.session_affinity != "none"
-    ]
-    if unsupported:
-        raise InvalidServices(unsupported)
     return services, {service.name for service in services}
 
 

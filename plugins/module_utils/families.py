@@ -8,18 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from .kernel.xtables import COMMANDS, Xtables
+from .kernel.xtables import COMMANDS
 from .plan.chains import ChainPlan
 from .transaction import Step, run
+
+
+class Tables(Protocol):
+    """What is needed of an address family's iptables (`kernel.xtables.Xtables`)."""
+
+    def save(self, table: str) -> str:
+        """The text of ``iptables-save``."""
+
+    def restore(self, text: str, test: bool = False) -> None:
+        """Apply a restore text as one transaction, without flushing."""
 
 
 class FamilyPlans(NamedTuple):
     """What each address family needs, and the tables that it is for, by ``ipv4`` and ``ipv6``."""
 
     plans: Mapping[str, ChainPlan]
-    tables: Mapping[str, Xtables]
+    tables: Mapping[str, Tables]
 
     @property
     def changed(self) -> bool:
@@ -43,7 +53,11 @@ class FamilyPlans(NamedTuple):
 
     def apply(self) -> None:
         """Both families or none. Raises XtablesError, or UndoFailed when the first family could not be put back."""
-        run([self._step(family, one) for family, one in self.plans.items() if one.changed])
+        run(self.steps())
+
+    def steps(self) -> list[Step]:
+        """One step for each family that changes."""
+        return [self._step(family, one) for family, one in self.plans.items() if one.changed]
 
     def _step(self, family: str, one: ChainPlan) -> Step:
         restore = self.tables[family].restore

@@ -94,6 +94,7 @@ class Node(NamedTuple):
     snat_address: Optional[str]
     masquerade_mark: Mark
     chain_prefix: str
+    drop_invalid: bool = True
 
 
 def _address(value: Any) -> str:
@@ -176,6 +177,7 @@ _NODE_FIELDS: Mapping[str, Field] = {
     "snat_address": Field(_service_address, None),
     "masquerade_mark": Field(_mark, Mark(0x4000, 0x4000)),
     "chain_prefix": Field(pattern(r"[A-Z0-9]{1,8}", "1 to 8 characters of A-Z and 0-9"), "L4"),
+    "drop_invalid": Field(boolean, True),
 }
 
 

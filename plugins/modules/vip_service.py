@@ -98,7 +98,9 @@ options:
         elements: str
         default: []
       session_affinity:
-        description: Whether a client that comes back reaches the same backend. V(client_ip) is not supported yet.
+        description:
+          - With V(client_ip) a client that comes back within the timeout reaches the same backend, by whichever address
+            of the service. Needs ipset in the kernel.
         type: str
         choices: [none, client_ip]
         default: none
@@ -180,9 +182,15 @@ options:
         type: str
         default: '0x4000/0x4000'
       chain_prefix:
-        description: What the names of our chains begin with, 1 to 8 characters of C(A-Z0-9).
+        description: What the names of our chains and ipsets begin with, 1 to 8 characters of C(A-Z0-9).
         type: str
         default: L4
+      drop_invalid:
+        description:
+          - Whether packets from and to the services that conntrack calls invalid are dropped where they would be
+            forwarded. Unrewritten they would reset connections. Not needed with C(net.netfilter.nf_conntrack_tcp_be_liberal).
+        type: bool
+        default: true
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
 attributes:
@@ -195,6 +203,7 @@ attributes:
 requirements:
   - iptables and ip6tables 1.8 or newer (nft or legacy back end), each when there are services of its family
   - ip (iproute2)
+  - ipset in the kernel, when a service has O(services[].session_affinity=client_ip)
 seealso:
   - module: layer4.service_proxy.nat_chain
   - module: layer4.service_proxy.ipset_entry
@@ -270,7 +279,8 @@ from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import Request, plan_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import Kernel, Request, plan_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipset import Ipset, IpsetError, NoIpsetError
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.link import LinkError, own_addresses
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import XtablesError, both_families
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import (
@@ -290,11 +300,18 @@ def _node(module: AnsibleModule) -> Node:
     return parse_node(settings)
 
 
+def _kernel(module: AnsibleModule) -> Kernel:
+    try:
+        return Kernel(both_families(module), Ipset(), "")
+    except NoIpsetError as error:
+        return Kernel(both_families(module), None, str(error))
+
+
 def _result(module: AnsibleModule) -> Dict[str, Any]:
     if module.params["dataplane"] != "iptables":
         raise InvalidServices(["dataplane is %s: not supported yet: must be iptables" % module.params["dataplane"]])
     request = Request(**{key: module.params[key] for key in Request._fields})
-    change = plan_services(request, _node(module), both_families(module))
+    change = plan_services(request, _node(module), _kernel(module))
     if not module.check_mode:
         change.apply()
     for warning in change.warnings:
@@ -317,7 +334,7 @@ def main() -> None:
         result = _result(module)
     except InvalidServices as error:
         module.fail_json(msg=str(error), problems=error.problems)
-    except (LinkError, XtablesError, UndoFailed) as error:
+    except (IpsetError, LinkError, XtablesError, UndoFailed) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

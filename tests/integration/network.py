@@ -166,8 +166,18 @@ class Network:
         assert not result.get("failed"), result.get("msg")
         return result
 
-    def ask(self, host: str, address: str, port: int, protocol: str = "tcp", count: int = 1, **how: Any) -> Tally:
-        return connect(self.hosts[host], address, port, protocol, count, **how)
+    def ask(
+        self,
+        host: str,
+        address: str,
+        port: int,
+        protocol: str = "tcp",
+        count: int = 1,
+        timeout: float = 5.0,
+        **how: Any,
+    ) -> Tally:
+        """Connections from a host; the patience is for busy machines, a test of silence gives its own."""
+        return connect(self.hosts[host], address, port, protocol, count, timeout, **how)
 
     def rules(self, host: str = "node1") -> str:
         """All rules of both families, without the policies' counters and comments of the tool."""

@@ -212,19 +212,36 @@ class _ServiceCompiler:
         name, rules = self._service_chain("SVL" if local else "SVC")
         if not rules:
             pool = self.pools.local if local else self.pools.cluster
+            rules += self._affinity(pool)
             for backend, chance in zip(pool, _chances([backend.weight for backend in pool])):
                 at = ip.endpoint(backend.address, backend.port)
                 rules.append(rule(self._backend_chain(backend), self._say("to " + at), match=chance))
         return name, rules
 
-    def _backend_chain(self, backend: Backend) -> str:
-        at = ip.endpoint(backend.address, backend.port)
-        name = self.layout.of("SEP", self.service.name, at)
-        dnat = "DNAT --to-destination " + at
-        self.chains[("nat", name)] = [
-            rule(self.mark_masq, self._say("hairpin"), source=ip.host_network(backend.address)),
-            rule(dnat, self._say(at), protocol=self.service.protocol),
+    def _affinity(self, pool: Sequence[Backend]) -> List[str]:
+        """Clients that a backend remembers go to it, before chance is asked."""
+        if self.service.session_affinity == "none":
+            return []
+        return [
+            rule(self._backend_chain(backend), self._say("again to " + at), match="-m set --match-set %s src" % clients)
+            for backend in pool
+            for at, clients in [self._identity(backend)]
         ]
+
+    def _identity(self, backend: Backend) -> Tuple[str, str]:
+        """The backend's endpoint, and its ipset of clients."""
+        at = ip.endpoint(backend.address, backend.port)
+        return at, self.layout.of("AFF", self.service.name, at)
+
+    def _backend_chain(self, backend: Backend) -> str:
+        at, clients = self._identity(backend)
+        name = self.layout.of("SEP", self.service.name, at)
+        rules = [rule(self.mark_masq, self._say("hairpin"), source=ip.host_network(backend.address))]
+        if self.service.session_affinity == "client_ip":
+            remember = "SET --add-set %s src --exist --timeout %d" % (clients, self.service.session_affinity_timeout)
+            rules.append(rule(remember, self._say("remember the client")))
+        rules.append(rule("DNAT --to-destination " + at, self._say(at), protocol=self.service.protocol))
+        self.chains[("nat", name)] = rules
         return name
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set
 
 from .. import addresses as ip
 from ..plan.chains import ChainKey
@@ -36,21 +36,34 @@ class Layout:
         ("filter", "FIREWALL"),
         ("filter", "NODEPORTS"),
         ("filter", "FORWARD"),
+        ("filter", "INVALID"),
+        ("filter", "BACKENDS"),
     )
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         per_service = r"%s-(%s)-[A-Z2-7]{%d}" % (prefix, "|".join(self.PER_SERVICE), _ID_LENGTH)
         self._per_service = re.compile(per_service)
+        self._affinity_set = re.compile(r"%s-AFF-[A-Z2-7]{%d}" % (prefix, _ID_LENGTH))
         self._shared = {(table, self.shared(name)) for table, name in self.SHARED}
 
     def shared(self, name: str) -> str:
         return "%s-%s" % (self.prefix, name)
 
     def of(self, kind: str, *identity: str) -> str:
-        """The chain of one service (``SEP``: of one backend of it); its id depends on the identity alone."""
+        """The chain of one service (``SEP``: of one backend of it), or its ipset of clients (``AFF``).
+
+        The id depends on the identity alone.
+        """
         digest = hashlib.sha256("\0".join(identity).encode()).digest()
         return "%s-%s-%s" % (self.prefix, kind, base64.b32encode(digest).decode()[:_ID_LENGTH])
+
+    def affinity_sets(self, rules: Iterable[str]) -> Set[str]:
+        """The ipsets of remembered clients that these rules use."""
+        return {name for text in rules if "-AFF-" in text for name in self._affinity_set.findall(text)}
+
+    def is_affinity_set(self, name: str) -> bool:
+        return bool(self._affinity_set.fullmatch(name))
 
     def is_per_service(self, key: ChainKey) -> bool:
         return key[0] == "nat" and bool(self._per_service.fullmatch(key[1]))

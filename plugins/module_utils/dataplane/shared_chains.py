@@ -6,15 +6,19 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Sequence, Tuple
+import re
+from typing import Dict, Iterable, List, Mapping, Sequence, Tuple
 
 from .. import addresses as ip
-from ..plan.chains import ChainKey, Desired, Jump
+from ..plan.chains import ChainKey, Desired, Jump, Rules
 from ..service import Mark, Node
 from .rules import Layout, ServiceRules, rule
 
 _LOOPBACK = {ip.IPV4: "127.0.0.0/8", ip.IPV6: "::1/128"}
 _ALL_MARK_BITS = 0xFFFFFFFF
+_MOST_NETWORKS = 32
+_DNAT = re.compile(r"--to-destination \[?([0-9a-f.:]+?)\]?:\d+$", re.MULTILINE)
+_DESTINATION = re.compile(r"^-d ([0-9a-f.:]+)/(?:32|128) -p", re.MULTILINE)
 
 
 def assemble(parts: Sequence[ServiceRules], node: Node, family: str) -> Desired:
@@ -27,8 +31,17 @@ def assemble(parts: Sequence[ServiceRules], node: Node, family: str) -> Desired:
             entries.setdefault(key, []).extend(rules)
     if parts:
         desired.chains.update(_shared_chains(entries, node, family))
+        desired.chains.update(_endpoint_chains_of(node, desired.chains))
         desired.jumps = hook_jumps(Layout(node.chain_prefix))
     return desired
+
+
+def _endpoint_chains_of(node: Node, chains: Mapping[ChainKey, Rules]) -> Dict[ChainKey, List[str]]:
+    layout = Layout(node.chain_prefix)
+    made = endpoint_chains(chains, layout)
+    if not node.drop_invalid:
+        del made[("filter", layout.shared("INVALID"))]
+    return made
 
 
 def _shared_chains(entries: Dict[ChainKey, List[str]], node: Node, family: str) -> Dict[ChainKey, List[str]]:
@@ -92,13 +105,38 @@ def _mark_match(mark: Mark) -> str:
 
 def _forward_chain(layout: Layout, node: Node) -> Dict[ChainKey, List[str]]:
     marked = "-m mark --mark %s" % _mark_match(node.masquerade_mark)
-    established = "-m conntrack --ctstate DNAT -m conntrack --ctstate RELATED,ESTABLISHED"
+    translated = "-m conntrack --ctstate DNAT -m conntrack --ctstate "
+    invalid = rule(layout.shared("INVALID"), "invalid packets", match="-m conntrack --ctstate INVALID")
     return {
         ("filter", layout.shared("FORWARD")): [
+            *([invalid] if node.drop_invalid else []),
             rule("ACCEPT", "masqueraded service traffic", match=marked),
-            rule("ACCEPT", "established service traffic", match=established),
+            rule("ACCEPT", "established service traffic", match=translated + "RELATED,ESTABLISHED"),
+            rule(layout.shared("BACKENDS"), "new service traffic", match=translated + "NEW"),
         ]
     }
+
+
+def endpoint_chains(chains: Mapping[ChainKey, Rules], layout: Layout) -> Dict[ChainKey, List[str]]:
+    """The chains that tell service traffic from other traffic by where it goes to and comes from.
+
+    A packet that conntrack calls invalid is not rewritten: from a backend it would reach the client under the
+    backend's own address, which resets the connection (kubernetes#74839).
+    """
+    backends = _networks(_DNAT.findall("\n".join(rules[-1] for rules in chains.values() if rules)))
+    services = _networks(_DESTINATION.findall("\n".join(chains[("nat", layout.shared("SERVICES"))])))
+    return {
+        ("filter", layout.shared("BACKENDS")): [rule("ACCEPT", "to backends", destination=cidr) for cidr in backends],
+        ("filter", layout.shared("INVALID")): [
+            *(rule("DROP", "from backends", source=cidr) for cidr in backends),
+            *(rule("DROP", "to services", destination=cidr) for cidr in services),
+        ],
+    }
+
+
+def _networks(found: Iterable[str]) -> List[str]:
+    """At most `_MOST_NETWORKS` networks that hold all these addresses, as narrow as so many can be."""
+    return ip.covering_networks(set(found), _MOST_NETWORKS)
 
 
 def hook_jumps(layout: Layout) -> List[Jump]:

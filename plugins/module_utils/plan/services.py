@@ -13,7 +13,7 @@ import re
 from typing import Collection, Dict, Iterable, List, NamedTuple, Set
 
 from ..dataplane.rules import Layout, ServiceRules, owner_of
-from ..dataplane.shared_chains import assemble, hook_jumps
+from ..dataplane.shared_chains import assemble, endpoint_chains, hook_jumps
 from ..service import Claim, Node
 from .chains import ChainKey, ChainPlan, Desired, Observed, Rules, target_of
 
@@ -58,6 +58,7 @@ def without_services(names: Collection[str], observed: Observed, node: Node) -> 
     }
     for table, dispatch in (("nat", "SERVICES"), ("filter", "FIREWALL")):
         _drop_empty(chains, (table, layout.shared(dispatch)), (table, layout.shared("NODEPORTS")))
+    chains.update({key: rules for key, rules in endpoint_chains(chains, layout).items() if key in chains})
     return Desired(chains, hook_jumps(layout))
 
 
