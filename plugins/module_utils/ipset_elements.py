@@ -86,15 +86,15 @@ def _set_name(text: str) -> Values:
     return (text,)
 
 
-def _address(text: str, family: str, allowed: str) -> str:
-    """One address of the family; in brackets where it is IPv6, if that is how it is written."""
+def _address(text: str, family: str, allowed: str, whole: str) -> str:
+    """One address of the family, in brackets if it is IPv6 and so written. whole: what it is a part of."""
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") and ":" in text else text
     try:
         address = ip.canonical_address(bare)
     except ValueError:
-        raise Problem(allowed, text) from None
+        raise Problem(allowed, whole) from None
     if ip.family_of(address) != family:
-        raise Problem("%s, as the set has family %s" % (allowed, family), text)
+        raise Problem("%s, as the set has family %s" % (allowed, family), whole)
     return address
 
 
@@ -104,7 +104,7 @@ def _addresses(text: str, family: str, null_allowed: bool) -> Values:
     longest, shortest = _SAMPLES[family]
     allowed = "%s address, a range %s or a network %s" % (_KINDS[family], longest, shortest)
     single = "/" not in text and "-" not in text
-    found = (_address(text, family, allowed),) if single else _expand(_ranged(text, family, allowed), text)
+    found = (_address(text, family, allowed, text),) if single else _expand(_ranged(text, family, allowed), text)
     if not null_allowed and found[0] in ("0.0.0.0", "::"):
         raise Problem("an address other than %s, which the kernel does not store here" % found[0], text)
     return found
@@ -116,7 +116,7 @@ def _networks(text: str, family: str) -> Values:
     longest, shortest = _SAMPLES[family]
     allowed = "%s network %s, an address or a range %s" % (_KINDS[family], shortest, longest)
     if "/" not in text and "-" not in text:
-        return (_address(text, family, allowed),)
+        return (_address(text, family, allowed, text),)
     networks = list(_ranged(text, family, allowed))
     if networks[0].prefixlen == 0:
         halves = [_spelled(half) for half in networks[0].subnets()]
@@ -131,13 +131,13 @@ def _ranged(text: str, family: str, allowed: str) -> Iterable[Network]:
     """The networks that a network or range consists of, in order."""
     if "/" in text:
         address, _slash, length = text.partition("/")
-        start = _address(address, family, allowed)
+        start = _address(address, family, allowed, text)
         if not _BYTE.fullmatch(length) or int(length) > (32 if family == IPV4 else 128):
             raise Problem(allowed, text)
         return [ipaddress.ip_network("%s/%d" % (start, int(length)), strict=False)]
     first, _dash, last = text.partition("-")
-    low = ipaddress.ip_address(_address(first, family, allowed))
-    high = ipaddress.ip_address(_address(last, family, allowed))
+    low = ipaddress.ip_address(_address(first, family, allowed, text))
+    high = ipaddress.ip_address(_address(last, family, allowed, text))
     if int(high) < int(low):
         raise Problem("a range from its lowest to its highest address", text)
     return ipaddress.summarize_address_range(low, high)

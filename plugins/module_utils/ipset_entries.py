@@ -95,8 +95,8 @@ def _values(owner: str, raw: Any, problems: List[str]) -> Optional[Mapping[str, 
         raw = {"entry": str(raw)}
     elif not isinstance(raw, Mapping):
         raise Problem("a string as ipset add takes it, or a dict with the keys %s" % ", ".join(FIELDS))
-    if len(raw) == 1 and isinstance(raw.get("entry"), str):
-        return dict(_UNSET, entry=_element(raw["entry"]))
+    if len(raw) == 1 and str(raw.get("entry")).split() == [raw.get("entry")]:
+        return dict(_UNSET, entry=raw["entry"])
     before = len(problems)
     values = parse_fields(owner, raw, FIELDS, problems)
     return values if len(problems) == before else None

@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.sets import scratch_name
 from set_host import SetHost
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.sets import scratch_name
 
 
 @pytest.fixture
@@ -21,25 +22,79 @@ def host() -> Iterator[SetHost]:
 
 
 TYPES = [
-    ("hash:ip", "ipv4", ["10.0.0.1/32", "10.0.0.4-10.0.0.6", "10.0.1.0/31"], ["10.0.0.1", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.1.0", "10.0.1.1"]),
-    ("hash:ip", "ipv6", ["2001:DB8:0::1", "2001:db8::4-2001:db8::5", "::ffff:10.0.0.1"], ["2001:db8::1", "2001:db8::4", "2001:db8::5", "::ffff:10.0.0.1"]),
-    ("hash:net", "inet", ["10.0.0.5/24", "192.0.2.1", "192.0.2.8-192.0.2.12"], ["10.0.0.0/24", "192.0.2.1", "192.0.2.12", "192.0.2.8/30"]),
-    ("hash:net", "inet6", ["2001:db8::1/64", "fd00:0:0::/16", "::/1", "8000::/1"], ["2001:db8::/64", "8000::/1", "::/1", "fd00::/16"]),
-    ("hash:ip,port", "ipv4", ["10.0.0.1,8080", "10.0.0.1,TCP:8080", "10.0.0.1,6:8081", "10.0.0.1,http", "10.0.0.1,udp:domain", "10.0.0.2-10.0.0.3,sctp:7-8", "10.0.0.9,udplite:1"],
-     ["10.0.0.1,tcp:80", "10.0.0.1,tcp:8080", "10.0.0.1,tcp:8081", "10.0.0.1,udp:53", "10.0.0.2,sctp:7", "10.0.0.2,sctp:8", "10.0.0.3,sctp:7", "10.0.0.3,sctp:8", "10.0.0.9,udplite:1"]),
+    (
+        "hash:ip",
+        "ipv4",
+        ["10.0.0.1/32", "10.0.0.4-10.0.0.6", "10.0.1.0/31"],
+        ["10.0.0.1", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.1.0", "10.0.1.1"],
+    ),
+    (
+        "hash:ip",
+        "ipv6",
+        ["2001:DB8:0::1", "2001:db8::4-2001:db8::5", "::ffff:10.0.0.1"],
+        ["2001:db8::1", "2001:db8::4", "2001:db8::5", "::ffff:10.0.0.1"],
+    ),
+    (
+        "hash:net",
+        "inet",
+        ["10.0.0.5/24", "192.0.2.1", "192.0.2.8-192.0.2.12"],
+        ["10.0.0.0/24", "192.0.2.1", "192.0.2.12", "192.0.2.8/30"],
+    ),
+    (
+        "hash:net",
+        "inet6",
+        ["2001:db8::1/64", "fd00:0:0::/16", "::/1", "8000::/1"],
+        ["2001:db8::/64", "8000::/1", "::/1", "fd00::/16"],
+    ),
+    (
+        "hash:ip,port",
+        "ipv4",
+        [
+            "10.0.0.1,8080",
+            "10.0.0.1,TCP:8080",
+            "10.0.0.1,6:8081",
+            "10.0.0.1,http",
+            "10.0.0.1,udp:domain",
+            "10.0.0.2-10.0.0.3,sctp:7-8",
+            "10.0.0.9,udplite:1",
+        ],
+        [
+            "10.0.0.1,tcp:80",
+            "10.0.0.1,tcp:8080",
+            "10.0.0.1,tcp:8081",
+            "10.0.0.1,udp:53",
+            "10.0.0.2,sctp:7",
+            "10.0.0.2,sctp:8",
+            "10.0.0.3,sctp:7",
+            "10.0.0.3,sctp:8",
+            "10.0.0.9,udplite:1",
+        ],
+    ),
     ("hash:ip,port", "ipv6", ["[2001:DB8::1],80", "fe80::1,udp:53"], ["2001:db8::1,tcp:80", "fe80::1,udp:53"]),
     ("hash:net,port", "ipv4", ["10.0.0.0/8,80", "10.1.2.3,udp:53"], ["10.0.0.0/8,tcp:80", "10.1.2.3,udp:53"]),
     ("hash:net,port", "ipv6", ["fd00::/8,80"], ["fd00::/8,tcp:80"]),
-    ("hash:ip,port,ip", "ipv4", ["10.0.0.1,tcp:8080,10.0.0.2", "10.0.0.1,80-81,10.0.0.1"], ["10.0.0.1,tcp:8080,10.0.0.2", "10.0.0.1,tcp:80,10.0.0.1", "10.0.0.1,tcp:81,10.0.0.1"]),
+    (
+        "hash:ip,port,ip",
+        "ipv4",
+        ["10.0.0.1,tcp:8080,10.0.0.2", "10.0.0.1,80-81,10.0.0.1"],
+        ["10.0.0.1,tcp:8080,10.0.0.2", "10.0.0.1,tcp:80,10.0.0.1", "10.0.0.1,tcp:81,10.0.0.1"],
+    ),
     ("hash:ip,port,ip", "ipv6", ["FD00::1,8080,FD00::2"], ["fd00::1,tcp:8080,fd00::2"]),
-    ("hash:ip,port,net", "ipv4", ["10.0.0.1,tcp:80,192.0.2.9/24", "10.0.0.1,80,192.0.2.9"], ["10.0.0.1,tcp:80,192.0.2.0/24", "10.0.0.1,tcp:80,192.0.2.9"]),
+    (
+        "hash:ip,port,net",
+        "ipv4",
+        ["10.0.0.1,tcp:80,192.0.2.9/24", "10.0.0.1,80,192.0.2.9"],
+        ["10.0.0.1,tcp:80,192.0.2.0/24", "10.0.0.1,tcp:80,192.0.2.9"],
+    ),
     ("hash:ip,port,net", "ipv6", ["fd00::1,tcp:80,fd01::1/64"], ["fd00::1,tcp:80,fd01::/64"]),
     ("bitmap:port", None, [80, "udp:53", "8000-8002", "https"], ["443", "53", "80", "8000", "8001", "8002"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("type_name", "family", "entries", "members"), TYPES)
-def test_spellings_become_what_ipset_save_prints(host: SetHost, type_name: str, family: str | None, entries: list[str], members: list[str]) -> None:
+def test_spellings_become_what_ipset_save_prints(
+    host: SetHost, type_name: str, family: str | None, entries: list[str], members: list[str]
+) -> None:
     options = {"set": "s", "type": type_name, "entries": entries}
     if family:
         options["family"] = family
@@ -54,7 +109,9 @@ def test_spellings_become_what_ipset_save_prints(host: SetHost, type_name: str, 
 
 
 @pytest.mark.parametrize(("type_name", "family", "entries", "members"), TYPES)
-def test_what_ipset_added_is_found(host: SetHost, type_name: str, family: str | None, entries: list[str], members: list[str]) -> None:
+def test_what_ipset_added_is_found(
+    host: SetHost, type_name: str, family: str | None, entries: list[str], members: list[str]
+) -> None:
     words = ["family", {"ipv4": "inet", "ipv6": "inet6"}.get(family, family)] if family else ["range", "0-65535"]
     host.ipset("create", "s", type_name, *words)
     for member in members:
@@ -118,8 +175,8 @@ def test_entries_written_as_for_the_tool(host: SetHost) -> None:
 
 
 def test_the_diff_can_be_pasted(host: SetHost) -> None:
-    options = {"type": "hash:ip,port", "timeout": 0, "comment": True, "entries": [{"entry": "10.0.0.1,icmp:8/0", "comment": "ping me"}, "10.0.0.1,80"]}
-    text = host.apply(set="s", **options)["diff"]["after"]
+    entries = [{"entry": "10.0.0.1,icmp:8/0", "comment": "ping me"}, "10.0.0.1,80"]
+    text = host.apply(set="s", type="hash:ip,port", timeout=0, comment=True, entries=entries)["diff"]["after"]
     saved = host.saved()
     host.ipset("destroy", "s")
     host.ipset("restore", text=text)
@@ -198,7 +255,9 @@ def use_by_rule(host: SetHost, name: str) -> str:
         ({"counters": False}, "maxelem 65536 timeout 300 comment"),
     ],
 )
-def test_changed_options_of_a_set_in_use_keep_its_members(host: SetHost, change: dict[str, object], create: str) -> None:
+def test_changed_options_of_a_set_in_use_keep_its_members(
+    host: SetHost, change: dict[str, object], create: str
+) -> None:
     host.ipset("create", "s", "hash:ip", "timeout", "300", "comment", "counters")
     host.ipset("add", "s", "10.0.0.1", "timeout", "100", "packets", "3", "bytes", "9", "comment", "one")
     host.ipset("add", "s", "10.0.0.2", "timeout", "0")
@@ -227,7 +286,10 @@ def test_a_changed_range(host: SetHost) -> None:
     host.apply(set="p", type="bitmap:port", range="1-1000", entries=[80])
     assert host.converge(set="p", range="80-9000", entries=[8080])["changed"]
     assert host.header("p") == "create p bitmap:port range 80-9000"
-    assert host.run(set="p", range="100-200")["msg"] == 'set "p": range is "100-200": must include the port 80, which stays in the set'
+    assert (
+        host.run(set="p", range="100-200")["msg"]
+        == 'set "p": range is "100-200": must include the port 80, which stays in the set'
+    )
     host.converge(set="p", range="100-200", entries=[150], exclusive=True)
     assert host.members("p") == ["150"]
 
@@ -238,7 +300,10 @@ def test_exclusive_takes_the_place_of_all_entries_of_a_set_in_use(host: SetHost)
         host.ipset("add", "s", f"10.0.0.{last}", "timeout", "50")
     use_by_rule(host, "s")
     result = host.converge(set="s", entries=["10.0.0.5", "10.0.0.6"], exclusive=True)
-    assert result["diff"] == {"before": "".join(f"add s 10.0.0.{last}\n" for last in range(1, 5)), "after": "add s 10.0.0.6 timeout 500\n"}
+    assert result["diff"] == {
+        "before": "".join(f"add s 10.0.0.{last}\n" for last in range(1, 5)),
+        "after": "add s 10.0.0.6 timeout 500\n",
+    }
     kept, added = host.members("s")
     assert int(kept.split()[2]) <= 50
     assert added.startswith("10.0.0.6 timeout ")
@@ -260,7 +325,10 @@ def test_absent_with_an_empty_list_leaves_the_set(host: SetHost) -> None:
 def test_absent_removes_the_set_and_is_content_without_one(host: SetHost) -> None:
     host.apply(set="s", type="hash:ip", comment=True, entries=["10.0.0.1 comment x"])
     result = host.converge(set="s", state="absent")
-    assert result["diff"]["before"].splitlines() == ["create s hash:ip family inet hashsize 1024 maxelem 65536 comment", 'add s 10.0.0.1 comment "x"']
+    assert result["diff"]["before"].splitlines() == [
+        "create s hash:ip family inet hashsize 1024 maxelem 65536 comment",
+        'add s 10.0.0.1 comment "x"',
+    ]
     assert host.saved() == []
     assert not host.apply(set="s", state="absent", entries=["10.0.0.1"])["changed"]
 
