@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
+from functools import partial
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Protocol, Sequence, Set, Tuple
 
 from . import addresses as ip
 from .dataplane.iptables import compile_service, families
@@ -37,12 +38,27 @@ class Sets(Protocol):
         """Remove a set that nothing uses."""
 
 
+class NoSets:
+    """The ipsets of a kernel that has none. why: one line."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def headers(self) -> Dict[str, HeldSet]:
+        return {}
+
+    def create(self, header: SetHeader) -> None:
+        raise InvalidServices(["%s cannot be made: %s" % (header.name, self.why)])
+
+    def destroy(self, name: str) -> None:
+        """There is none to destroy."""
+
+
 class Kernel(NamedTuple):
-    """The facilities of a node. sets: None where the kernel has no ipset; why_no_sets then says so."""
+    """The facilities of a node."""
 
     tables: Mapping[str, Tables]
-    sets: Optional[Sets]
-    why_no_sets: str
+    sets: Sets
 
 
 class Request(NamedTuple):
@@ -75,25 +91,10 @@ class Change(NamedTuple):
 
     def apply(self) -> None:
         """All or nothing: sets before the rules that use them. Raises what the failing facility said."""
-        run([Step(self._create_sets, self._drop_created), *self.families.steps(), Step(self._destroy_unused, _nothing)])
-
-    def _create_sets(self) -> None:
-        for header in self.set_plan.create if self.kernel.sets else ():
-            self.kernel.sets.create(header)
-
-    def _drop_created(self) -> None:
-        self._destroy(self.set_plan.create)
-
-    def _destroy_unused(self) -> None:
-        self._destroy(self.set_plan.destroy)
-
-    def _destroy(self, headers: Iterable[SetHeader]) -> None:
-        for header in headers if self.kernel.sets else ():
-            self.kernel.sets.destroy(header.name)
-
-
-def _nothing() -> None:
-    """The last step has no way back to go."""
+        sets = self.kernel.sets
+        created = [Step(partial(sets.create, new), partial(sets.destroy, new.name)) for new in self.set_plan.create]
+        gone = [Step(partial(sets.destroy, old.name), partial(sets.create, old)) for old in self.set_plan.destroy]
+        run(created + self.families.steps() + gone)
 
 
 def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:
@@ -108,10 +109,9 @@ def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:
         family: _desired(request, wanted[family], names, held, node, family) for family, held in observed.items()
     }
     plans = {family: plan(desired[family], held) for family, held in observed.items()}
-    held_sets = kernel.sets.headers() if kernel.sets else {}
-    set_plan = plan_sets(desired, [one.header for one in held_sets.values()], layout)
-    if set_plan.create and kernel.sets is None:
-        raise InvalidServices(["session_affinity is client_ip, which needs ipset: %s" % kernel.why_no_sets])
+    set_plan = plan_sets(desired, [held.header for held in kernel.sets.headers().values()], layout)
+    if set_plan.create and isinstance(kernel.sets, NoSets):
+        raise InvalidServices(["session_affinity is client_ip, which needs ipset: " + kernel.sets.why])
     summary = summarise(desired.values(), observed.values(), plans.values())
     return Change(summary, FamilyPlans(plans, kernel.tables), set_plan, kernel, _warnings(services))
 

@@ -279,7 +279,12 @@ from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import Kernel, Request, plan_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import (
+    Kernel,
+    NoSets,
+    Request,
+    plan_services,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipset import Ipset, IpsetError, NoIpsetError
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.link import LinkError, own_addresses
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import XtablesError, both_families
@@ -302,9 +307,9 @@ def _node(module: AnsibleModule) -> Node:
 
 def _kernel(module: AnsibleModule) -> Kernel:
     try:
-        return Kernel(both_families(module), Ipset(), "")
+        return Kernel(both_families(module), Ipset())
     except NoIpsetError as error:
-        return Kernel(both_families(module), None, str(error))
+        return Kernel(both_families(module), NoSets(str(error)))
 
 
 def _result(module: AnsibleModule) -> Dict[str, Any]:
