@@ -1,0 +1,66 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""ipsets without a kernel: the interface of `kernel.ipset.Ipset` over sets in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils.ipset_types import Entry, HeldSet, SetHeader
+
+
+class RefusedError(Exception):
+    """The fake was told to fail here."""
+
+
+class FakeIpset:
+    """sets: by name. fail_at: the change that fails, counted from 1, after half of its entries. calls: changes in order."""
+
+    def __init__(self, *held: HeldSet) -> None:
+        self.sets = {one.header.name: one for one in held}
+        self.calls: list[str] = []
+        self.fail_at = 0
+
+    def read(self, name: str) -> HeldSet | None:
+        return self.sets.get(name)
+
+    def create(self, header: SetHeader) -> None:
+        self._call(f"create {header.name}")
+        assert header.name not in self.sets
+        self.sets[header.name] = HeldSet(header, 0, (), {})
+
+    def destroy(self, name: str) -> None:
+        self._call(f"destroy {name}")
+        assert not self.sets.pop(name).references
+
+    def swap(self, name: str, other: str) -> None:
+        """As in the kernel, references stay with the name."""
+        self._call(f"swap {name} {other}")
+        one, two = self.sets[name], self.sets[other]
+        self.sets[name] = two._replace(header=replace(two.header, name=name), references=one.references)
+        self.sets[other] = one._replace(header=replace(one.header, name=other), references=two.references)
+
+    def add(self, header: SetHeader, entries: Sequence[Entry]) -> None:
+        held = self.sets[header.name].entries
+        self._in_halves(f"add {header.name}", entries, lambda entry: held.update({entry.element: entry}))
+
+    def delete(self, header: SetHeader, elements: Sequence[str]) -> None:
+        held = self.sets[header.name].entries
+        self._in_halves(f"delete {header.name}", elements, lambda element: held.pop(element, None))
+
+    def _in_halves(self, call: str, items: Sequence[object], change: object) -> None:
+        assert callable(change)
+        half = len(items) // 2
+        for item in items[:half]:
+            change(item)
+        self._call(call)
+        for item in items[half:]:
+            change(item)
+
+    def _call(self, call: str) -> None:
+        self.calls.append(call)
+        if len(self.calls) == self.fail_at:
+            raise RefusedError(call)
