@@ -150,7 +150,7 @@ options:
     default: {}
     suboptions:
       name:
-        description: The node's name, as in O(services[].backends[].node). Default is the host's own name.
+        description: The node's name, as in O(services[].backends[].node). Default is C(inventory_hostname).
         type: str
       addresses:
         description: The node's own IP addresses. Default are those found on it, without loopback and link-local ones.

@@ -1,0 +1,87 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the compiler writes, seen as a reader of `iptables-save` would; the kernel's view is in tests/integration."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils.addresses import covering_networks
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import compile_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.rules import Layout
+from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.chains import ChainKey, Rules
+from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
+
+BACKENDS = [{"address": "10.0.0.11", "node": "node1"}, {"address": "10.0.0.12", "node": "node2"}]
+OCTOPUS = {"name": "octopus-web", "vip": "172.20.0.115", "port": 80, "node_port": 30080, "backends": BACKENDS}
+
+
+def _chains(service: Dict[str, Any], family: str = "ipv4", **settings: Any) -> Dict[ChainKey, Rules]:
+    node = parse_node({"name": "node1", **settings})
+    return compile_services(parse_services([service], "iptables", node), node)[family].chains
+
+
+def _kinds(chains: Dict[ChainKey, Rules]) -> List[str]:
+    return sorted({"-".join(chain.split("-")[1:2]) for dummy, chain in chains})
+
+
+def test_the_layout_reads_like_kube_proxys() -> None:
+    chains = _chains(OCTOPUS, chain_prefix="KUBE")
+    names = {chain for dummy, chain in chains}
+    assert {"KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-MARK-MASQ", "KUBE-POSTROUTING", "KUBE-FORWARD"} <= names
+    assert _kinds(chains) == sorted(
+        [
+            "BACKENDS",
+            "EXT",
+            "FIREWALL",
+            "FORWARD",
+            "INVALID",
+            "MARK",
+            "NODEPORTS",
+            "POSTROUTING",
+            "SEP",
+            "SERVICES",
+            "SVC",
+        ]
+    )
+    assert sum(chain.startswith("KUBE-SEP-") for dummy, chain in chains) == 2
+
+
+def test_a_service_of_one_family_has_no_rules_in_the_other() -> None:
+    assert _chains(OCTOPUS, "ipv6") == {}
+
+
+def test_names_of_chains_and_sets_fit_the_longest_prefix() -> None:
+    layout = Layout("ABCDEFGH")
+    names = [layout.of(kind, "x" * 63, "[2001:db8::1]:65535") for kind in (*layout.PER_SERVICE, "AFF")]
+    assert max(map(len, names)) <= 28
+    assert max(len(layout.shared(name)) for dummy, name in layout.SHARED) <= 28
+
+
+def test_the_last_of_the_remaining_backends_is_always_taken() -> None:
+    three = [{"address": f"10.0.0.{n}"} for n in (1, 2, 3)]
+    chains = _chains({**OCTOPUS, "backends": three, "node_port": None})
+    rules = next(rules for (dummy, chain), rules in chains.items() if "-SVC-" in chain)
+    chances = [rule.partition("--probability ")[2].split(" ")[0] for rule in rules]
+    assert chances == ["0.33333333349", "0.50000000000", ""]
+
+
+def test_the_most_uneven_weights_still_have_a_chance() -> None:
+    uneven = [{"address": f"10.0.{n // 200}.{n % 200 + 1}", "weight": 65535} for n in range(300)]
+    uneven[0]["weight"] = 1
+    chains = _chains({**OCTOPUS, "backends": uneven, "node_port": None})
+    rules = next(rules for (dummy, chain), rules in chains.items() if "-SVC-" in chain)
+    chances = [float(rule.partition("--probability ")[2].split(" ")[0] or 1) for rule in rules]
+    assert len(chances) == 300
+    assert all(0 < chance <= 1 for chance in chances)
+
+
+def test_endpoints_beyond_a_few_dozen_are_told_by_their_networks() -> None:
+    few = covering_networks({"10.0.0.1", "10.0.0.9"}, 32)
+    assert few == ["10.0.0.1/32", "10.0.0.9/32"]
+    many = covering_networks({f"10.0.{n // 250}.{n % 250 + 1}" for n in range(10000)}, 32)
+    assert many == [f"10.0.{n}.0/20" for n in (0, 16, 32)]
+    assert covering_networks({f"fd00::{n:x}" for n in range(1, 100)}, 32) == ["fd00::/112"]
+    assert covering_networks(set(), 32) == []
