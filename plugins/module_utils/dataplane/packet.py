@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence, Tuple, Union
 
 from .. import addresses as ip
 from ..rulespec import words
 
 _STATISTIC_UNIT = 1 << 31
 """The kernel keeps a chance as a whole number of these parts (``xt_statistic``)."""
+Chance = Union[int, Fraction]
 _ALL_MARK_BITS = 0xFFFFFFFF
 LOOPBACK = {ip.IPV4: "127.0.0.0/8", ip.IPV6: "::1/128"}
 
@@ -69,12 +70,17 @@ class Rule(NamedTuple):
     goto: bool
     settings: Mapping[str, Tuple[str, ...]]
 
-    def chance(self, packet: Packet) -> Fraction:
-        """How likely the rule takes this packet: 0 and 1, but for those that ask the dice."""
-        chance = Fraction(1)
+    def chance(self, packet: Packet) -> Chance:
+        """How likely the rule takes this packet: 0 or 1, but for those that ask the dice."""
+        chance: Chance = 1
         for match in self.matches:
             holds = _MATCHES[match.name](packet, *match.values)
-            chance *= 1 - holds if match.negated else holds
+            if match.negated:
+                holds = 1 - holds
+            if not holds:
+                return 0
+            if holds != 1:
+                chance *= holds
         return chance
 
 
@@ -109,9 +115,9 @@ def _options(text: str) -> List[Option]:
     return options
 
 
-def _mark(packet: Packet, text: str) -> Fraction:
+def _mark(packet: Packet, text: str) -> bool:
     value, mask = _value_and_mask(text)
-    return Fraction(packet.mark & mask == value)
+    return packet.mark & mask == value
 
 
 def _value_and_mask(text: str) -> Tuple[int, int]:
@@ -119,28 +125,28 @@ def _value_and_mask(text: str) -> Tuple[int, int]:
     return int(value, 0), int(mask, 0) if slash else _ALL_MARK_BITS
 
 
-def _address_type(packet: Packet, address: str, kind: str) -> Fraction:
+def _address_type(packet: Packet, address: str, kind: str) -> bool:
     if kind != "LOCAL":
         raise UnknownRule("the address type %s is not known" % kind)
-    return Fraction(packet.is_local(address))
+    return packet.is_local(address)
 
 
 def _probability(dummy: Packet, text: str) -> Fraction:
-    return Fraction(round(Fraction(text) * _STATISTIC_UNIT), _STATISTIC_UNIT)
+    return Fraction(round(float(text) * _STATISTIC_UNIT), _STATISTIC_UNIT)
 
 
 _SAY_NOTHING = ("-m", "--comment", "--mode")
-_MATCHES: Dict[str, Callable[..., Fraction]] = {
-    "-s": lambda packet, network: Fraction(ip.contains(network, packet.source)),
-    "-d": lambda packet, network: Fraction(ip.contains(network, packet.destination)),
-    "-p": lambda packet, protocol: Fraction(packet.protocol == protocol),
-    "--dport": lambda packet, port: Fraction(packet.port == int(port)),
+_MATCHES: Dict[str, Callable[..., Chance]] = {
+    "-s": lambda packet, network: ip.contains(network, packet.source),
+    "-d": lambda packet, network: ip.contains(network, packet.destination),
+    "-p": lambda packet, protocol: packet.protocol == protocol,
+    "--dport": lambda packet, port: packet.port == int(port),
     "--mark": _mark,
-    "--ctstate": lambda packet, states: Fraction(bool(set(states.split(",")) & set(packet.states))),
+    "--ctstate": lambda packet, states: bool(set(states.split(",")) & set(packet.states)),
     "--src-type": lambda packet, kind: _address_type(packet, packet.source, kind),
     "--dst-type": lambda packet, kind: _address_type(packet, packet.destination, kind),
     "--probability": _probability,
-    "--match-set": lambda *dummy: Fraction(0),
+    "--match-set": lambda *dummy: False,
 }
 """Chances by option. Sets hold the clients of session affinity, of whom a new client is none."""
 

@@ -57,7 +57,7 @@ def _merged(*parts: Mapping[Packet, Fraction]) -> Branches:
     result: Branches = {}
     for part in parts:
         for packet, chance in part.items():
-            result[packet] = result.get(packet, Fraction(0)) + chance
+            result[packet] = result[packet] + chance if packet in result else chance
     return result
 
 
@@ -115,7 +115,12 @@ class _Walk:
 def _split(text: str, here: Branches) -> Tuple[Branches, Branches]:
     """Those that a rule takes, and those that it leaves to the next."""
     rule = parse_rule(text)
-    chances = {packet: rule.chance(packet) for packet in here}
-    taken = {packet: whole * chances[packet] for packet, whole in here.items() if chances[packet]}
-    left = {packet: whole * (1 - chances[packet]) for packet, whole in here.items() if chances[packet] != 1}
+    taken: Branches = {}
+    left: Branches = {}
+    for packet, whole in here.items():
+        chance = rule.chance(packet)
+        if chance:
+            taken[packet] = whole if chance == 1 else whole * chance
+        if chance != 1:
+            left[packet] = whole * (1 - chance) if chance else whole
     return taken, left

@@ -1,0 +1,115 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The traffic semantics, lines 5 to 17, said once more and on their own: what a connection to a service must meet.
+
+Input is what users write, in canonical spelling. Nothing of the collection is used here, so that an error there is none here.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from ipaddress import ip_address, ip_network
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Tuple
+
+Endpoint = Tuple[str, int]
+
+VIP, EXTERNAL, BALANCER, NODE_PORT = "vip", "external_ips", "load_balancer_ips", "node_port"
+"""The ways into a service, by the key that opens them."""
+
+
+class Expected(NamedTuple):
+    """verdict: as the filter trace calls it. shares: of new connections, by backend. snat: by backend, as in trace."""
+
+    verdict: str
+    shares: Dict[Endpoint, Fraction] = {}  # noqa: RUF012 - never changed
+    snat: Dict[Endpoint, Any] = {}  # noqa: RUF012
+
+
+def expected(service: Mapping[str, Any], node: Mapping[str, Any], way: str, source: str, destination: str) -> Expected:
+    """What a connection from source to the service's address destination (or its node port there) meets."""
+    if way == NODE_PORT and not _has_node_ports(node, destination):
+        return Expected("not_ours")
+    backends = [one for one in service.get("backends", ()) if _same_family(one["address"], destination)]
+    everyone = _usable(backends)
+    here = _usable([one for one in backends if one.get("node") == node["name"]])
+    if way == BALANCER and not _admitted(service, node, source, destination):
+        return Expected("drop")
+    if not everyone:
+        return Expected("reject")
+    pool = here if _only_local(service, node, way, source) else everyone
+    if not pool:
+        return Expected("drop")
+    whole = sum(one.get("weight", 1) for one in pool)
+    masquerade = node.get("snat_address")
+    if not masquerade or not _same_family(masquerade, destination):
+        masquerade = "masquerade"
+    return Expected(
+        "accept",
+        {_endpoint(one, service): Fraction(one.get("weight", 1), whole) for one in pool},
+        {
+            _endpoint(one, service): masquerade if _masqueraded(service, node, way, source, one) else False
+            for one in pool
+        },
+    )
+
+
+def _has_node_ports(node: Mapping[str, Any], destination: str) -> bool:
+    """Line 3."""
+    if ip_address(destination).is_loopback:
+        return bool(node.get("localhost_node_ports")) and ":" not in destination
+    chosen = node.get("node_port_addresses", ())
+    return destination in node["addresses"] and (not chosen or _within(destination, chosen))
+
+
+def _usable(backends: Iterable[Mapping[str, Any]]) -> List[Mapping[str, Any]]:
+    """Lines 5 and 6."""
+    taking = [one for one in backends if one.get("weight", 1) > 0]
+    ready = [one for one in taking if one.get("ready", True)]
+    if ready:
+        return ready
+    return [one for one in taking if one.get("serving", one.get("ready", True)) and one.get("terminating", False)]
+
+
+def _only_local(service: Mapping[str, Any], node: Mapping[str, Any], way: str, source: str) -> bool:
+    """Lines 7 and 8."""
+    if way == VIP:
+        return bool(service.get("internal_traffic_policy") == "local")
+    exempt = _is_node(node, source) or _within(source, node.get("local_cidrs", ()))
+    return service.get("external_traffic_policy") == "local" and not exempt
+
+
+def _admitted(service: Mapping[str, Any], node: Mapping[str, Any], source: str, destination: str) -> bool:
+    """Line 17."""
+    ranges = service.get("source_ranges", ())
+    covers_node = any(_within(address, ranges) for address in node["addresses"] if _same_family(address, destination))
+    return not ranges or _within(source, ranges) or (source == destination and covers_node)
+
+
+def _masqueraded(
+    service: Mapping[str, Any], node: Mapping[str, Any], way: str, source: str, backend: Mapping[str, Any]
+) -> bool:
+    """Lines 11 to 14."""
+    if source == backend["address"]:
+        return True
+    if way != VIP:
+        return service.get("external_traffic_policy", "cluster") == "cluster" or _is_node(node, source)
+    local = [cidr for cidr in node.get("local_cidrs", ()) if _same_family(cidr, source)]
+    return bool(node.get("masquerade_all")) or (bool(local) and not _within(source, local))
+
+
+def _is_node(node: Mapping[str, Any], source: str) -> bool:
+    return source in node["addresses"] or ip_address(source).is_loopback
+
+
+def _within(address: str, networks: Iterable[str]) -> bool:
+    return any(ip_address(address) in ip_network(network) for network in networks)
+
+
+def _same_family(one: str, other: str) -> bool:
+    return (":" in one) == (":" in other)
+
+
+def _endpoint(backend: Mapping[str, Any], service: Mapping[str, Any]) -> Endpoint:
+    return backend["address"], backend.get("port", service["port"])

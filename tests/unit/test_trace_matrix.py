@@ -1,0 +1,59 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The compiled rules, followed packet by packet, do what the semantics ask, in every combination."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, Dict, Tuple
+
+import pytest
+from matrix import FAMILIES, SETTINGS, Kind, Question, kinds, node, questions
+from semantics import Endpoint, Expected
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import compile_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.packet import Packet
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.trace import Trace, trace
+from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
+
+KERNEL_ROUNDING = Fraction(10, 1 << 31)
+
+
+def met(found: Trace) -> Tuple[str, Dict[Endpoint, Fraction], Dict[Endpoint, Any]]:
+    """A trace in the terms of `Expected`."""
+    verdicts = {packet.verdict or ("accept" if packet.dnat else "not_ours") for packet in found.outcomes}
+    reached = {packet: chance for packet, chance in found.outcomes.items() if packet.dnat}
+    shares: Dict[Endpoint, Fraction] = {}
+    for packet, chance in reached.items():
+        at = (packet.destination, packet.port)
+        shares[at] = shares.get(at, Fraction(0)) + chance
+    assert sum(found.outcomes.values()) == 1
+    return " or ".join(verdicts), shares, {(packet.destination, packet.port): packet.snat for packet in reached}
+
+
+def agree(found: Trace, wanted: Expected) -> bool:
+    verdict, shares, snat = met(found)
+    if (verdict, set(shares), snat) != (wanted.verdict, set(wanted.shares), wanted.snat):
+        return False
+    return all(abs(share - wanted.shares[at]) < KERNEL_ROUNDING for at, share in shares.items())
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_combination_meets_what_the_semantics_say(family: str, settings: str) -> None:
+    raw_node = node(settings)
+    parsed = parse_node(raw_node)
+    for kind in kinds(family, settings):
+        service = kind.service(1)
+        state = compile_services(parse_services([service], "iptables", parsed), parsed)[family]
+        for question in questions(kind):
+            wanted = question.expected(service, raw_node, family)
+            found = trace(state, packet(kind, question, service, parsed.addresses))
+            assert agree(found, wanted), (kind, question, wanted, met(found), found.steps)
+
+
+def packet(kind: Kind, question: Question, service: Dict[str, Any], addresses: Tuple[str, ...]) -> Packet:
+    destination, port = question.destination(service, kind.family)
+    return Packet(question.origin(kind.family), destination, service["protocol"], port, addresses)
