@@ -7,7 +7,7 @@ RUN := $(VENV)/python tests/toolchain/run.py
 LAB := PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python -m lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast lint units integration demo lab lab-down clean
+.PHONY: help setup test test-fast lint units integration demo lab lab-down build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ lab: setup ## build the lab and leave it standing (root)
 
 lab-down: setup ## remove the lab (root)
 	@$(LAB) down
+
+build: setup ## the archive that ansible-galaxy installs
+	@$(VENV)/ansible-galaxy collection build --force
 
 clean: ## remove everything that these targets made
 	rm -rf .cache .ansible tests/output

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from documentation import (
     COLLECTION,
     COLLECTION_NAME,
@@ -21,6 +23,7 @@ from documentation import (
     WEB,
     ansible_playbook,
     examples,
+    host_variables,
     modules,
     plugins,
     run_tasks,
@@ -99,6 +102,12 @@ def test_installed_filter_runs(installed: Path, host: Host, tmp_path: Path, name
     run_tasks(tmp_path, host, examples("filter", name), collections=str(installed), web=WEB)
 
 
-def test_installed_playbook_with_its_roles_is_found_by_name(installed: Path, tmp_path: Path) -> None:
-    arguments = ("--syntax-check", "-i", f"{TARGET},", f"{COLLECTION_NAME}.site")
-    ansible_playbook(tmp_path, *arguments, collections=str(installed))
+def test_installed_playbook_converges_a_host(installed: Path, host: Host, tmp_path: Path) -> None:
+    service = {"name": "web", "vip": "10.96.0.10", "port": 80, "backends": [{"address": "10.0.0.11", "port": 8080}]}
+    variables = {**host_variables(host), "service_proxy_services": [service]}
+    (tmp_path / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": {TARGET: variables}}}))
+    arguments = ("-i", "inventory.yml", f"{COLLECTION_NAME}.site")
+    first, second = (ansible_playbook(tmp_path, *arguments, collections=str(installed)) for _ in range(2))
+    assert "-A L4-SERVICES -d 10.96.0.10/32" in host.run("iptables-save", "-t", "nat").stdout
+    assert not re.search(r"changed=0 ", first)
+    assert re.search(r"changed=0 ", second), second

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -23,6 +24,7 @@ NAME = "layer4.service_proxy"
 MODULE_UTILS = CHECKOUT / "plugins" / "module_utils"
 MODULES = sorted(path.stem for path in (CHECKOUT / "plugins" / "modules").glob("[a-z]*.py"))
 PLUGINS = sorted(path.stem for kind in ("filter", "connection") for path in (CHECKOUT / "plugins" / kind).glob("[a-z]*.py"))
+ROLES = sorted(path.parent.parent.name for path in CHECKOUT.glob("roles/*/meta/main.yml"))
 # Packages that only some parts of module_utils may use: what touches the system, and what carries policy.
 SYSTEM = {"fcntl", "os", "pathlib", "pyroute2", "shutil", "socket", "subprocess", "tempfile"}
 LICENCE = (
@@ -73,13 +75,18 @@ def test_module_has_a_test_on_a_real_kernel(module: str) -> None:
 
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_plugin_has_a_test(plugin: str) -> None:
-    assert list((CHECKOUT / "tests").glob(f"*/test_*{plugin}*.py"))
+    use = re.compile(rf"\b(?:filter|connection|service_proxy)\.{plugin}\b")
+    assert any(use.search(path.read_text()) for path in (CHECKOUT / "tests").glob("*/test_*.py"))
 
 
 def test_a_changelog_fragment_tells_of_every_module_plugin_and_role() -> None:
     fragments = "".join(path.read_text() for path in (CHECKOUT / "changelogs" / "fragments").glob("*.yml"))
-    roles = [path.parent.parent.name for path in CHECKOUT.glob("roles/*/meta/main.yml")]
-    assert [name for name in [*MODULES, *PLUGINS, *roles] if name not in fragments] == []
+    assert [name for name in [*MODULES, *PLUGINS, *ROLES] if name not in fragments] == []
+
+
+def test_the_readme_tells_of_every_module_plugin_and_role() -> None:
+    readme = (CHECKOUT / "README.md").read_text()
+    assert [name for name in [*MODULES, *PLUGINS, *ROLES] if f"`{name}`" not in readme and f"{NAME}.{name}`" not in readme] == []
 
 
 def test_requirements_for_users_are_the_dependencies_of_the_collection() -> None:
