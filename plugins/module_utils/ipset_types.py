@@ -27,6 +27,12 @@ DEFAULT_MAXELEM = 65536
 ALL_PORTS = (0, 65535)
 
 
+class SetRefusedError(Exception):
+    """The kernel refused to change a set. done: how many of the entries that were given had been changed before."""
+
+    done = 0
+
+
 class SetType(NamedTuple):
     """A type of set. parts: what an element consists of, of ``ip``, ``net``, ``port`` and ``set``.
 

@@ -6,14 +6,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipset_types import Entry, HeldSet, SetHeader
+from ansible_collections.layer4.service_proxy.plugins.module_utils.ipset_types import (
+    Entry,
+    HeldSet,
+    SetHeader,
+    SetRefusedError,
+)
+
+Item = TypeVar("Item")
 
 
-class RefusedError(Exception):
+class RefusedError(SetRefusedError):
     """The fake was told to fail here."""
+
+    def __init__(self, call: str, done: int) -> None:
+        super().__init__(call)
+        self.done = done
 
 
 class FakeIpset:
@@ -23,6 +35,7 @@ class FakeIpset:
         self.sets = {one.header.name: one for one in held}
         self.calls: list[str] = []
         self.fail_at = 0
+        self.refused: set[object] = set()
 
     def read(self, name: str) -> HeldSet | None:
         return self.sets.get(name)
@@ -44,23 +57,26 @@ class FakeIpset:
         self.sets[other] = one._replace(header=replace(one.header, name=other), references=two.references)
 
     def add(self, header: SetHeader, entries: Sequence[Entry]) -> None:
-        held = self.sets[header.name].entries
-        self._in_halves(f"add {header.name}", entries, lambda entry: held.update({entry.element: entry}))
+        for entry in self._until_refused(f"add {header.name}", entries):
+            self.sets[header.name].entries[entry.element] = entry
 
     def delete(self, header: SetHeader, elements: Sequence[str]) -> None:
-        held = self.sets[header.name].entries
-        self._in_halves(f"delete {header.name}", elements, lambda element: held.pop(element, None))
+        for element in self._until_refused(f"delete {header.name}", elements):
+            self.sets[header.name].entries.pop(element, None)
 
-    def _in_halves(self, call: str, items: Sequence[object], change: object) -> None:
-        assert callable(change)
+    def _until_refused(self, call: str, items: Sequence[Item]) -> Iterator[Item]:
+        """Half of the items if this call fails; from then on the item after them is refused again, as the kernel would."""
+        assert not self.refused & set(items)
         half = len(items) // 2
-        for item in items[:half]:
-            change(item)
-        self._call(call)
-        for item in items[half:]:
-            change(item)
+        yield from items[:half]
+        try:
+            self._call(call, half)
+        except RefusedError:
+            self.refused.update(items[half : half + 1])
+            raise
+        yield from items[half:]
 
-    def _call(self, call: str) -> None:
+    def _call(self, call: str, done: int = 0) -> None:
         self.calls.append(call)
         if len(self.calls) == self.fail_at:
-            raise RefusedError(call)
+            raise RefusedError(call, done)

@@ -54,6 +54,11 @@ PLANS = {
     "add": (Wanted(HEADER, WANTED, False), OLD, ["add s"]),
     "swap": (Wanted(HEADER, WANTED, True), OLD, [f"create {SCRATCH}", f"add {SCRATCH}", f"swap s {SCRATCH}", f"destroy {SCRATCH}"]),
     "empty": (Wanted(HEADER, {}, True), OLD, [f"create {SCRATCH}", f"swap s {SCRATCH}", f"destroy {SCRATCH}"]),
+    "two change": (
+        Wanted(HEADER, entries("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.5"), True),
+        OLD,
+        [f"create {SCRATCH}", f"add {SCRATCH}", f"swap s {SCRATCH}", f"destroy {SCRATCH}"],
+    ),
     "one goes": (Wanted(HEADER, entries("10.0.0.1", "10.0.0.2", "10.0.0.3"), True), OLD, ["delete s"]),
     "one comes": (Wanted(HEADER, entries("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"), True), OLD, ["add s"]),
     "options": (

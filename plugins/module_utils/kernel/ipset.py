@@ -15,7 +15,7 @@ import socket
 import struct
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
-from ..ipset_types import SET_TYPES, Entries, Entry, HeldSet, SetHeader
+from ..ipset_types import SET_TYPES, Entries, Entry, HeldSet, SetHeader, SetRefusedError
 from . import ipset_messages as wire
 from .netlink import (
     NLM_F_CREATE,
@@ -61,7 +61,7 @@ _TYPE_ERRORS = {
 }
 
 
-class IpsetError(Exception):
+class IpsetError(SetRefusedError):
     """The kernel refused; the text is one line that names the set. code: errno, or ipset's own above 4096."""
 
     def __init__(self, name: str, doing: str, code: int, type_name: str = "") -> None:
@@ -135,16 +135,16 @@ class Ipset:
     def add(self, header: SetHeader, entries: Sequence[Entry]) -> None:
         """Add entries, or write all that is kept beside an element anew where it is there already.
 
-        If one is refused, those before it stay added.
+        If one is refused, those before it stay added; `IpsetError.done` is their number.
         """
         self._entries(header, entries, _ADD, "adding")
 
     def delete(self, header: SetHeader, elements: Sequence[str]) -> None:
-        """Delete elements; those that are gone already are no error."""
+        """Delete elements; those that are gone already are no error. What holds for `add` if one is refused holds here too."""
         self._entries(header, [Entry(element) for element in elements], _DEL, "deleting")
 
     def _entries(self, header: SetHeader, entries: Sequence[Entry], command: int, doing: str) -> None:
-        for batch in _batches(SET_TYPES[header.type].parts, entries):
+        for first, batch in _batches(SET_TYPES[header.type].parts, entries):
             payload = (
                 wire.text(wire.ATTR_SETNAME, header.name)
                 + attribute(wire.ATTR_LINENO, struct.pack("=I", 0))
@@ -153,8 +153,10 @@ class Ipset:
             try:
                 self._request(command, payload)
             except NetlinkError as error:
-                element = entries[_line_of(error.request)].element
-                raise IpsetError(header.name, "%s %s" % (doing, element), error.code, header.type) from error
+                line = max(first, _line_of(error.request))
+                refusal = IpsetError(header.name, "%s %s" % (doing, entries[line].element), error.code, header.type)
+                refusal.done = line
+                raise refusal from error
 
     def _with_revision(self, header: SetHeader) -> int:
         """The type's revision to ask for. Asking for the range makes the kernel load the type's module."""
@@ -200,19 +202,19 @@ class Ipset:
         return self._netlink.request(_SUBSYSTEM | command, flags, nfgenmsg + protocol + payload)
 
 
-def _batches(parts: Tuple[str, ...], entries: Sequence[Entry]) -> Iterator[bytes]:
-    """The entries encoded, as many in one piece as a message takes. An entry's line is its index."""
+def _batches(parts: Tuple[str, ...], entries: Sequence[Entry]) -> Iterator[Tuple[int, bytes]]:
+    """The entries encoded, as many in one piece as a message takes, with the first's line. An entry's line is its index."""
     batch: List[bytes] = []
-    size = 0
+    size = first = 0
     for line, entry in enumerate(entries):
         encoded = wire.encode_entry(parts, entry, line)
         if size + len(encoded) > _BATCH_BYTES:
-            yield b"".join(batch)
-            batch, size = [], 0
+            yield first, b"".join(batch)
+            batch, size, first = [], 0, line
         batch.append(encoded)
         size += len(encoded)
     if batch:
-        yield b"".join(batch)
+        yield first, b"".join(batch)
 
 
 def _line_of(request: bytes) -> int:

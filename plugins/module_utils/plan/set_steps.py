@@ -14,7 +14,7 @@ from functools import partial
 from typing import List, Optional, Protocol, Sequence, Tuple
 
 from .. import transaction
-from ..ipset_types import Entry, HeldSet, SetHeader
+from ..ipset_types import Entry, HeldSet, SetHeader, SetRefusedError
 
 
 class SetFacility(Protocol):
@@ -93,8 +93,8 @@ class Add:
     def apply(self, sets: SetFacility) -> None:
         try:
             sets.add(self.header, self.entries)
-        except Exception:
-            self.undo(sets)
+        except SetRefusedError as error:
+            _take_back(Add(self.header, self.entries[: error.done], self.replaced), sets, error)
             raise
 
     def undo(self, sets: SetFacility) -> None:
@@ -113,12 +113,22 @@ class Delete:
     def apply(self, sets: SetFacility) -> None:
         try:
             sets.delete(self.header, [entry.element for entry in self.entries])
-        except Exception:
-            self.undo(sets)
+        except SetRefusedError as error:
+            _take_back(Delete(self.header, self.entries[: error.done]), sets, error)
             raise
 
     def undo(self, sets: SetFacility) -> None:
         sets.add(self.header, self.entries)
+
+
+def _take_back(done: SetStep, sets: SetFacility, error: SetRefusedError) -> None:
+    """Undo the part of a step that was done before the kernel refused."""
+    try:
+        done.undo(sets)
+    except SetRefusedError as failure:
+        raise transaction.UndoFailed(
+            "%s; and what was done before could not be put back: %s" % (error, failure)
+        ) from error
 
 
 def bind(steps: Sequence[SetStep], sets: SetFacility) -> List[transaction.Step]:
