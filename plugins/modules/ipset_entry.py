@@ -16,7 +16,7 @@ description:
     once, so that a packet meets either the old entries or the new ones.
   - Only what is given is enforced. Options that are left out stay as they are in a set that exists.
 author:
-  - layer4.service_proxy contributors
+  - layer4.service_proxy contributors (!UNKNOWN)
 options:
   set:
     description: The name of the set, at most 31 printable ASCII characters without blanks, quotes, commas and backslashes.
@@ -36,7 +36,7 @@ options:
     choices: [ipv4, ipv6, inet, inet6]
   timeout:
     description:
-      - Entries that are added from now on stay for so many seconds, if they give no other O(entries[].timeout). V(0) means for ever.
+      - Entries that are added from now on stay for so many seconds, if they give no timeout of their own. V(0) means for ever.
       - Without this a set is created without timeouts. At most 2147483.
     type: int
   comment:

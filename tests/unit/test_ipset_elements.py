@@ -73,7 +73,7 @@ def test_dicts_and_strings_say_the_same() -> None:
         header("hash:net"), ['10.0.0.0/8 timeout 5 nomatch comment "a  b" packets 1 bytes 2']
     ).values()
     written = {"entry": "10.0.0.0/8", "timeout": "5", "nomatch": "yes", "comment": "a  b", "packets": 1, "bytes": 2}
-    assert parse_entries(header("hash:net"), [written]) == {"10.0.0.0/8": one}
+    assert parse_entries(header("hash:net"), [written]) == found == {"10.0.0.0/8": one}
     assert one == Entry("10.0.0.0/8", 5, "a  b", 1, 2, nomatch=True)
     assert add_line("s", one) == 'add s 10.0.0.0/8 timeout 5 nomatch packets 1 bytes 2 comment "a  b"'
 
