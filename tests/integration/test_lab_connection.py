@@ -50,10 +50,10 @@ PLAYBOOK = f"""
   gather_subset: [network]
   tasks:
     - name: Modules see this namespace's interfaces, in netlink and in sysfs
-      ansible.builtin.command: ls /sys/class/net
-      register: listed
+      ansible.builtin.shell: ls /sys/class/net; echo --; ip -brief link | sed 's/[@ ].*//' | sort
+      register: interfaces
       changed_when: false
-      failed_when: listed.stdout_lines | sort != ansible_facts.interfaces | sort
+      failed_when: interfaces.stdout.split('--') | map('trim') | unique | length != 1
 
     - name: Become works
       become: true
@@ -64,12 +64,6 @@ PLAYBOOK = f"""
       register: user
       changed_when: false
       failed_when: user.stdout != 'nobody'
-
-    - name: Modules that run in the background are found again
-      ansible.builtin.command: sleep 0.1
-      changed_when: false
-      async: 20
-      poll: 1
 
     - name: A script is copied and run
       ansible.builtin.script: script.sh
@@ -91,6 +85,7 @@ PLAYBOOK = f"""
       ansible.builtin.assert:
         that:
           - ansible_facts.hostname == inventory_hostname
+          - ansible_facts.interfaces | sort == ['eth0', 'lo']
           - ansible_facts.all_ipv4_addresses == [address]
 
     - name: Files are written where the controller does not see them
@@ -113,6 +108,12 @@ PLAYBOOK = f"""
         name: net.ipv4.conf.all.log_martians
         value: "1"
         sysctl_file: /etc/sysctl.d/{PROBE}.conf
+
+    - name: Modules that run in the background are found again
+      ansible.builtin.command: sleep 0.1
+      changed_when: false
+      async: 20
+      poll: 1
 
     - name: A task delegated to the other host runs there
       ansible.builtin.command: hostname

@@ -86,9 +86,11 @@ class TestAnswers:
         assert tally.sources == {"10.9.1.1"}
         assert tally.seconds < 10
 
-    def test_clients_hold_no_port_afterwards(self, wire: Wire) -> None:
-        connect(wire.client, "10.9.1.2", 8080, count=100)
-        assert wire.client.run("ss", "-Htan").stdout == ""
+    @pytest.mark.parametrize("port", [8080, 9000])
+    def test_nobody_holds_a_port_afterwards(self, wire: Wire, port: int) -> None:
+        connect(wire.client, "10.9.1.2", port, count=100)
+        for side in (wire.client, wire.server):
+            assert side.run("ss", "-Htan", "state", "time-wait", "state", "fin-wait-2").stdout == ""
 
     @pytest.mark.parametrize("protocol", ["tcp", "udp"])
     def test_both_protocols_in_ipv6(self, wire: Wire, protocol: str) -> None:
