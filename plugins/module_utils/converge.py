@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Protocol, Sequence, Set, Tuple
 
 from . import addresses as ip
+from .converge_conntrack import Reconciliation, Tracking, families_with_connections, plan_reconciliation
 from .dataplane.iptables import compile_service, families
 from .dataplane.rules import Layout
 from .dataplane.shared_chains import hook_jumps
@@ -59,6 +60,7 @@ class Kernel(NamedTuple):
 
     tables: Mapping[str, Tables]
     sets: Sets
+    tracking: Tracking
 
 
 class Request(NamedTuple):
@@ -77,6 +79,7 @@ class Change(NamedTuple):
     families: FamilyPlans
     set_plan: SetPlan
     kernel: Kernel
+    reconciliation: Reconciliation
     warnings: Sequence[str]
 
     @property
@@ -98,22 +101,23 @@ class Change(NamedTuple):
 
 
 def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:
-    """Everything up to applying. Raises InvalidServices for what is wrong in the request."""
+    """Everything up to applying. Raises InvalidServices for what is wrong in the request, and what a facility says."""
     services, names = _parse(request, node)
     wanted = {family: [one for one in services if family in families(one, node)] for family in ip.FAMILIES}
     layout = Layout(node.chain_prefix)
     observed = _observe_families(kernel.tables, wanted, layout)
     if not request.exclusive:
         _refuse_conflicts(services, names, observed.values(), node)
-    desired = {
-        family: _desired(request, wanted[family], names, held, node, family) for family, held in observed.items()
-    }
+    desired = _desired_families(request, wanted, names, observed, node, kernel.tracking)
     plans = {family: plan(desired[family], held) for family, held in observed.items()}
     set_plan = plan_sets(desired, [held.header for held in kernel.sets.headers().values()], layout)
     if set_plan.create and isinstance(kernel.sets, NoSets):
         raise InvalidServices(["session_affinity is client_ip, which needs ipset: " + kernel.sets.why])
     summary = summarise(desired.values(), observed.values(), plans.values())
-    return Change(summary, FamilyPlans(plans, kernel.tables), set_plan, kernel, _warnings(services))
+    reconciliation = plan_reconciliation(
+        wanted, observed, lambda name: request.exclusive or name in names, node, kernel.tracking
+    )
+    return Change(summary, FamilyPlans(plans, kernel.tables), set_plan, kernel, reconciliation, _warnings(services))
 
 
 def _observe_families(
@@ -149,13 +153,41 @@ def _parse(request: Request, node: Node) -> Tuple[List[Service], Set[str]]:
     return services, {service.name for service in services}
 
 
+def _desired_families(
+    request: Request,
+    wanted: Mapping[str, Sequence[Service]],
+    names: Set[str],
+    observed: Mapping[str, Observed],
+    node: Node,
+    tracking: Tracking,
+) -> Dict[str, Desired]:
+    """By family. Where the last service goes, what serves all stays as long as connections need it.
+
+    The kernel tracks connections while a rule of anybody needs it to (``nf_ct_netns_put``); then translated ones break.
+    """
+    desired = {
+        family: _desired(request, wanted[family], names, held, node, family) for family, held in observed.items()
+    }
+    emptied = {family for family, held in observed.items() if held.chains and not desired[family].chains}
+    if emptied and not (request.state == "absent" and request.exclusive):
+        for family in emptied & families_with_connections(tracking):
+            desired[family] = _desired(request, [], names, observed[family], node, family, keep_shared=True)
+    return desired
+
+
 def _desired(
-    request: Request, services: Iterable[Service], names: Set[str], observed: Observed, node: Node, family: str
+    request: Request,
+    services: Iterable[Service],
+    names: Set[str],
+    observed: Observed,
+    node: Node,
+    family: str,
+    keep_shared: bool = False,
 ) -> Desired:
     if request.state == "absent":
-        return Desired() if request.exclusive else without_services(names, observed, node)
+        return Desired() if request.exclusive else without_services(names, observed, node, keep_shared)
     parts = [compile_service(service, node, family) for service in services]
-    return with_services(parts, names, observed, node, family, request.exclusive)
+    return with_services(parts, names, observed, node, family, request.exclusive, keep_shared)
 
 
 def _refuse_conflicts(services: Iterable[Service], names: Set[str], observed: Iterable[Observed], node: Node) -> None:

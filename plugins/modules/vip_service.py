@@ -131,7 +131,9 @@ options:
   state:
     description:
       - With V(present) the services are as given. With V(absent) they are gone, and with O(exclusive=true) every service is.
-      - With the last service all rules and chains of this module go.
+      - With the last service all rules and chains of this module go. As long as translated TCP or SCTP connections live on,
+        which the kernel would forget with them, the chains that serve all services stay, until a later run finds none;
+        with both O(state=absent) and O(exclusive=true) they go at once.
     type: str
     choices: [present, absent]
     default: present
@@ -204,6 +206,7 @@ requirements:
   - iptables and ip6tables 1.8 or newer (nft or legacy back end), each when there are services of its family
   - ip (iproute2)
   - ipset in the kernel, when a service has O(services[].session_affinity=client_ip)
+  - connection tracking over netlink in the kernel (nf_conntrack_netlink), when a service has O(services[].protocol=udp)
 seealso:
   - module: layer4.service_proxy.nat_chain
   - module: layer4.service_proxy.ipset_entry
@@ -261,6 +264,14 @@ removed:
   type: list
   elements: str
   sample: []
+conntrack_deleted:
+  description:
+    - How many UDP flows lost their entry in connection tracking, so that their next packet is led anew, because they were led
+      to a backend that is no longer used, to none though there is one now, or to a service that is gone. In check mode, how many would
+      at this moment. It has no part in RV(ignore:changed).
+  returned: success
+  type: int
+  sample: 0
 diff:
   description: The lines that change, as C(iptables-save) prints them, under the name of the tool for their address family.
   returned: success
@@ -285,6 +296,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.converge impo
     Request,
     plan_services,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.conntrack import Conntrack, ConntrackError
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipset import Ipset, IpsetError, NoIpsetError
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.link import LinkError, own_addresses
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import XtablesError, both_families
@@ -307,9 +319,9 @@ def _node(module: AnsibleModule) -> Node:
 
 def _kernel(module: AnsibleModule) -> Kernel:
     try:
-        return Kernel(both_families(module), Ipset())
+        return Kernel(both_families(module), Ipset(), Conntrack())
     except NoIpsetError as error:
-        return Kernel(both_families(module), NoSets(str(error)))
+        return Kernel(both_families(module), NoSets(str(error)), Conntrack())
 
 
 def _result(module: AnsibleModule) -> Dict[str, Any]:
@@ -319,9 +331,15 @@ def _result(module: AnsibleModule) -> Dict[str, Any]:
     change = plan_services(request, _node(module), _kernel(module))
     if not module.check_mode:
         change.apply()
+    deleted = change.reconciliation.run(delete=not module.check_mode)
     for warning in change.warnings:
         module.warn(warning)
-    return {"changed": change.changed, "diff": change.diff, **change.summary._asdict()}
+    return {
+        "changed": change.changed,
+        "diff": change.diff,
+        "conntrack_deleted": deleted,
+        **change.summary._asdict(),
+    }
 
 
 def main() -> None:
@@ -339,7 +357,7 @@ def main() -> None:
         result = _result(module)
     except InvalidServices as error:
         module.fail_json(msg=str(error), problems=error.problems)
-    except (IpsetError, LinkError, XtablesError, UndoFailed) as error:
+    except (ConntrackError, IpsetError, LinkError, XtablesError, UndoFailed) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

@@ -25,7 +25,7 @@ _SUBSYSTEM = 1 << 8
 _GET, _DELETE, _GET_STATS = 1, 2, 5
 _TUPLE_ORIG, _TUPLE_REPLY, _PROTOINFO, _ID, _ZONE, _FILTER = 1, 2, 4, 12, 18, 25
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
-_IP_ATTRIBUTES = {socket.AF_INET: (1, 2), socket.AF_INET6: (3, 4)}
+_IP_ATTRIBUTES: Dict[int, Tuple[int, int]] = {socket.AF_INET: (1, 2), socket.AF_INET6: (3, 4)}
 """Of a tuple's source and destination address."""
 _PROTO_NUM, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
 _PROTOINFO_TCP, _TCP_STATE = 1, 1
@@ -33,7 +33,7 @@ _FILTER_ORIG_FLAGS = 1
 _BY_PROTOCOL = struct.pack("=I", 1 << 3)
 """CTA_FILTER_F_CTA_PROTO_NUM (``nf_internals.h``)."""
 _TIME_WAIT, _CLOSE = 7, 8
-_FAMILIES = {socket.AF_INET: IPV4, socket.AF_INET6: IPV6}
+_FAMILIES: Dict[int, str] = {socket.AF_INET: IPV4, socket.AF_INET6: IPV6}
 _PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 _NUMBERS = {name: number for number, name in _PROTOCOLS.items()}
 

@@ -36,21 +36,30 @@ def observed_names(observed: Observed) -> Set[str]:
 
 
 def with_services(
-    parts: Iterable[ServiceRules], names: Collection[str], observed: Observed, node: Node, family: str, exclusive: bool
+    parts: Iterable[ServiceRules],
+    names: Collection[str],
+    observed: Observed,
+    node: Node,
+    family: str,
+    exclusive: bool,
+    keep_shared: bool = False,
 ) -> Desired:
-    """The state in which the named services are as compiled, the others as they are or (exclusive) gone."""
+    """The state in which the named services are as compiled, the others as they are or (exclusive) gone.
+
+    keep_shared: the chains and jumps that serve all stay, also without any service.
+    """
     kept = ServiceRules({}, {}) if exclusive else _kept(observed, names, Layout(node.chain_prefix))
-    all_parts = list(parts) + ([kept] if kept.entries else [])
+    all_parts = list(parts) + ([kept] if kept.entries or keep_shared else [])
     return assemble(all_parts, node, family)
 
 
-def without_services(names: Collection[str], observed: Observed, node: Node) -> Desired:
+def without_services(names: Collection[str], observed: Observed, node: Node, keep_shared: bool = False) -> Desired:
     """The state in which the named services are gone and nothing else is different.
 
-    With the last service all that is ours goes.
+    With the last service all that is ours goes, but for the chains and jumps that serve all if they are to be kept.
     """
     layout = Layout(node.chain_prefix)
-    if not _kept(observed, names, layout).entries:
+    if not (keep_shared or _kept(observed, names, layout).entries):
         return Desired()
     gone = _chains_of(names, observed, layout)
     chains: Dict[ChainKey, Rules] = {
