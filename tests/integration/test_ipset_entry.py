@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from set_host import SetHost
@@ -95,7 +96,7 @@ TYPES = [
 def test_spellings_become_what_ipset_save_prints(
     host: SetHost, type_name: str, family: str | None, entries: list[str], members: list[str]
 ) -> None:
-    options = {"set": "s", "type": type_name, "entries": entries}
+    options: dict[str, Any] = {"set": "s", "type": type_name, "entries": entries}
     if family:
         options["family"] = family
     result = host.converge(**options)
@@ -144,7 +145,7 @@ def test_check_mode_warns_of_members_that_an_earlier_task_would_make(host: SetHo
 
 
 def test_all_options_of_a_set(host: SetHost) -> None:
-    options = {"timeout": 600, "comment": True, "counters": True, "hashsize": 5000, "maxelem": 100}
+    options: dict[str, Any] = {"timeout": 600, "comment": True, "counters": True, "hashsize": 5000, "maxelem": 100}
     entry = {"entry": "10.0.0.1", "timeout": 300, "comment": "größer, as before", "packets": 7, "bytes": 700}
     result = host.converge(set="s", type="hash:ip", entries=[entry, "10.0.0.2"], **options)
     create = "create s hash:ip family inet hashsize 8192 maxelem 100 timeout 600 counters comment"
@@ -184,7 +185,7 @@ def test_the_diff_can_be_pasted(host: SetHost) -> None:
 
 
 def test_time_that_is_left_and_counters_are_no_change(host: SetHost) -> None:
-    options = {"set": "s", "type": "hash:ip", "timeout": 500, "counters": True}
+    options: dict[str, Any] = {"set": "s", "type": "hash:ip", "timeout": 500, "counters": True}
     entries = [{"entry": "10.0.0.1", "timeout": 100, "packets": 5, "bytes": 50}, "10.0.0.2"]
     host.apply(**options, entries=entries)
     time.sleep(1.2)
@@ -256,7 +257,7 @@ def use_by_rule(host: SetHost, name: str) -> str:
     ],
 )
 def test_changed_options_of_a_set_in_use_keep_its_members(
-    host: SetHost, change: dict[str, object], create: str
+    host: SetHost, change: dict[str, Any], create: str
 ) -> None:
     host.ipset("create", "s", "hash:ip", "timeout", "300", "comment", "counters")
     host.ipset("add", "s", "10.0.0.1", "timeout", "100", "packets", "3", "bytes", "9", "comment", "one")
@@ -363,7 +364,7 @@ def test_other_sets_are_left_alone(host: SetHost) -> None:
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_sixty_thousand_entries(host: SetHost, exclusive: bool) -> None:
     entries = [f"10.{number >> 16}.{number >> 8 & 255}.{number & 255},tcp:8080,10.0.0.1" for number in range(60000)]
-    options = {"set": "s", "type": "hash:ip,port,ip", "entries": entries, "exclusive": exclusive}
+    options: dict[str, Any] = {"set": "s", "type": "hash:ip,port,ip", "entries": entries, "exclusive": exclusive}
     started = time.monotonic()
     assert host.apply(**options)["changed"]
     filled = time.monotonic()

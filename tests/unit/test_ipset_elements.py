@@ -69,9 +69,8 @@ def test_spellings(type_name: str, family: str, written: Any, found: list[str]) 
 
 
 def test_dicts_and_strings_say_the_same() -> None:
-    (one,) = parse_entries(
-        header("hash:net"), ['10.0.0.0/8 timeout 5 nomatch comment "a  b" packets 1 bytes 2']
-    ).values()
+    found = parse_entries(header("hash:net"), ['10.0.0.0/8 timeout 5 nomatch comment "a  b" packets 1 bytes 2'])
+    one = found["10.0.0.0/8"]
     written = {"entry": "10.0.0.0/8", "timeout": "5", "nomatch": "yes", "comment": "a  b", "packets": 1, "bytes": 2}
     assert parse_entries(header("hash:net"), [written]) == found == {"10.0.0.0/8": one}
     assert one == Entry("10.0.0.0/8", 5, "a  b", 1, 2, nomatch=True)
