@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from lab.hosts import Host
+from module_runner import MANAGED_HOST_PYTHON
 
 COLLECTION = Path(__file__).resolve().parents[2]
 COLLECTION_NAME = "layer4.service_proxy"
@@ -132,12 +133,12 @@ def run_tasks(directory: Path, host: Host, tasks: Sequence[dict[str, Any]], coll
 
 
 def host_variables(host: Host) -> dict[str, str]:
-    """How Ansible reaches a host of the lab; its Python is this one, which has pyroute2."""
+    """How Ansible reaches a host of the lab; its Python is the machine's, not the controller's environment."""
     return {
         "ansible_connection": f"{COLLECTION_NAME}.netns",
         "ansible_netns_name": host.name,
         "ansible_netns_view": str(host.view),
-        "ansible_python_interpreter": sys.executable,
+        "ansible_python_interpreter": MANAGED_HOST_PYTHON,
     }
 
 

@@ -147,7 +147,7 @@ def stop(one: Running) -> None:
         if one.process.poll() is None:
             os.killpg(one.process.pid, number)
         try:
-            one.process.wait(timeout=20)
+            one.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             continue
 
