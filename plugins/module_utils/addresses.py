@@ -17,6 +17,8 @@ FAMILIES = (IPV4, IPV6)
 
 _AF = {IPV4: socket.AF_INET, IPV6: socket.AF_INET6}
 _LENGTH = {IPV4: 32, IPV6: 128}
+_ORDINARY_OCTETS = frozenset(str(octet) for octet in range(1, 224)) - {"127", "169"}
+"""First octets of IPv4 addresses of which none is unfit for a service."""
 
 
 def family_of(address: str) -> str:
@@ -90,6 +92,8 @@ def unfit_for_service(address: str) -> str:
     The kinds are those that Kubernetes refuses for endpoints and external IPs
     (``ValidateNonSpecialIP``), and those that no connection can have.
     """
+    if address.partition(".")[0] in _ORDINARY_OCTETS:
+        return ""
     value = _address(address)
     if value.version == 6 and value.ipv4_mapped:
         return "an IPv4-mapped IPv6 address"

@@ -20,6 +20,7 @@ from ..plan.chains import ChainKey
 
 _ID_LENGTH = 15
 """Characters of a chain's id: 75 bits, and with the longest prefix a name of 28, the most that iptables takes."""
+_ID_BYTES = 10
 _OWNER = re.compile(r'--comment "([a-z0-9][a-z0-9.-]*): ')
 
 
@@ -55,7 +56,7 @@ class Layout:
 
         The id depends on the identity alone.
         """
-        digest = hashlib.sha256("\0".join(identity).encode()).digest()
+        digest = hashlib.sha256("\0".join(identity).encode()).digest()[:_ID_BYTES]
         return "%s-%s-%s" % (self.prefix, kind, base64.b32encode(digest).decode()[:_ID_LENGTH])
 
     def affinity_sets(self, rules: Iterable[str]) -> Set[str]:

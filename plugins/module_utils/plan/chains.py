@@ -228,6 +228,8 @@ def _diff_table(lines: Mapping[str, Tuple[Optional[Rules], Optional[Rules]]]) ->
 
 def _diff_rules(old: Rules, new: Rules) -> Tuple[List[str], List[str]]:
     """The rules that go and those that come; where only their order changes, all that change their place."""
+    if not old or not new:
+        return list(old), list(new)
     start = 0
     while start < min(len(old), len(new)) and old[start] == new[start]:
         start += 1
