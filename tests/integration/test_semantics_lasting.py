@@ -28,6 +28,7 @@ def _bare(network: Network, family: str) -> Iterator[str]:
     """A steady server, and a node that has nothing of ours and tracks no connection; its rules."""
     with Servers() as servers:
         servers.serve(network.hosts["b11"], "steady", ADDRESSES["b11"][family], STEADY_PORT, keep_open=True)
+        network.applied([_web(family)])
         network.applied([], state="absent")
         network.hosts["node1"].run("conntrack", "-F")
         yield network.rules()

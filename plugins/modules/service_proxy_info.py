@@ -1,0 +1,217 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: service_proxy_info
+version_added: 0.1.0
+short_description: The services that this node's kernel holds now
+description:
+  - Reads the services back from the kernel, as M(layer4.service_proxy.vip_service) or anyone else left them there, with
+    their backends and the share of new connections that each gets.
+  - Also counts the rules, chains, sets and destinations that carry them.
+author:
+  - layer4.service_proxy contributors
+options:
+  dataplane:
+    description: The dataplanes to look at. Default are all that are supported.
+    type: list
+    elements: str
+    choices: [iptables]
+    default: [iptables]
+  node:
+    description:
+      - Settings of this node, as M(layer4.service_proxy.vip_service) takes them. Only O(node.chain_prefix) matters here.
+    type: dict
+    default: {}
+    suboptions:
+      chain_prefix:
+        description: What the names of our chains begin with, 1 to 8 characters of C(A-Z0-9).
+        type: str
+        default: L4
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+attributes:
+  check_mode:
+    support: full
+    details: Nothing is ever changed.
+  diff_mode:
+    support: N/A
+    details: There is nothing that could differ.
+  platform:
+    platforms: linux
+seealso:
+  - module: layer4.service_proxy.vip_service
+"""
+
+EXAMPLES = r"""
+- name: Which services does this node have?
+  layer4.service_proxy.service_proxy_info:
+  register: proxy
+
+- name: Every service has a backend
+  ansible.builtin.assert:
+    that: item.backends | length > 0
+    fail_msg: "{{ item.name }} rejects its connections"
+  loop: "{{ proxy.dataplanes.iptables.services }}"
+  loop_control:
+    label: "{{ item.name }}"
+"""
+
+RETURN = r"""
+dataplanes:
+  description: What was found, by the name of the dataplane.
+  returned: success
+  type: dict
+  contains:
+    iptables:
+      description: What is in the chains of iptables and ip6tables.
+      returned: when asked for
+      type: dict
+      contains:
+        services:
+          description: The services, in the order of their names.
+          type: list
+          elements: dict
+          contains:
+            name:
+              description: The name.
+              type: str
+            protocol:
+              description: The transport protocol.
+              type: str
+            port:
+              description: The port on all addresses but those of the node. V(null) when there is only a node port.
+              type: int
+            vip:
+              description: Virtual IPs that are led to backends.
+              type: list
+              elements: str
+            external_ips:
+              description: External IPs that are led to backends.
+              type: list
+              elements: str
+            load_balancer_ips:
+              description: Load-balancer IPs that are led to backends.
+              type: list
+              elements: str
+            node_port:
+              description: The port on the node's own addresses, or V(null).
+              type: int
+            backends:
+              description: The backends that take new connections, IPv4 before IPv6.
+              type: list
+              elements: dict
+              contains:
+                address:
+                  description: The IP address.
+                  type: str
+                port:
+                  description: The port.
+                  type: int
+                share:
+                  description:
+                    - Its part of the new connections of its family that may reach every backend, from 0 to 1. V(null) when
+                      there are none, because a traffic policy leads all connections to backends of this node.
+                  type: float
+                local_share:
+                  description:
+                    - Its part of those that a traffic policy leads to backends of this node. V(null) when there are none, or
+                      when the backend is elsewhere.
+                  type: float
+            refusals:
+              description:
+                - What is refused, and where. When a service has no backends at all, its addresses are only found here, because
+                  the kernel then holds nothing that would tell a virtual IP from another address.
+              type: list
+              elements: dict
+              contains:
+                address:
+                  description: The address. V(null) for the node port.
+                  type: str
+                port:
+                  description: The port.
+                  type: int
+                verdict:
+                  description: V(reject) or V(drop).
+                  type: str
+                reason:
+                  description: Why, in the words of the rule, such as C(no backends).
+                  type: str
+        counts:
+          description: How much of the kernel they take, in both address families.
+          type: dict
+          contains:
+            services:
+              description: Services.
+              type: int
+            chains:
+              description: Chains of ours.
+              type: int
+            rules:
+              description: Rules in them.
+              type: int
+            sets:
+              description: Ipsets of ours.
+              type: int
+            destinations:
+              description: Chains that lead to one backend of one service.
+              type: int
+        unreadable:
+          description: Why a tool could not be asked, by its name. What it would have told is not in the result.
+          type: dict
+          sample:
+            ip6tables: 'ip6tables: is not installed on this host'
+"""
+
+import platform
+from typing import Any, Dict, List
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_info import iptables_info
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipset import Ipset, NoIpsetError
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import both_families
+from ansible_collections.layer4.service_proxy.plugins.module_utils.service import InvalidServices, parse_node
+
+
+def _set_names() -> List[str]:
+    """The names of all ipsets; none where the kernel has no ipset."""
+    try:
+        with Ipset() as sets:
+            return list(sets.headers())
+    except NoIpsetError:
+        return []
+
+
+def _dataplanes(module: AnsibleModule) -> Dict[str, Any]:
+    given = module.params["node"].get("chain_prefix")
+    prefix = parse_node(
+        {"name": platform.node(), **({"chain_prefix": given} if given is not None else {})}
+    ).chain_prefix
+    readers = {"iptables": lambda: iptables_info(both_families(module), _set_names(), prefix)}
+    return {name: readers[name]() for name in module.params["dataplane"]}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "dataplane": {"type": "list", "elements": "str", "choices": ["iptables"], "default": ["iptables"]},
+            "node": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        dataplanes = _dataplanes(module)
+    except InvalidServices as error:
+        module.fail_json(msg=str(error), problems=error.problems)
+    module.exit_json(changed=False, dataplanes=dataplanes)
+
+
+if __name__ == "__main__":
+    main()
