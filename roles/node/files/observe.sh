@@ -17,6 +17,7 @@ done
 found=
 if [ -e "$sysctl_file" ]; then
     found=$(sed -n 's/^# found //p' "$sysctl_file")
+    sed -n 's/^\([a-z]\)/kept \1/p' "$sysctl_file"
 fi
 for item in $found; do
     echo "found $item"

@@ -2,7 +2,8 @@
 # Keeps the iptables chains that carry our prefix, and the jumps to them from built-in chains, for the next boot.
 # Usage: rules.sh save|compare|restore PREFIX DIRECTORY [GONE]
 #   save     writes them to DIRECTORY, or removes what is there when there are none
-#   compare  does as save does, but writes nothing, as if the chains PREFIX-GONE (a regular expression) were gone
+#   compare  does as save does, but writes nothing, and as if the chains named in GONE were gone: BRIDGE and BACKEND, with
+#            SERVICES for all others
 #   restore  puts them back as they were, in one transaction for each address family
 # save and compare say "changed" if what was kept differs, "kept" if there is anything to keep, and "systemd" where
 # systemd runs.
@@ -21,8 +22,11 @@ function target(rule,    words, count, i) {
         if (words[i] == "-j" || words[i] == "-g") return words[i + 1]
     return ""
 }
-function ours(chain) {
-    return index(chain, prefix "-") == 1 && (gone == "" || substr(chain, length(prefix) + 2) !~ "^(" gone ")$")
+function ours(chain,    name) {
+    if (index(chain, prefix "-") != 1) return 0
+    name = substr(chain, length(prefix) + 2)
+    if (name != "BRIDGE" && name != "BACKEND") name = "SERVICES"
+    return index(" " gone " ", " " name " ") == 0
 }
 function end_table(    i) {
     if (chains + rules + jumps) {
