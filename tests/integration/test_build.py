@@ -107,7 +107,7 @@ def test_installed_playbook_converges_a_host(installed: Path, host: Host, tmp_pa
     variables = {**host_variables(host), "service_proxy_services": [service]}
     (tmp_path / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": {TARGET: variables}}}))
     arguments = ("-i", "inventory.yml", f"{COLLECTION_NAME}.site")
-    first, second = (ansible_playbook(tmp_path, *arguments, collections=str(installed)) for _ in range(2))
+    first, second = (ansible_playbook(tmp_path, *arguments, collections=str(installed)) for dummy in range(2))
     assert "-A L4-SERVICES -d 10.96.0.10/32" in host.run("iptables-save", "-t", "nat").stdout
     assert not re.search(r"changed=0 ", first)
     assert re.search(r"changed=0 ", second), second
