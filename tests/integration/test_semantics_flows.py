@@ -17,7 +17,7 @@ from network import ADDRESSES, IPV4, IPV6, PORT, Network, backends, balancer_ip,
 from lab.traffic import LongLivedConnection, Servers
 
 NEW_PORT = 8081
-KEEPING = {"name": "keeping", "port": 7, "protocol": "sctp", "node_port": 30007}
+KEEPING: dict[str, Any] = {"name": "keeping", "port": 7, "protocol": "sctp", "node_port": 30007}
 """A service that has the node track connections also while no other service does."""
 
 
@@ -153,6 +153,8 @@ def test_a_sender_moves_when_its_service_is_deleted(
     keeping = {**KEEPING, "vip": vip(9, family)}
     network.applied([_dns(family, "b11"), keeping])
     assert _answers(senders) == {"b11"}
+    left: list[dict[str, Any]]
+    how: dict[str, Any]
     left, how = ([keeping], {}) if exclusive else ([{"name": "dns"}], {"state": "absent", "exclusive": False})
     gone = network.applied(left, **how)
     assert gone["removed"] == ["dns"]

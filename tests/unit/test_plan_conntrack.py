@@ -117,7 +117,7 @@ def test_an_untranslated_flow_goes_only_when_a_new_one_would_find_a_backend() ->
 
 
 def test_families_are_judged_by_themselves() -> None:
-    both = {"vip": [VIP[0], VIP6[0]], "backends": [_backend(), _backend(BACKEND6)]}
+    both: Dict[str, Any] = {"vip": [VIP[0], VIP6[0]], "backends": [_backend(), _backend(BACKEND6)]}
     assert not _goes(_flow(VIP6, BACKEND6), **both)
     assert _goes(_flow(VIP6, ("fd00:1::99", 5353)), **both)
     assert not _goes(_flow(VIP6, VIP6), vip=both["vip"]), "no backend in this family"

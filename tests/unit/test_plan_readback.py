@@ -12,7 +12,7 @@ import pytest
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import compile_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.rules import Layout
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.chains import Observed
+from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.chains import ChainKey, Observed, Rules
 from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.readback import (
     ObservedService,
     Refusal,
@@ -107,7 +107,7 @@ def test_without_backends_everything_is_refused() -> None:
 
 @pytest.mark.parametrize("backends", [[], WEB["backends"]])
 def test_what_services_take_is_what_they_were_given(backends: List[Dict[str, Any]]) -> None:
-    other = {"name": "other", "vip": "10.96.0.20", "port": 53, "protocol": "udp", "source_ranges": []}
+    other: Dict[str, Any] = {"name": "other", "vip": "10.96.0.20", "port": 53, "protocol": "udp", "source_ranges": []}
     given = [{**WEB, "backends": backends}, other]
     read = {
         (entry.service, entry.protocol, entry.address, entry.port)
@@ -127,5 +127,7 @@ def test_nothing_is_nothing() -> None:
 
 
 def test_rules_of_nobody_are_passed_over() -> None:
-    chains = {("nat", "L4-SERVICES"): ["-j RETURN", '-p tcp -m comment --comment "by hand: no" -j ACCEPT']}
+    chains: Dict[ChainKey, Rules] = {
+        ("nat", "L4-SERVICES"): ["-j RETURN", '-p tcp -m comment --comment "by hand: no" -j ACCEPT']
+    }
     assert observed_services([Observed(chains)], LAYOUT) == []
