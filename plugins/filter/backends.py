@@ -75,8 +75,8 @@ EXAMPLES = r"""
 
 - name: Two address families, hosts under maintenance take no new connections, containers run on a node of another name
   ansible.builtin.debug:
-    msg: "{{ groups['web'] | layer4.service_proxy.backends(hostvars, port='web_port', address='[web_address, web_address6]',
-      ready='!maintenance', node='hypervisor') }}"
+    msg: "{{ groups['web'] | layer4.service_proxy.backends(hostvars, port='web_port',
+      address='[web_address, web_address6]', ready='!maintenance', node='hypervisor') }}"
 """
 
 RETURN = r"""
@@ -268,7 +268,7 @@ def backends(
     ready: bool | str | None = None,
     node: str | None = DEFAULT_NODE,
 ) -> list[dict[str, Any]]:
-    """Backends of a service, one for each address of each host in the order of the hosts; AnsibleFilterError for one that is wrong."""
+    """One backend for each address of each host, in the order of the hosts; AnsibleFilterError for what is wrong."""
     if not HAS_JMESPATH:
         raise AnsibleFilterError(
             "backends: the Python library jmespath is missing on the controller (pip install jmespath)"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The filter `backends`: on plain dicts for its rules, through ansible-playbook for tags, laziness and its documentation."""
+"""The filter `backends`: its rules on plain dicts; tags, laziness and documentation through ansible-playbook."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ PLUGIN = CHECKOUT / "plugins" / "filter" / "backends.py"
 
 def load_plugin() -> Any:
     spec = importlib.util.spec_from_file_location("backends_filter", PLUGIN)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -218,7 +219,7 @@ def test_in_a_playbook_with_templated_inventory(tmp_path: Path) -> None:
         "groups['web'] | layer4.service_proxy.backends(hostvars, 'web_port', '[web_address, web_address6]', "
         "ready='!maintenance', node='hypervisor')"
     )
-    tasks = [
+    tasks: list[dict[str, Any]] = [
         {"ansible.builtin.assert": {"that": ["service_backends == expected"]}, "vars": {"expected": expected}},
         {"ansible.builtin.assert": {"that": [f"({call}) == expected"]}, "vars": {"expected": both}},
         {

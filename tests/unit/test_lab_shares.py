@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from lab.shares import chi_square_survival, share_test
 
 

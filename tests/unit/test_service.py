@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import pytest
 
@@ -16,7 +16,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.service impor
 NODE = subject.parse_node({"name": "node1", "addresses": ["192.0.2.1", "2001:db8::1"]})
 GOOD: Dict[str, Any] = {"name": "web", "vip": "10.96.0.1", "port": 80, "backends": [{"address": "10.0.0.11"}]}
 
-WRONG_VALUES = [
+WRONG_VALUES: List[Tuple[str, Any, List[str]]] = [
     # key, value, words that the line must have
     ("name", None, ["services[0]: name is missing", "1 to 63 characters"]),
     ("name", "", ["name", '""', "1 to 63 characters"]),
