@@ -113,7 +113,7 @@ def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:
     set_plan = plan_sets(desired, [held.header for held in kernel.sets.headers().values()], layout)
     if set_plan.create and isinstance(kernel.sets, NoSets):
         raise InvalidServices(["session_affinity is client_ip, which needs ipset: " + kernel.sets.why])
-    summary = summarise(desired.values(), observed.values(), plans.values())
+    summary = summarise(desired.values(), observed.values(), plans.values(), layout)
     reconciliation = plan_reconciliation(
         wanted, observed, lambda name: request.exclusive or name in names, node, kernel.tracking
     )

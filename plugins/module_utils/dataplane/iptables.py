@@ -119,10 +119,10 @@ class _ServiceCompiler:
 
     def _external(self, external: Sequence[str], balanced: Sequence[str]) -> None:
         if self.pools.cluster:
-            name = self._external_chain()
             for address in external:
-                self._entry("nat", "SERVICES", self._to(address, "external ip", name))
-            self._node_port("nat", "node port", name)
+                self._entry("nat", "SERVICES", self._to(address, "external ip", self._external_chain()))
+            if self.service.node_port is not None:
+                self._node_port("nat", "node port", self._external_chain())
         refusal = self._external_refusal()
         for address in balanced:
             self._load_balancer(address, refusal)
@@ -142,6 +142,8 @@ class _ServiceCompiler:
     def _external_chain(self) -> str:
         """The chain for external traffic: who is masqueraded, and who reaches which backends."""
         name, rules = self._service_chain("EXT")
+        if rules:
+            return name
         cluster, dummy = self._pool_chain(local=False)
         if self.service.external_traffic_policy == "cluster":
             rules.append(rule(self.mark_masq, self._say("masquerade external traffic")))
@@ -160,7 +162,7 @@ class _ServiceCompiler:
         """A load-balancer address: with source ranges, whatever they do not let into the nat chain is dropped."""
         if not self.service.source_ranges:
             if self.pools.cluster:
-                self._entry("nat", "SERVICES", self._to(address, "load balancer", self._external_chain_name()))
+                self._entry("nat", "SERVICES", self._to(address, "load balancer", self._external_chain()))
             if refusal:
                 self._refuse(address, refusal)
             return
@@ -168,7 +170,7 @@ class _ServiceCompiler:
         if self.pools.cluster and admitted:
             name, rules = self._service_chain("FW")
             for source in admitted:
-                text = rule(self._external_chain_name(), self._say("source range"), source=source)
+                text = rule(self._external_chain(), self._say("source range"), source=source)
                 if text not in rules:
                     rules.append(text)
             self._entry("nat", "SERVICES", self._to(address, "load balancer", name))
@@ -176,9 +178,6 @@ class _ServiceCompiler:
             for source in admitted:
                 self._refuse(address, refusal, source)
         self._entry("filter", "FIREWALL", self._to(address, "outside source ranges", "DROP"))
-
-    def _external_chain_name(self) -> str:
-        return self.layout.of("EXT", self.service.name)
 
     def _admitted(self, address: str) -> List[str]:
         """The source ranges of this family; the node itself may come from the load-balancer address, when covered."""

@@ -84,12 +84,14 @@ def observed_claims(observed: Observed, names: Collection[str], node: Node) -> L
     return list(found.values())
 
 
-def summarise(desired: Iterable[Desired], observed: Iterable[Observed], plans: Iterable[ChainPlan]) -> Summary:
+def summarise(
+    desired: Iterable[Desired], observed: Iterable[Observed], plans: Iterable[ChainPlan], layout: Layout
+) -> Summary:
     """What becomes of which service, over all families."""
     observed = list(observed)
     had = {name for one in observed for name in observed_names(one)}
     has = {owner for one in desired for rules in one.chains.values() for owner in map(owner_of, rules) if owner}
-    chain_owners = {key[1]: owner for one in observed for key, owner in _owners(one).items()}
+    chain_owners = {key[1]: owner for one in observed for key, owner in _owners(one, layout).items()}
     touched = {
         owner
         for one in plans
@@ -105,12 +107,12 @@ def _line_owner(line: str, chain_owners: Dict[str, str]) -> List[str]:
     return [owner] if owner else []
 
 
-def _owners(observed: Observed) -> Dict[ChainKey, str]:
-    """The service of each chain all of whose commented rules name the same one."""
+def _owners(observed: Observed, layout: Layout) -> Dict[ChainKey, str]:
+    """The service of each chain that is of one service alone, by those of its rules that name it."""
     found: Dict[ChainKey, str] = {}
     for key, rules in observed.chains.items():
         names = {owner for owner in map(owner_of, rules) if owner}
-        if len(names) == 1:
+        if layout.is_per_service(key) and len(names) == 1:
             found[key] = names.pop()
     return found
 
