@@ -11,8 +11,8 @@ version_added: 0.1.0
 author:
   - layer4.service_proxy contributors (!UNKNOWN)
 description:
-  - Compiles services to the rules that M(layer4.service_proxy.vip_service) would set with C(dataplane=iptables), as text for
-    C(iptables-restore --noflush), for review in a merge request.
+  - Compiles services to the rules that M(layer4.service_proxy.vip_service) would set with C(dataplane=iptables), as text, for
+    review in a merge request.
   - The text is what the module shows as C(diff.after) on a node that has no service yet. Chains are sorted, and a service
     that changes changes no line of another, so that the difference of two texts is what a review needs to see.
 options:
@@ -30,7 +30,9 @@ options:
     required: true
   ip_version:
     description:
-      - The rules of which address family. The text of V(both) has the name of its tool before each family.
+      - The rules of which address family. V(ipv4) and V(ipv6) give them as C(iptables-restore --noflush) and C(ip6tables-restore
+        --noflush) take them. Where they use ipsets, for session affinity, these have to be there.
+      - The text of V(both) has the name of its tool before each part, and the ipsets at its end.
     type: str
     choices: [ipv4, ipv6, both]
     default: both
@@ -57,7 +59,7 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - The rules, empty without services. Each address family begins with C(# iptables) or C(# ip6tables).
+    - The rules, empty without services. With O(ip_version=both) the parts begin with C(# iptables), C(# ip6tables) and C(# ipset).
   type: str
 """
 

@@ -15,8 +15,10 @@ from typing import Any, Dict, List, Mapping, NamedTuple
 from . import addresses as ip
 from .dataplane.iptables import compile_services
 from .dataplane.packet import LOOPBACK, Packet, parse_rule
+from .dataplane.rules import Layout
 from .dataplane.trace import Trace, trace
 from .fields import Field, Problem, choice, integer, one_of_type, parse_fields
+from .plan.affinity import plan_sets
 from .plan.chains import Desired, Observed, plan
 from .service import PROTOCOLS, InvalidServices, Node, parse_node, parse_services
 
@@ -64,12 +66,22 @@ _RENDER_FIELDS: Mapping[str, Field] = {
 
 
 def render_services(services: Any, options: Mapping[str, Any]) -> str:
-    """What `vip_service` would add to a node that has no service yet, as its diff shows it. options: ip_version, node."""
+    """What `vip_service` would add to a node that has no service yet. options: ip_version, node.
+
+    Of ``both`` families as its diff shows it, ipsets included; of one as ``iptables-restore --noflush`` takes it.
+    """
     given = _parse_options("render", options, _RENDER_FIELDS)
-    states = _compile(services, parse_node(given["node"]))
-    wanted = ip.FAMILIES if given["ip_version"] == "both" else (given["ip_version"],)
-    texts = {family: plan(states[family], Observed()).after for family in wanted}
-    return "".join("# %s\n%s" % (_TOOLS[family], text) for family, text in texts.items() if text)
+    node = parse_node(given["node"])
+    states = _compile(services, node)
+    if given["ip_version"] != "both":
+        return _rules(states[given["ip_version"]])
+    parts = {_TOOLS[family]: _rules(states[family]) for family in ip.FAMILIES}
+    parts["ipset"] = plan_sets(states, (), Layout(node.chain_prefix)).after
+    return "".join("# %s\n%s" % (tool, text) for tool, text in parts.items() if text)
+
+
+def _rules(state: Desired) -> str:
+    return plan(state, Observed()).after
 
 
 def trace_services(services: Any, options: Mapping[str, Any]) -> Dict[str, Any]:

@@ -29,7 +29,7 @@ class Expected(NamedTuple):
 
 def expected(service: Mapping[str, Any], node: Mapping[str, Any], way: str, source: str, destination: str) -> Expected:
     """What a connection from source to the service's address destination (or its node port there) meets."""
-    if way == NODE_PORT and not _has_node_ports(node, destination):
+    if way == NODE_PORT and not (_answers_in_family(service, destination) and _has_node_ports(node, destination)):
         return Expected("not_ours")
     backends = [one for one in service.get("backends", ()) if _same_family(one["address"], destination)]
     everyone = _usable(backends)
@@ -53,6 +53,13 @@ def expected(service: Mapping[str, Any], node: Mapping[str, Any], way: str, sour
             for one in pool
         },
     )
+
+
+def _answers_in_family(service: Mapping[str, Any], destination: str) -> bool:
+    """Line 3: the right families of a node port are those of the service's addresses and backends, or all."""
+    own = [address for way in (VIP, EXTERNAL, BALANCER) for address in service.get(way, ())]
+    own += [backend["address"] for backend in service.get("backends", ())]
+    return not own or any(_same_family(address, destination) for address in own)
 
 
 def _has_node_ports(node: Mapping[str, Any], destination: str) -> bool:

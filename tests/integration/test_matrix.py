@@ -52,7 +52,9 @@ def sample(random: Random, settings: str, first: int) -> Iterator[Case]:
     for number in range(first, first + SERVICES):
         kind = random.choice(possible)
         service = kind.service(number, random.choice(["tcp", "udp"]))
-        cases = [Case(kind, one, service, one.expected(service, node(settings), kind.family)) for one in questions(kind)]
+        cases = [
+            Case(kind, one, service, one.expected(service, node(settings), kind.family)) for one in questions(kind)
+        ]
         can_be_told = [case for case in cases if _can_be_told(case)]
         yield from random.sample(can_be_told, min(ASKED_PER_SERVICE, len(can_be_told)))
 
@@ -120,7 +122,9 @@ def test_a_random_sample_of_the_matrix_meets_in_the_kernel_what_the_semantics_sa
     assert asked >= 300, asked
 
 
-@pytest.mark.parametrize("question", [Question(VIP, "client"), Question(BRIDGE_PORT, "b11"), Question(LOCALHOST_PORT, "node1")])
+@pytest.mark.parametrize(
+    "question", [Question(VIP, "client"), Question(BRIDGE_PORT, "b11"), Question(LOCALHOST_PORT, "node1")]
+)
 def test_the_comparison_sees_what_is_not_as_expected(question: Question) -> None:
     """An answer from a backend that is no part of the pool, by a wrong source, too rarely, or instead of a refusal."""
     kind = Kind(FAMILIES[0], "cluster", "cluster", "ready", "none", "everyone")

@@ -6,38 +6,16 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any, Dict, Tuple
 
 import pytest
+from agreement import agree, met
 from matrix import FAMILIES, SETTINGS, Kind, Question, kinds, node, questions
-from semantics import Endpoint, Expected
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import compile_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.packet import Packet
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.trace import Trace, trace
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.trace import trace
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
-
-KERNEL_ROUNDING = Fraction(10, 1 << 31)
-
-
-def met(found: Trace) -> Tuple[str, Dict[Endpoint, Fraction], Dict[Endpoint, Any]]:
-    """A trace in the terms of `Expected`."""
-    verdicts = {packet.verdict or ("accept" if packet.dnat else "not_ours") for packet in found.outcomes}
-    reached = {packet: chance for packet, chance in found.outcomes.items() if packet.dnat}
-    shares: Dict[Endpoint, Fraction] = {}
-    for packet, chance in reached.items():
-        at = (packet.destination, packet.port)
-        shares[at] = shares.get(at, Fraction(0)) + chance
-    assert sum(found.outcomes.values()) == 1
-    return " or ".join(verdicts), shares, {(packet.destination, packet.port): packet.snat for packet in reached}
-
-
-def agree(found: Trace, wanted: Expected) -> bool:
-    verdict, shares, snat = met(found)
-    if (verdict, set(shares), snat) != (wanted.verdict, set(wanted.shares), wanted.snat):
-        return False
-    return all(abs(share - wanted.shares[at]) < KERNEL_ROUNDING for at, share in shares.items())
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
