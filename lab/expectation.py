@@ -75,7 +75,8 @@ def _insiders(topology: Topology) -> Iterator[tuple[str, str]]:
     """Each node and its first backend, with the node that both go through."""
     for node in topology.nodes:
         yield node, node
-        yield next(backend.name for backend in topology.backends.values() if backend.node == node), node
+        hosted = [backend.name for backend in topology.backends.values() if backend.node == node]
+        yield hosted[0], node
 
 
 def _listed(value: Any) -> list[str]:

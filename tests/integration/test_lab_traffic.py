@@ -136,9 +136,11 @@ class TestFailures:
         with wire.server.socket() as listener:
             listener.bind(("10.9.1.2", 0))
             listener.listen()
-            closing = threading.Thread(target=lambda: listener.accept()[0].close())
-            if not accepted:
-                closing = threading.Timer(0.3, listener.close)
+
+            def close_accepted() -> None:
+                listener.accept()[0].close()
+
+            closing = threading.Thread(target=close_accepted) if accepted else threading.Timer(0.3, listener.close)
             closing.start()
             assert connect(wire.client, *listener.getsockname()).failures == {"reset": 1}
             closing.join()

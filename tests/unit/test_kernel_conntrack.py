@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from typing import Iterator, List, Optional, Tuple
+from typing import Iterator, List, Tuple
 
 import pytest
 
@@ -41,13 +41,13 @@ class FakeSocket:
 
     def __init__(self) -> None:
         self.answers: List[bytes] = []
-        self.refusal: Optional[Exception] = None
+        self.refusals: List[Exception] = []
         self.sent: List[Tuple[int, int, bytes]] = []
 
     def request(self, kind: int, flags: int, payload: bytes) -> Iterator[bytes]:
         self.sent.append((kind, flags, payload))
-        if self.refusal:
-            raise self.refusal
+        for refusal in self.refusals:
+            raise refusal
         return iter(self.answers)
 
 
@@ -103,9 +103,9 @@ def test_an_entry_that_is_told_twice_is_one(kernel: FakeSocket) -> None:
 
 def test_an_entry_that_is_gone_already_is_no_error(kernel: FakeSocket) -> None:
     flow = Flow("udp", "ipv4", ("10.96.0.1", 53), ("10.0.1.11", 53), True, b"key")
-    kernel.refusal = NetlinkError(errno.ENOENT)
+    kernel.refusals = [NetlinkError(errno.ENOENT)]
     assert subject.Conntrack().delete(flow) is False
-    kernel.refusal = NetlinkError(errno.EBUSY)
+    kernel.refusals = [NetlinkError(errno.EBUSY)]
     with pytest.raises(subject.ConntrackError, match="connection tracking: deleting an entry over netlink: Device"):
         subject.Conntrack().delete(flow)
 
@@ -119,7 +119,7 @@ def test_an_entry_that_is_gone_already_is_no_error(kernel: FakeSocket) -> None:
     ],
 )
 def test_a_kernel_without_it_is_told_in_one_line(kernel: FakeSocket, error: Exception, words: str) -> None:
-    kernel.refusal = error
+    kernel.refusals = [error]
     with pytest.raises(subject.ConntrackError, match=words) as raised:
         subject.Conntrack().probe()
     assert "\n" not in str(raised.value)
