@@ -19,6 +19,7 @@ from pathlib import Path
 
 from .hosts import VIEWS_DIRECTORY, Host
 from .namespaces import NETNS_DIRECTORY, Namespace, link
+from .serve import LISTENING
 from .topology import INVENTORY, Machine, Topology, load, network_of, with_prefix
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -110,19 +111,22 @@ class Lab:
             namespace.add_route("::/0" if ":" in gateway else "0.0.0.0/0", "via", gateway)
 
     def _serve(self) -> None:
-        """Start the servers; they end with the switch, in which their process lives."""
+        """Start the servers; they end with the switch, in which their process lives, and hold none of our streams."""
         process = subprocess.Popen(
             ["ip", "netns", "exec", self.switch.name, sys.executable, "-m", "lab.serve", str(self.inventory.resolve())],
             cwd=CHECKOUT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
             text=True,
         )
         assert process.stdout is not None
         with process.stdout:
-            if not process.stdout.readline():
-                raise subprocess.CalledProcessError(process.wait(), process.args)
+            said = process.stdout.readline()
+            if said != LISTENING:
+                said += process.stdout.read()
+                raise subprocess.CalledProcessError(process.wait(), process.args, stderr=said)
 
 
 def load_bridge_filter() -> None:

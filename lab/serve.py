@@ -17,6 +17,8 @@ from .namespaces import Namespace
 from .topology import Topology, load
 from .traffic import Servers
 
+LISTENING = "listening\n"
+
 
 def ports(topology: Topology) -> set[tuple[str, int]]:
     """Protocol and port of every backend of every service."""
@@ -35,7 +37,7 @@ def main(inventory: Path) -> None:
             for protocol, port in ports(topology):
                 for address in backend.addresses:
                     servers.serve(namespace, backend.name, address, port, protocol)
-        print("listening", flush=True)
+        print(LISTENING, end="", flush=True)
         signal.pause()
 
 

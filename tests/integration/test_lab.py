@@ -58,6 +58,14 @@ def test_up_builds_once_and_down_removes_all(lab: Lab) -> None:
     assert PREFIX not in Path("/proc/self/mountinfo").read_text()
 
 
+def test_the_servers_hold_no_stream_of_who_built_the_lab(lab: Lab) -> None:
+    """`make lab | tail` ends."""
+    program = f"from pathlib import Path; from lab.build import Lab; Lab(Path({str(lab.inventory)!r})).up()"
+    built = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, check=True, timeout=60)
+    assert built.stdout + built.stderr == b""
+    assert lab.standing()
+
+
 def test_what_a_killed_run_left_is_replaced(lab: Lab) -> None:
     """Some namespaces stand, one of them with a process in it, one as a host with a view; the servers do not run."""
     Namespace(f"{PREFIX}-{SWITCH}").create()
