@@ -169,7 +169,7 @@ def _desired_families(
         family: _desired(request, wanted[family], names, held, node, family) for family, held in observed.items()
     }
     emptied = {family for family, held in observed.items() if held.chains and not desired[family].chains}
-    if emptied and not (request.state == "absent" and request.exclusive):
+    if emptied:
         for family in emptied & families_with_connections(tracking):
             desired[family] = _desired(request, [], names, observed[family], node, family, keep_shared=True)
     return desired

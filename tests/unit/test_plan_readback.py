@@ -78,6 +78,10 @@ def test_equal_weights_are_equal_shares(count: int) -> None:
     assert shares == pytest.approx([1 / count] * count, abs=1e-5)
 
 
+def test_clients_that_come_back_do_not_count_in_shares() -> None:
+    assert _read(session_affinity="client_ip").backends == _read().backends
+
+
 def test_local_shares_are_told_from_those_of_all() -> None:
     found = _read(internal_traffic_policy="local", external_traffic_policy="local")
     assert [(one.address, one.share, one.local_share) for one in found.backends] == [

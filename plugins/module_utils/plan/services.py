@@ -9,17 +9,13 @@ One address family at a time. What the kernel holds is given back to its service
 
 from __future__ import annotations
 
-import re
 from typing import Collection, Dict, Iterable, List, NamedTuple, Set
 
 from ..dataplane.rules import Layout, ServiceRules, owner_of
 from ..dataplane.shared_chains import assemble, endpoint_chains, hook_jumps
 from ..service import Claim, Node
 from .chains import ChainKey, ChainPlan, Desired, Observed, Rules, target_of
-
-_PORT = re.compile(r"-p (\w+) .*--dport (\d+)")
-_DESTINATION = re.compile(r"(?:^| )-d (\S+)/\d+ ")
-_KEY = re.compile(r'--comment "[^:]+: ([^"]+)"')
+from .readback import entries
 
 
 class Summary(NamedTuple):
@@ -74,13 +70,9 @@ def without_services(names: Collection[str], observed: Observed, node: Node, kee
 def observed_claims(observed: Observed, names: Collection[str], node: Node) -> List[Claim]:
     """What the services that stay as they are have taken for themselves."""
     found: Dict[Claim, Claim] = {}
-    for rules in _kept(observed, names, Layout(node.chain_prefix)).entries.values():
-        for rule in rules:
-            port, key, destination = _PORT.search(rule), _KEY.search(rule), _DESTINATION.search(rule)
-            if port and key:
-                address = destination.group(1) if destination else None
-                claim = Claim(owner_of(rule) or "", key.group(1), port.group(1), address, int(port.group(2)))
-                found.setdefault(claim._replace(key=""), claim)
+    for entry in entries(observed, Layout(node.chain_prefix)):
+        if entry.service not in names:
+            found.setdefault(entry.claim._replace(key=""), entry.claim)
     return list(found.values())
 
 
