@@ -16,7 +16,7 @@ description:
     their backends and the share of new connections that each gets.
   - Also counts the rules, chains, sets and destinations that carry them.
 author:
-  - layer4.service_proxy contributors
+  - layer4.service_proxy contributors (!UNKNOWN)
 options:
   dataplane:
     description: The dataplanes to look at. Default are all that are supported.
