@@ -103,7 +103,7 @@ def test_the_mark_and_the_random_source_port_are_as_asked(world: ScenarioD) -> N
 
 
 def test_sysctls_and_rules_survive_a_reboot(world: ScenarioD) -> None:
-    held, sysctls = world.rules(), world.sysctls()
+    held, others, sysctls = world.rules(), world.rules_of_others(), world.sysctls()
     for tool in ("iptables", "ip6tables"):
         for table in ("nat", "filter"):
             world.node.run(tool, "-t", table, "-F")
@@ -112,6 +112,7 @@ def test_sysctls_and_rules_survive_a_reboot(world: ScenarioD) -> None:
         world.node.sysctl(name, 0)
     assert connect(world.client, VIP, 8083, timeout=0.5).answered == 0
 
+    world.set_rules_of_others()
     world.node.run("sysctl", "--system")
     unit = world.node.run("cat", "/etc/systemd/system/multi-user.target.wants/layer4-service-proxy.service").stdout
     command = re.search(r"^ExecStart=(.*)$", unit, re.MULTILINE)
@@ -119,6 +120,7 @@ def test_sysctls_and_rules_survive_a_reboot(world: ScenarioD) -> None:
     for _boot_and_restart in range(2):
         world.node.run(*shlex.split(command.group(1)))
         assert world.rules() == held
+    assert world.rules_of_others() == others
     assert world.sysctls() == sysctls
     assert_published(world)
 
