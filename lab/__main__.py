@@ -43,7 +43,7 @@ def arguments() -> argparse.ArgumentParser:
     command = commands.add_parser("prove", help="ask every service from everywhere")
     command.add_argument("--connections", type=int, default=5000)
     command = commands.add_parser("ask", help="connect from one machine of the lab")
-    command.add_argument("machine")
+    command.add_argument("machine", choices=sorted(Lab().topology.machines))
     command.add_argument("address")
     command.add_argument("port", type=int)
     command.add_argument("--protocol", choices=["tcp", "udp"], default="tcp")
@@ -76,6 +76,8 @@ def main() -> int:
 def run(chosen: argparse.Namespace, others: list[str], console: Console) -> int:
     """Carry out one command; its exit code."""
     lab = Lab()
+    if chosen.command in ("play", "prove", "ask") and not lab.standing():
+        raise Disappointment("the lab does not stand; `make lab` builds it")
     if chosen.command == "up":
         lab.up()
         console.print(STANDING.format(prefix=lab.topology.prefix), markup=False)

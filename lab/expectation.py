@@ -101,7 +101,7 @@ def expect(topology: Topology, question: Question) -> Expectation:
 
 def _source(topology: Topology, question: Question, backend: Machine) -> str:
     """A local source keeps its address on the way to a VIP, unless it reaches itself; all others get the node's."""
-    own = topology.machine(question.asker).address(question.version)
+    own = topology.machines[question.asker].address(question.version)
     local = any(ip_address(own) in ip_network(cidr) for cidr in topology.local_cidrs)
     if question.entry == "VIP" and local and question.asker != backend.name:
         return own

@@ -63,8 +63,9 @@ class Topology:
     local_cidrs: list[str]
     services: list[dict[str, Any]]
 
-    def machine(self, name: str) -> Machine:
-        return {**self.nodes, **self.backends, self.client.name: self.client}[name]
+    @property
+    def machines(self) -> dict[str, Machine]:
+        return {**self.nodes, **self.backends, self.client.name: self.client}
 
     def backend_at(self, address: str) -> Machine:
         return next(backend for backend in self.backends.values() if address in backend.addresses)
