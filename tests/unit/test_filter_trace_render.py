@@ -1,0 +1,144 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filters trace and render in playbooks, as docs/review-in-ci.md shows them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.layer4.service_proxy.plugins.filter.render import render
+from ansible_collections.layer4.service_proxy.plugins.filter.trace import trace
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DOCUMENT = CHECKOUT / "docs" / "review-in-ci.md"
+ASSERTING, FROM_INVENTORY = (
+    yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+)
+INVENTORY: dict[str, Any] = {
+    "service_proxy": {
+        "hosts": {"node1": {"service_proxy_addresses": ["192.0.2.1"]}, "node2": {}},
+        "vars": {
+            "service_proxy_local_cidrs": ["10.0.0.0/16"],
+            "service_proxy_services": [
+                {
+                    "name": "web",
+                    "vip": "10.96.0.1",
+                    "port": 80,
+                    "backends": [{"address": "{{ address }}", "node": "node1"}],
+                },
+                {
+                    "name": "dns",
+                    "vip": ["fd96::1"],
+                    "port": 53,
+                    "protocol": "udp",
+                    "backends": [{"address": "fd00::1"}],
+                },
+                {"name": "api", "node_port": 30080, "port": 80, "backends": [{"address": "10.0.0.11"}]},
+            ],
+            "address": "10.0.0.11",
+        },
+    }
+}
+
+
+def play(directory: Path, plays: Any, inventory: Any) -> subprocess.CompletedProcess[str]:
+    (directory / "play.yml").write_text(yaml.safe_dump(plays, sort_keys=False))
+    (directory / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    collections = directory / "ansible_collections" / "layer4"
+    collections.mkdir(parents=True, exist_ok=True)
+    if not (collections / "service_proxy").exists():
+        (collections / "service_proxy").symlink_to(CHECKOUT)
+    settings = {
+        "ANSIBLE_COLLECTIONS_PATH": str(directory),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+        "ANSIBLE_LOCAL_TEMP": str(directory / "local"),
+        "ANSIBLE_REMOTE_TEMP": str(directory / "remote"),
+    }
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "hosts.yml", "play.yml"],
+        cwd=directory,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_documented_playbook_holds_and_writes_the_rules(tmp_path: Path) -> None:
+    done = play(tmp_path, ASSERTING, {})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok=5" in done.stdout
+    rules = (tmp_path / "node1.rules").read_text()
+    variables = ASSERTING[0]["vars"]
+    assert rules == render(variables["services"], node=variables["node"])
+    assert rules.startswith("# iptables\n*filter\n")
+
+
+def test_the_documented_playbook_fails_when_what_it_relies_on_is_broken(tmp_path: Path) -> None:
+    broken = [{**ASSERTING[0], "vars": {**ASSERTING[0]["vars"]}}]
+    broken[0]["vars"]["services"] = [{**one, "source_ranges": []} for one in broken[0]["vars"]["services"]]
+    done = play(tmp_path, broken, {})
+    assert done.returncode == 2
+    assert "Nobody outside the office" in done.stdout
+    assert "accept, by these rules:" in done.stdout + done.stderr
+
+
+def test_the_documented_play_over_nodes_asks_for_every_service(tmp_path: Path) -> None:
+    done = play(tmp_path, FROM_INVENTORY, INVENTORY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("(item=web)") == done.stdout.count("(item=dns)") == 2
+    services = INVENTORY["service_proxy"]["vars"]["service_proxy_services"]
+    services[0]["internal_traffic_policy"] = "local"
+    done = play(tmp_path, FROM_INVENTORY, INVENTORY)
+    assert done.returncode == 2
+    assert "web on node2: drop" in done.stdout + done.stderr
+    assert "web on node1" not in done.stdout + done.stderr
+
+
+def test_wrong_services_are_the_modules_own_line(tmp_path: Path) -> None:
+    line = 'service "web": port is 0: must be an integer from 1 to 65535'
+    for call in ("trace(from='192.0.2.9', to='10.96.0.1', port=80, node=node)", "render(node=node)"):
+        task = {"ansible.builtin.debug": {"msg": "{{ services | layer4.service_proxy.%s }}" % call}}
+        variables = {"services": [{"name": "web", "vip": "10.96.0.1", "port": 0}], "node": {"name": "node1"}}
+        done = play(tmp_path, [{"hosts": "localhost", "gather_facts": False, "vars": variables, "tasks": [task]}], {})
+        assert done.returncode == 2
+        assert line.replace('"', '\\"') in done.stdout or line in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("wanted", [None, "web", {"name": "web"}])
+def test_services_are_a_list(wanted: Any) -> None:
+    question: dict[str, Any] = {"from": "192.0.2.9", "to": "10.96.0.1", "port": 80}
+    answers: list[Callable[..., Any]] = [render, partial(trace, **question)]
+    for answer in answers:
+        with pytest.raises(AnsibleFilterError, match=r"^services is of type \w+: must be a list of dicts$"):
+            answer(wanted, node={"name": "node1"})
+
+
+def test_one_family_alone_is_for_its_restore_command() -> None:
+    web = {
+        "name": "web",
+        "vip": ["10.96.0.1", "fd96::1"],
+        "port": 80,
+        "session_affinity": "client_ip",
+        "backends": [{"address": "fd00::1"}],
+    }
+    node = {"name": "node1"}
+    texts = {version: render([web], node=node, ip_version=version) for version in ("ipv4", "ipv6", "both")}
+    assert texts["both"].startswith(f"# iptables\n{texts['ipv4']}# ip6tables\n{texts['ipv6']}# ipset\ncreate L4-AFF-")
+    assert "#" not in texts["ipv4"] + texts["ipv6"]
+    assert render([], node=node) == ""

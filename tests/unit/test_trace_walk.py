@@ -1,0 +1,193 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How a packet is led through chains, whoever wrote them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, Dict, List
+
+import pytest
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.packet import (
+    Packet,
+    UnknownRule,
+    parse_rule,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.trace import trace
+from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import trace_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.chains import Desired
+from ansible_collections.layer4.service_proxy.plugins.module_utils.service import InvalidServices
+
+PACKET = Packet("192.0.2.100", "10.96.0.1", "tcp", 80, ("192.0.2.1", "2001:db8::1"))
+TO = "-j DNAT --to-destination 10.0.0.%d:8080"
+
+
+def nat(*prerouting: str, **chains: List[str]) -> Desired:
+    return Desired(
+        {("nat", "PREROUTING"): list(prerouting), **{("nat", name): rules for name, rules in chains.items()}}
+    )
+
+
+def reached(state: Desired) -> Dict[str, Fraction]:
+    return {packet.destination: chance for packet, chance in trace(state, PACKET).outcomes.items()}
+
+
+@pytest.mark.parametrize(
+    ("match", "chance"),
+    [
+        ("", 1),
+        ("-s 192.0.2.0/24 -d 10.96.0.1/32 -p tcp -m tcp --dport 80", 1),
+        ("-s 2001:db8::/64", 0),
+        ("! -s 192.0.2.0/24", 0),
+        ("-p udp", 0),
+        ("-m tcp --dport 81", 0),
+        ('-m comment --comment "-p udp ! -j DROP"', 1),
+        ("-m mark --mark 0x4000/0x4000", 0),
+        ("-m mark ! --mark 0x4000/0x4000", 1),
+        ("-m conntrack --ctstate RELATED,NEW", 1),
+        ("-m conntrack --ctstate DNAT", 0),
+        ("-m addrtype --src-type LOCAL", 0),
+        ("-m set --match-set L4-AFF-X src", 0),
+        ("-m statistic --mode random --probability 0.50000000000", Fraction(1, 2)),
+        ("-m statistic --mode random ! --probability 0.25000000000", Fraction(3, 4)),
+        ("-m statistic --mode random --probability 0.33333333349", Fraction(715827883, 1 << 31)),
+    ],
+)
+def test_matches(match: str, chance: Fraction) -> None:
+    assert parse_rule(match + " -j ACCEPT").chance(PACKET) == chance
+
+
+def test_local_addresses_are_the_nodes_and_loopback() -> None:
+    local = parse_rule("-m addrtype --dst-type LOCAL -j ACCEPT")
+    for address, chance in (("192.0.2.1", 1), ("127.0.0.9", 1), ("::1", 1), ("192.0.2.2", 0)):
+        assert local.chance(PACKET._replace(destination=address)) == chance
+
+
+def test_the_mark_is_set_and_cleared_by_its_bits() -> None:
+    state = nat("-j MARK --set-xmark 0x6/0xf", "-j MARK --set-xmark 0x2/0x0", "-m mark --mark 0x4/0xf " + TO % 1)
+    assert reached(state) == {"10.0.0.1": 1}
+
+
+def test_return_and_the_end_of_a_chain_lead_back_and_goto_does_not() -> None:
+    assert reached(nat("-j A", TO % 1, A=["-j RETURN", TO % 2])) == {"10.0.0.1": 1}
+    assert reached(nat("-j A", TO % 1, A=["-p udp " + TO % 2])) == {"10.0.0.1": 1}
+    assert reached(nat("-g A", TO % 1, A=["-j RETURN"])) == {"10.96.0.1": 1}
+    assert reached(nat("-j A", TO % 1, A=["-g B", TO % 2], B=[])) == {"10.0.0.1": 1}
+
+
+def test_every_way_is_followed_and_equal_ends_are_one() -> None:
+    half = "-m statistic --mode random --probability 0.50000000000 "
+    state = nat(half + "-j A", half + TO % 2, TO % 1, A=[half + TO % 2, TO % 1])
+    assert reached(state) == {"10.0.0.1": Fraction(1, 2), "10.0.0.2": Fraction(1, 2)}
+    assert [float(step.chance) for step in trace(state, PACKET).steps] == [0.5, 0.25, 0.25, 0.25, 0.25]
+
+
+HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "hooks"),
+    [
+        ("192.0.2.100", "10.0.0.9", ["nat PREROUTING", "filter FORWARD", "nat POSTROUTING"]),
+        ("192.0.2.100", "192.0.2.1", ["nat PREROUTING", "filter INPUT"]),
+        ("192.0.2.1", "10.0.0.9", ["nat OUTPUT", "filter OUTPUT", "nat POSTROUTING"]),
+        ("192.0.2.1", "192.0.2.1", ["nat OUTPUT", "filter OUTPUT", "nat POSTROUTING", "filter INPUT"]),
+    ],
+)
+def test_hooks_are_passed_in_the_kernels_order(source: str, destination: str, hooks: List[str]) -> None:
+    nothing = "-m comment --comment x"
+    state = Desired({(table, hook): [nothing] for table in ("nat", "filter") for hook in HOOKS})
+    packet = PACKET._replace(source=source, destination=destination)
+    assert [f"{step.table} {step.chain}" for step in trace(state, packet).steps] == hooks
+
+
+def test_what_is_dropped_goes_no_further() -> None:
+    state = Desired({("filter", "FORWARD"): ["-j DROP"], ("nat", "POSTROUTING"): ["-j MASQUERADE"]})
+    found = trace(state, PACKET)
+    assert [packet.verdict for packet in found.outcomes] == ["drop"]
+    assert [step.chain for step in found.steps] == ["FORWARD"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "unknown"),
+    [
+        ("-m owner --uid-owner 0 -j ACCEPT", "the match --uid-owner"),
+        ("-i eth0 -j ACCEPT", "the match -i"),
+        ("-m addrtype --dst-type BROADCAST -j ACCEPT", "the address type BROADCAST"),
+        ("-j TPROXY --on-port 1", "the target TPROXY"),
+    ],
+)
+def test_what_is_not_known_is_an_error_that_names_it(rule: str, unknown: str) -> None:
+    with pytest.raises(UnknownRule, match=unknown):
+        trace(nat(rule), PACKET)
+
+
+NODE = {"name": "node1", "addresses": ["192.0.2.1", "10.0.0.1"], "local_cidrs": ["10.0.0.0/16"]}
+WEB: Dict[str, Any] = {
+    "name": "web",
+    "vip": "10.96.0.1",
+    "port": 80,
+    "node_port": 30080,
+    "session_affinity": "client_ip",
+    "backends": [{"address": "10.0.0.11", "port": 8080, "weight": 2}, {"address": "10.0.0.12", "port": 8080}],
+}
+
+
+def ask(source: str, to: str, port: int = 80, **node: Any) -> Dict[str, Any]:
+    return trace_services([WEB], {"from": source, "to": to, "port": port, "node": {**NODE, **node}})
+
+
+def test_the_answer_tells_verdict_backends_source_and_rules() -> None:
+    met = ask("10.0.0.11", "10.96.0.1")
+    assert met["verdict"] == "accept"
+    assert met["affinity"] is True
+    assert met["snat"] == "mixed"
+    assert met["backends"] == [
+        {"address": "10.0.0.11", "port": 8080, "chance": 0.666667, "snat": "masquerade"},
+        {"address": "10.0.0.12", "port": 8080, "chance": 0.333333, "snat": False},
+    ]
+    assert met["rules"][0]["table"] == "nat"
+    assert met["rules"][0]["chain"] == "PREROUTING"
+    assert "web: vip" in met["rules"][1]["rule"]
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "port", "verdict"),
+    [
+        ("node", "10.96.0.1", 80, "accept"),
+        ("node", "10.0.0.1", 30080, "accept"),
+        ("node", "127.0.0.1", 30080, "accept"),
+        ("localhost", "127.0.0.1", 30080, "accept"),
+        ("192.0.2.100", "192.0.2.1", 22, "not_ours"),
+        ("192.0.2.100", "192.0.2.2", 30080, "not_ours"),
+    ],
+)
+def test_the_node_speaks_for_itself(source: str, to: str, port: int, verdict: str) -> None:
+    assert ask(source, to, port, localhost_node_ports=True)["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"from": "router"}, 'trace: from is "router": must be an IPv4 or IPv6 address, node or localhost'),
+        ({"to": "web"}, 'trace: to is "web": must be an IPv4 or IPv6 address'),
+        ({"port": 0}, "trace: port is 0: must be an integer from 1 to 65535"),
+        ({"protocol": "icmp"}, 'trace: protocol is "icmp": must be one of tcp, udp, sctp'),
+        ({"node": None}, "trace: node is missing: must be a dict"),
+        ({"node": {}}, "node: name is missing: must be a string"),
+        ({"from": "::1"}, "trace: from is ::1 and to is 10.96.0.1: must be of one family"),
+        ({"from": "node", "to": "fd96::1"}, "node: addresses has no ipv6 address: from node needs one"),
+        (
+            {"via": "eth0"},
+            'trace: "via" is not a known key (its value is "eth0"): allowed are from, to, port, protocol, node',
+        ),
+    ],
+)
+def test_a_wrong_question_is_one_line(options: Dict[str, Any], message: str) -> None:
+    question = {"from": "192.0.2.100", "to": "10.96.0.1", "port": 80, "node": NODE, **options}
+    with pytest.raises(InvalidServices) as caught:
+        trace_services([WEB], question)
+    assert str(caught.value) == message
