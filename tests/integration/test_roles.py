@@ -25,7 +25,7 @@ class Bridged(World):
 
     def build(self) -> None:
         self.bridge("br0", "10.0.0.1", {"b1": "10.0.0.11", "b2": "10.0.0.21"})
-        self.variables = {}
+        self.variables: dict[str, Any] = {}
 
 
 @pytest.fixture

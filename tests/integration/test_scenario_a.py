@@ -39,7 +39,7 @@ class ScenarioA(World):
             self.servers.serve(self.backends[name], name, address, PORT)
             self.servers.serve(self.backends[name], name, address, PORT, "udp")
         self.servers.serve(self.client, "elsewhere", CLIENT, 9000)
-        self.variables = {
+        self.variables: dict[str, Any] = {
             "service_proxy_local_cidrs": ["10.0.0.0/24"],
             "service_proxy_bridges": [{"name": "br0", "mode": self.mode}],
             "service_proxy_services": [
