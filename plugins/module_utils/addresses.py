@@ -61,6 +61,16 @@ def host_network(address: str) -> str:
     return "%s/%d" % (address, _LENGTH[family_of(address)])
 
 
+def network_of(address: str, length: int) -> str:
+    """The network of an interface's address and prefix length."""
+    return str(ipaddress.ip_interface("%s/%d" % (address, length)).network)
+
+
+def overlap(network: str, other: str) -> bool:
+    """Whether two networks share an address; False for those of different families."""
+    return family_of(network) == family_of(other) and bool(_network(network).overlaps(_network(other)))
+
+
 def is_everything(network: str) -> bool:
     return network.endswith("/0")
 

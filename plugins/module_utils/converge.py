@@ -20,7 +20,7 @@ from .kernel.xtables import XtablesError, parse_save
 from .plan.affinity import SetPlan, plan_sets
 from .plan.chains import ChainKey, Desired, Observed, Rules, plan
 from .plan.services import Summary, observed_claims, summarise, with_services, without_services
-from .service import InvalidServices, Node, Service, claims, conflicts, parse_names, parse_services, quoted
+from .service import InvalidServices, Node, Service, claims, conflicts, parse_names, parse_services
 from .transaction import Step, run
 
 TABLES = ("filter", "nat")
@@ -80,7 +80,7 @@ class Change(NamedTuple):
     set_plan: SetPlan
     kernel: Kernel
     reconciliation: Reconciliation
-    warnings: Sequence[str]
+    services: Sequence[Service]
 
     @property
     def changed(self) -> bool:
@@ -117,7 +117,7 @@ def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:
     reconciliation = plan_reconciliation(
         wanted, observed, lambda name: request.exclusive or name in names, node, kernel.tracking
     )
-    return Change(summary, FamilyPlans(plans, kernel.tables), set_plan, kernel, reconciliation, _warnings(services))
+    return Change(summary, FamilyPlans(plans, kernel.tables), set_plan, kernel, reconciliation, services)
 
 
 def _observe_families(
@@ -197,18 +197,3 @@ def _refuse_conflicts(services: Iterable[Service], names: Set[str], observed: It
     problems = conflicts(list(taken.values()) + new, node.addresses)
     if problems:
         raise InvalidServices(problems)
-
-
-def _warnings(services: Iterable[Service]) -> List[str]:
-    """What is allowed, but hardly meant."""
-    found = []
-    for service in services:
-        reached = {ip.family_of(address) for dummy, address in service.addresses()}
-        unused = [b.address for b in service.backends if service.node_port is None and b.family not in reached]
-        if unused:
-            text = "service %s: it has no address in the family of its backend %s, which is not used"
-            found += [text % (quoted(service.name), address) for address in unused]
-        if service.source_ranges and not service.load_balancer_ips:
-            text = "service %s: source_ranges guard load_balancer_ips alone, and it has none"
-            found.append(text % quoted(service.name))
-    return found

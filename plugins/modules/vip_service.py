@@ -296,6 +296,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.converge impo
     Request,
     plan_services,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_warnings import warnings
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.conntrack import Conntrack, ConntrackError
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipset import Ipset, IpsetError, NoIpsetError
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.link import LinkError, own_addresses
@@ -328,12 +329,13 @@ def _result(module: AnsibleModule) -> Dict[str, Any]:
     if module.params["dataplane"] != "iptables":
         raise InvalidServices(["dataplane is %s: not supported yet: must be iptables" % module.params["dataplane"]])
     request = Request(**{key: module.params[key] for key in Request._fields})
-    change = plan_services(request, _node(module), _kernel(module))
+    node, kernel = _node(module), _kernel(module)
+    change = plan_services(request, node, kernel)
+    for warning in warnings(change.services, node, both_families(module), module.run_command):
+        module.warn(warning)
     if not module.check_mode:
         change.apply()
     deleted = change.reconciliation.run(delete=not module.check_mode)
-    for warning in change.warnings:
-        module.warn(warning)
     return {
         "changed": change.changed,
         "diff": change.diff,

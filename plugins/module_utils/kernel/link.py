@@ -2,15 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Addresses of the node's links, as the kernel has them now."""
+"""The node's links and their addresses, as the kernel has them now."""
 
 from __future__ import annotations
 
 import json
-from typing import Callable, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
+
+from ..addresses import IPV4, IPV6, network_of
+from ..surroundings import Link
 
 Run = Callable[[Sequence[str]], Tuple[int, str, str]]
 """Runs a command: its return code, standard output and standard error."""
+
+_NETFILTER = {IPV4: "nf_call_iptables", IPV6: "nf_call_ip6tables"}
 
 
 class LinkError(Exception):
@@ -19,9 +24,34 @@ class LinkError(Exception):
 
 def own_addresses(run: Run) -> List[str]:
     """The node's own unicast addresses that others can use: no loopback and no link-local ones."""
-    code, out, err = run(["ip", "-json", "address", "show"])
+    found = [info for link in _show(run, []) for info in _addresses(link)]
+    return [info["local"] for info in found if info.get("scope") in ("global", "site")]
+
+
+def links(run: Run) -> List[Link]:
+    """All interfaces."""
+    return [_link(link) for link in _show(run, ["-details"]) if link.get("ifname")]
+
+
+def _show(run: Run, options: List[str]) -> List[Dict[str, Any]]:
+    code, out, err = run(["ip", "-json", *options, "address", "show"])
     if code:
         raise LinkError("ip address show: %s" % err.strip())
-    links = json.loads(out or "[]")
-    found = [info for link in links for info in link.get("addr_info", ())]
-    return [info["local"] for info in found if info.get("local") and info.get("scope") in ("global", "site")]
+    found: List[Dict[str, Any]] = json.loads(out or "[]")
+    return found
+
+
+def _addresses(link: Dict[str, Any]) -> List[Dict[str, Any]]:
+    return [info for info in link.get("addr_info", ()) if info.get("local")]
+
+
+def _link(link: Dict[str, Any]) -> Link:
+    details = link.get("linkinfo", {})
+    settings = details.get("info_data", {})
+    return Link(
+        link["ifname"],
+        details.get("info_kind", ""),
+        link.get("master", ""),
+        tuple(network_of(info["local"], info["prefixlen"]) for info in _addresses(link)),
+        frozenset(family for family, name in _NETFILTER.items() if settings.get(name)),
+    )

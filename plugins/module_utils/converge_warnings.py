@@ -1,0 +1,144 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a run warns of: the surroundings of a node's services observed, and judged."""
+
+from __future__ import annotations
+
+from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
+
+from .addresses import IPV4, IPV6
+from .kernel import sysctl
+from .kernel.back_ends import is_legacy, legacy_holds_rules
+from .kernel.link import LinkError, Run, links
+from .kernel.nft import Nft, NftError
+from .kernel.route import RouteError, Routes
+from .kernel.xtables import NFT_FAMILIES, Xtables, XtablesError
+from .plan.warnings import concerns, families_in_use, is_of_iptables, node_warnings, service_warnings
+from .service import Node, Service
+from .surroundings import BaseChain, Link, NftRule, Surroundings
+
+_STRICT = 1
+_BRIDGE_NETFILTER = {IPV4: "net/bridge/bridge-nf-call-iptables", IPV6: "net/bridge/bridge-nf-call-ip6tables"}
+
+
+def warnings(services: Sequence[Service], node: Node, tables: Mapping[str, Xtables], run: Run) -> List[str]:
+    """For these services on this node; none without services. Never fails: what cannot be read is not warned of."""
+    if not services:
+        return []
+    return service_warnings(services) + node_warnings(services, node, observe(services, node, tables, run))
+
+
+def observe(services: Sequence[Service], node: Node, tables: Mapping[str, Xtables], run: Run) -> Surroundings:
+    """As much of the surroundings as these services depend on."""
+    used = families_in_use(services, node)
+    hooked, chains = _chains(services, node)
+    found = _links(run)
+    strict = _strict(found)
+    uplinks, outside = _ways_outside() if strict else (frozenset(), frozenset())
+    return Surroundings(
+        forwarding=_forwarding(),
+        conntrack=_conntrack(),
+        route_localnet=_is_any("ipv4", "route_localnet"),
+        strict=strict,
+        uplinks=uplinks,
+        outside=outside,
+        links=found,
+        bridge_netfilter=_bridge_netfilter(),
+        unreachable=_unreachable(services),
+        other_back_end={
+            family: other
+            for family in sorted(used)
+            for other in [_other_back_end(tables[family], _hold_rules(hooked, family))]
+            if other
+        },
+        chains=chains,
+    )
+
+
+def _is_any(family: str, setting: str) -> Optional[bool]:
+    """Whether a setting is on for all interfaces or for one of them."""
+    values = sysctl.per_interface(family, setting)
+    return any(value for name, value in values.items() if name != "lo") if values else None
+
+
+def _forwarding() -> Dict[str, bool]:
+    """IPv4 goes by each interface's own setting, IPv6 by that of all."""
+    ipv6 = sysctl.read("net/ipv6/conf/all/forwarding")
+    found = {IPV4: _is_any("ipv4", "forwarding"), IPV6: None if ipv6 is None else bool(ipv6)}
+    return {family: value for family, value in found.items() if value is not None}
+
+
+def _conntrack() -> Optional[Tuple[int, int]]:
+    entries, most = (sysctl.read("net/netfilter/nf_conntrack_" + name) for name in ("count", "max"))
+    return None if entries is None or most is None else (entries, most)
+
+
+def _bridge_netfilter() -> Dict[str, bool]:
+    """Where the kernel's other sysctls can be read and these cannot, br_netfilter is not there, and nothing is handed over."""
+    if sysctl.read("net/ipv4/ip_forward") is None:
+        return {}
+    return {family: bool(sysctl.read(name)) for family, name in _BRIDGE_NETFILTER.items()}
+
+
+def _links(run: Run) -> List[Link]:
+    try:
+        return links(run)
+    except LinkError:
+        return []
+
+
+def _strict(found: Sequence[Link]) -> FrozenSet[str]:
+    """The greater of an interface's own value and that of all counts (ip-sysctl). A VRF looks answers up in its own table."""
+    values = sysctl.per_interface("ipv4", "rp_filter")
+    shared = values.pop("all", 0)
+    vrfs = {link.name for link in found if link.kind == "vrf"}
+    apart = {link.name for link in found if link.master in vrfs} | {"lo"}
+    return frozenset(name for name, own in values.items() if max(own, shared) == _STRICT and name not in apart)
+
+
+def _ways_outside() -> Tuple[FrozenSet[str], FrozenSet[str]]:
+    """The interfaces with a default route, and those by which the world outside is reached."""
+    try:
+        with Routes() as routes:
+            return routes.uplinks(), routes.outside()
+    except RouteError:
+        return frozenset(), frozenset()
+
+
+def _unreachable(services: Sequence[Service]) -> List[str]:
+    addresses = dict.fromkeys(address for service in services for _key, address in service.addresses())
+    try:
+        with Routes() as routes:
+            return routes.unreachable(addresses)
+    except RouteError:
+        return []
+
+
+def _chains(
+    services: Sequence[Service], node: Node
+) -> Tuple[List[BaseChain], List[Tuple[BaseChain, Sequence[NftRule]]]]:
+    """All base chains, and those of others that see service traffic, with their rules."""
+    try:
+        with Nft() as nft:
+            hooked = nft.base_chains()
+            return hooked, [(chain, nft.rules(chain)) for chain in hooked if concerns(chain, services, node)]
+    except NftError:
+        return [], []
+
+
+def _hold_rules(hooked: Sequence[BaseChain], family: str) -> bool:
+    """Whether iptables-nft's tables of a family have a rule, or a policy of drop."""
+    own = [chain for chain in hooked if chain.family == NFT_FAMILIES[family] and is_of_iptables(chain)]
+    return any(chain.used or chain.policy == "drop" for chain in own)
+
+
+def _other_back_end(tables: Xtables, nft_holds_rules: bool) -> str:
+    """The back end of iptables that is not this host's and has rules; empty if it has none."""
+    try:
+        if is_legacy(tables):
+            return "nft" if nft_holds_rules else ""
+        return "legacy" if legacy_holds_rules(tables) else ""
+    except XtablesError:
+        return ""
