@@ -140,3 +140,25 @@ def test_when_nothing_is_left_nothing_is_kept(rules: Rules) -> None:
     assert rules.script("save") == {"changed"}
     assert not rules.file.parent.exists()
     assert rules.script("save") == set()
+
+
+def test_the_sets_of_clients_come_back_before_the_rules_that_use_them(rules: Rules) -> None:
+    name = "L4-AFF-ABCDEFGHIJKLMNO"
+    rules.run("ipset", "create", name, "hash:ip", "timeout", "600")
+    rules.run("ipset", "add", name, "192.0.2.1")
+    rules.run("ipset", "create", "FOREIGN", "hash:ip")
+    rules.run("iptables", "-t", "nat", "-A", "L4-SERVICES", "-m", "set", "--match-set", name, "src", "-j", "RETURN")
+    before = rules.held(ours=True)
+    assert rules.script("save") == {"kept", "changed"}
+    clients = "".join(f"add {name} 198.51.{n // 250}.{n % 250 + 1}\n" for n in range(5000))
+    rules.run("ipset", "restore", text=clients)
+    assert rules.script("save") == {"kept"}, "a set that has grown is the same set"
+    assert rules.script("compare", "BRIDGE BACKEND SERVICES") == {"changed"}
+    for table in ("nat", "filter"):
+        rules.run("iptables", "-t", table, "-F")
+        rules.run("iptables", "-t", table, "-X")
+    rules.run("ipset", "destroy")
+    for _again in range(2):
+        rules.script("restore")
+        assert rules.held(ours=True) == before
+        assert rules.run("ipset", "list", "-n").split() == [name]

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Keeps the iptables chains that carry our prefix, and the jumps to them from built-in chains, for the next boot.
+# Keeps the iptables chains that carry our prefix, the jumps to them from built-in chains and the ipsets of session affinity
+# for the next boot.
 # Usage: rules.sh save|compare|restore PREFIX DIRECTORY [GONE]
 #   save     writes them to DIRECTORY, or removes what is there when there are none
 #   compare  does as save does, but writes nothing, and as if the chains named in GONE were gone: BRIDGE and BACKEND, with
@@ -81,13 +82,17 @@ extracted() {
     held "$1" | awk -v prefix="$prefix" -v gone="$gone" -v wanted="$2" "$extract"
 }
 
-file_of() {
-    echo "$directory/$1.rules"
+# The ipsets in which backends remember their clients, empty, without what the kernel chooses itself. They go with the services.
+sets() {
+    case " $gone " in *" SERVICES "*) return 0 ;; esac
+    ! command -v ipset > /dev/null || ipset save 2> /dev/null |
+        sed -n "/^create $prefix-AFF-/{s/hashsize [0-9]*/hashsize 64/; s/ bucketsize [0-9]*//; s/ initval [0-9a-fx]*//; p}"
 }
 
+# Usage: keep FILE TEXT
 keep() {
-    file=$(file_of "$1")
-    kept=$(extracted "$1" kept)
+    file=$directory/$1
+    kept=$2
     [ -z "$kept" ] || echo kept
     [ "$kept" = "$(cat "$file" 2> /dev/null)" ] && return
     echo changed
@@ -104,7 +109,7 @@ keep() {
 
 # Jumps that are there already go in the same transaction, so that there is none twice.
 restore() {
-    file=$(file_of "$1")
+    file=$directory/$1.rules
     [ -e "$file" ] || return 0
     { echo "# jumps that are there"; extracted "$1" deletions; } | awk '
         NR == FNR { if (/^\*/) table = $1; else if (/^-D/) gone[table] = gone[table] $0 "\n"; next }
@@ -113,10 +118,17 @@ restore() {
     ' - "$file" | "$1-restore" --noflush --wait
 }
 
-[ ! -d /run/systemd/system ] || [ "$action" = restore ] || echo systemd
+# Sets come before the rules that use them.
+case $action in
+    restore) [ ! -e "$directory/sets" ] || ipset -exist restore < "$directory/sets" ;;
+    *)
+        [ ! -d /run/systemd/system ] || echo systemd
+        keep sets "$(sets)"
+        ;;
+esac
 for family in iptables ip6tables; do
     case $action in
-        save | compare) keep "$family" ;;
+        save | compare) keep "$family.rules" "$(extracted "$family" kept)" ;;
         restore) restore "$family" ;;
     esac
 done
