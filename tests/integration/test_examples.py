@@ -22,6 +22,7 @@ from documentation import (
     Block,
     ansible_playbook,
     examples,
+    host_variables,
     is_inventory,
     is_plays,
     is_tasks,
@@ -35,6 +36,8 @@ from documentation import (
 from lab.hosts import Host
 
 BLOCKS = list(markdown_blocks())
+# Those for hosts; what runs on the controller alone is in the tests of the filters.
+PLAYBOOKS = [block for block in BLOCKS if is_plays(block.content) and "connection: local" not in block.text]
 
 
 @pytest.fixture
@@ -59,6 +62,20 @@ def test_examples_of_filters_run(host: Host, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("block", BLOCKS, ids=map(str, BLOCKS))
 def test_yaml_in_the_documentation_is_what_ansible_reads(tmp_path: Path, block: Block) -> None:
     check_syntax(tmp_path, block.content)
+
+
+@pytest.mark.parametrize("block", PLAYBOOKS, ids=map(str, PLAYBOOKS))
+def test_playbooks_in_the_documentation_run_and_change_nothing_again(host: Host, tmp_path: Path, block: Block) -> None:
+    """On one host with a bridge, which is every host that the playbook names."""
+    host.add_bridge("br0", addresses=["10.0.1.1/24"])
+    names = {play.get("hosts", "all") for play in block.content}
+    machine = {TARGET: host_variables(host)}
+    groups = {name: {"hosts": machine} for name in names - {"all"}}
+    (tmp_path / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": machine, "children": groups}}))
+    (tmp_path / "playbook.yml").write_text(block.text)
+    ansible_playbook(tmp_path, "-i", "inventory.yml", "playbook.yml")
+    again = ansible_playbook(tmp_path, "-i", "inventory.yml", "playbook.yml")
+    assert "changed=0 " in again, again
 
 
 def check_syntax(directory: Path, content: Any) -> None:
