@@ -347,7 +347,7 @@ def _result(module: AnsibleModule) -> Dict[str, Any]:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "services": {"type": "list", "elements": "raw", "default": []},
+            "services": {"type": "list", "elements": "dict", "default": []},
             "state": {"choices": ["present", "absent"], "default": "present"},
             "exclusive": {"type": "bool", "default": False},
             "dataplane": {"choices": list(DATAPLANES), "default": "iptables"},
