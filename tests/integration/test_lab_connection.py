@@ -184,6 +184,7 @@ def test_a_playbook_finds_hosts_like_any_others(hosts: dict[str, Namespace], tmp
             f"The view of network namespace '{PREFIX}-one' is not complete (no /nowhere/mnt).",
         ),
     ],
+    ids=["no namespace", "no view"],
 )
 def test_what_is_not_there_is_one_clear_line(tmp_path: Path, variables: dict[str, Any], complaint: str) -> None:
     given = [word for pair in variables.items() for word in ("-e", "=".join(pair))]
