@@ -62,15 +62,17 @@ def test_examples_of_filters_run(host: Host, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("block", BLOCKS, ids=map(str, BLOCKS))
 def test_yaml_in_the_documentation_is_what_ansible_reads(tmp_path: Path, block: Block) -> None:
     check_syntax(tmp_path, block.content)
+    unknown = {name for name in names(block.content) if name.startswith("service_proxy_")} - role_options()
+    assert not unknown, f"no role has the options {sorted(unknown)}"
 
 
 @pytest.mark.parametrize("block", PLAYBOOKS, ids=map(str, PLAYBOOKS))
 def test_playbooks_in_the_documentation_run_and_change_nothing_again(host: Host, tmp_path: Path, block: Block) -> None:
     """On one host with a bridge, which is every host that the playbook names."""
     host.add_bridge("br0", addresses=["10.0.1.1/24"])
-    names = {play.get("hosts", "all") for play in block.content}
+    patterns = {play.get("hosts", "all") for play in block.content}
     machine = {TARGET: host_variables(host)}
-    groups = {name: {"hosts": machine} for name in names - {"all"}}
+    groups = {name: {"hosts": machine} for name in patterns - {"all"}}
     (tmp_path / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": machine, "children": groups}}))
     (tmp_path / "playbook.yml").write_text(block.text)
     ansible_playbook(tmp_path, "-i", "inventory.yml", "playbook.yml")
@@ -79,16 +81,13 @@ def test_playbooks_in_the_documentation_run_and_change_nothing_again(host: Host,
 
 
 def check_syntax(directory: Path, content: Any) -> None:
-    """Let Ansible parse plays, tasks or an inventory; of variables, compare the names with the roles' options."""
+    """Let Ansible parse plays, tasks or an inventory; variables alone are only YAML."""
     if is_inventory(content):
         check_inventory(directory, content)
     elif is_plays(content):
         check_plays(directory, content)
     elif is_tasks(content):
         check_plays(directory, [{"name": "Documented", "hosts": TARGET, "tasks": content}])
-    else:
-        unknown = {name for name in content if name.startswith("service_proxy_")} - role_options()
-        assert not unknown, f"no role has the options {sorted(unknown)}"
 
 
 def check_plays(directory: Path, plays: Any) -> None:
@@ -103,6 +102,17 @@ def check_inventory(directory: Path, inventory: Any) -> None:
     environment = {**os.environ, "ANSIBLE_INVENTORY_UNPARSED_FAILED": "1", "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def names(content: Any) -> Iterator[str]:
+    """Every key, however deep, as far as Ansible does not take what stands below for a group of hosts."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from () if is_inventory({key: value}) else (key,)
+            yield from names(value)
+    elif isinstance(content, list):
+        for item in content:
+            yield from names(item)
 
 
 def role_options() -> set[str]:
