@@ -202,6 +202,12 @@ attributes:
     support: full
   platform:
     platforms: linux
+notes:
+  - Warns, before anything is applied and without any part in RV(ignore:changed), of what would keep services from working on
+    this node. That is a chain of nftables that is not ours and drops service traffic, rules in both back ends of iptables,
+    forwarding, bridge netfilter or C(route_localnet) being off where services need it, a strict reverse path filter where
+    answers leave by another interface, service addresses that the node has no route to, and a connection tracking table that is
+    more than nine tenths full. What cannot be read is not warned of.
 requirements:
   - iptables and ip6tables 1.8 or newer (nft or legacy back end), each when there are services of its family
   - ip (iproute2)
