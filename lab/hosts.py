@@ -37,7 +37,7 @@ for directory in /etc /home /opt /root /srv /usr /var; do
         overlay "$directory"
 done
 awk '$5 ~ /^\/run\// {print $5}' /proc/self/mountinfo | sort -r | while read -r inherited; do
-    umount -l "$inherited"
+    umount -l "$inherited" 2> /dev/null || true # another host that comes or goes may have been quicker
 done
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -m 1777 /run/lock
