@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Scenario A: a bridge with local backends, once promiscuous and once with hairpin on its ports; FORWARD policy DROP."""
+"""Scenario A: a bridge with local backends; FORWARD policy DROP.
+
+Once promiscuous, once with hairpin on its ports, and once found by the roles because it is that of a local network.
+"""
 
 from __future__ import annotations
 
@@ -41,19 +44,20 @@ class ScenarioA(World):
         self.servers.serve(self.client, "elsewhere", CLIENT, 9000)
         self.variables: dict[str, Any] = {
             "service_proxy_local_cidrs": ["10.0.0.0/24"],
-            "service_proxy_bridges": [{"name": "br0", "mode": self.mode}],
             "service_proxy_services": [
                 {"name": "http", "vip": VIP, "port": PORT, "backends": backends(b1=1, b2=1)},
                 {"name": "datagrams", "vip": VIP, "port": PORT, "protocol": "udp", "backends": backends(b2=1)},
             ],
         }
+        if self.mode != "found":
+            self.variables["service_proxy_bridges"] = [{"name": "br0", "mode": self.mode}]
 
 
 def backends(**weights: int) -> list[dict[str, Any]]:
     return [{"address": BACKENDS[name], "weight": weight, "node": "node1"} for name, weight in weights.items()]
 
 
-@pytest.fixture(scope="module", params=["promiscuous", "hairpin"])
+@pytest.fixture(scope="module", params=["promiscuous", "hairpin", "found"])
 def converged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Converged]:
     with ScenarioA(request.param) as world:
         yield Converged(world, Controller(tmp_path_factory.mktemp("controller")))

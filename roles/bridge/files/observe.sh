@@ -1,13 +1,17 @@
 #!/bin/sh
 # Says which bridges there are, their ports and modes, and what the role has left, one finding a line. Changes nothing.
-# Usage: observe.sh RECORD FILE...
+# Usage: observe.sh LOCAL_CIDRS RECORD FILE...; the networks have blanks between them.
 set -eu
-record=$1
+local_cidrs=$1 record=$2
+shift
 
 for directory in /sys/class/net/*/bridge; do
     [ -d "$directory" ] || continue
     bridge=$(basename "${directory%/bridge}")
     echo "bridge $bridge"
+    for cidr in $local_cidrs; do
+        [ -z "$(ip -oneline address show dev "$bridge" to "$cidr")" ] || { echo "local $bridge"; break; }
+    done
     # IFF_PROMISC of linux/if.h
     [ $(($(cat "/sys/class/net/$bridge/flags") & 0x100)) -eq 0 ] || echo "on promisc $bridge"
     for port in "/sys/class/net/$bridge/brif"/*; do

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Says what the role needs to know of a host, one finding a line. Changes nothing.
-# Usage: observe.sh TOOLS MODULES SYSCTLS SYSCTL_FILE; the lists have blanks between their items.
+# Usage: observe.sh TOOLS MODULES SYSCTLS SYSCTL_FILE LOCAL_CIDRS; the lists have blanks between their items.
 # A module is NAME=PROOF: with the file PROOF there, the kernel has it, be it loaded or built in.
 set -eu
-tools=$1 modules=$2 sysctls=$3 sysctl_file=$4
+tools=$1 modules=$2 sysctls=$3 sysctl_file=$4 local_cidrs=$5
 
 for tool in $tools; do
     PATH="$PATH:/usr/sbin:/sbin" command -v "$tool" > /dev/null || echo "missing-tool $tool"
@@ -13,6 +13,13 @@ for module in $modules; do
     [ -e "${module#*=}" ] || echo "missing-module ${module%%=*}"
 done
 [ -e /proc/modules ] || echo "no-loadable-modules"
+
+for directory in /sys/class/net/*/bridge; do
+    [ -d "$directory" ] || continue
+    for cidr in $local_cidrs; do
+        [ -z "$(ip -oneline address show dev "$(basename "${directory%/bridge}")" to "$cidr")" ] || echo "local-bridge"
+    done
+done
 
 found=
 if [ -e "$sysctl_file" ]; then
