@@ -35,7 +35,7 @@ seealso:
 EXAMPLES = r"""
 - name: Every backend of node1
   ansible.builtin.assert:
-    that: (services | layer4.service_proxy.endpoints(of=['node1'])) == [{'address': '10.0.0.11', 'port': 8080, 'protocol': 'tcp'}]
+    that: "(services | layer4.service_proxy.endpoints(of=['node1'])) == [{'address': '10.0.0.11', 'port': 8080, 'protocol': 'tcp'}]"
   vars:
     services:
       - name: web
