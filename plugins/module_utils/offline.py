@@ -20,7 +20,15 @@ from .dataplane.trace import Trace, trace
 from .fields import Field, Problem, choice, integer, one_of_type, parse_fields
 from .plan.affinity import plan_sets
 from .plan.chains import Desired, Observed, plan
-from .service import PROTOCOLS, InvalidServices, Node, parse_node, parse_services
+from .service import (
+    DATAPLANES,
+    PROTOCOLS,
+    InvalidServices,
+    Node,
+    parse_node,
+    parse_services,
+    refuse_unsupported,
+)
 
 _TOOLS = {ip.IPV4: "iptables", ip.IPV6: "ip6tables"}
 _LOCALHOST = {ip.IPV4: "127.0.0.1", ip.IPV6: "::1"}
@@ -59,10 +67,25 @@ _TRACE_FIELDS: Mapping[str, Field] = {
     "protocol": Field(choice(*PROTOCOLS), "tcp"),
     "node": _NODE,
 }
+_MISTAKES_FIELDS: Mapping[str, Field] = {
+    "node": _NODE,
+    "dataplane": Field(choice(*DATAPLANES), "iptables"),
+}
 _RENDER_FIELDS: Mapping[str, Field] = {
     "node": _NODE,
     "ip_version": Field(choice(ip.IPV4, ip.IPV6, "both"), "both"),
 }
+
+
+def find_mistakes(services: Any, options: Mapping[str, Any]) -> List[str]:
+    """What is wrong with services and node settings, one line a mistake. options: dataplane, node."""
+    given = _parse_options("mistakes", options, _MISTAKES_FIELDS)
+    try:
+        refuse_unsupported(given["dataplane"])
+        parse_services(services, given["dataplane"], parse_node(given["node"]))
+    except InvalidServices as error:
+        return error.problems
+    return []
 
 
 def render_services(services: Any, options: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq"
 """The schedulers of Linux 6.12 (``net/netfilter/ipvs/Kconfig``)."""
 FORWARD_METHODS = ("masquerade", "direct", "tunnel")
 DATAPLANES = ("iptables", "ipvs", "nftables")
+SUPPORTED_DATAPLANES = ("iptables",)
 
 
 class InvalidServices(ValueError):
@@ -179,6 +180,13 @@ _NODE_FIELDS: Mapping[str, Field] = {
     "chain_prefix": Field(pattern(r"[A-Z0-9]{1,8}", "1 to 8 characters of A-Z and 0-9"), "L4"),
     "drop_invalid": Field(boolean, True),
 }
+
+
+def refuse_unsupported(dataplane: str) -> None:
+    """Raises InvalidServices for a dataplane that this version does not have."""
+    if dataplane not in SUPPORTED_DATAPLANES:
+        allowed = ", ".join(SUPPORTED_DATAPLANES)
+        raise InvalidServices(["dataplane is %s: not supported yet: must be %s" % (quoted(dataplane), allowed)])
 
 
 def parse_services(raw: Sequence[Any], dataplane: str, node: Node) -> List[Service]:

@@ -312,6 +312,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.service impor
     InvalidServices,
     Node,
     parse_node,
+    refuse_unsupported,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils.transaction import UndoFailed
 
@@ -332,8 +333,7 @@ def _kernel(module: AnsibleModule) -> Kernel:
 
 
 def _result(module: AnsibleModule) -> Dict[str, Any]:
-    if module.params["dataplane"] != "iptables":
-        raise InvalidServices(["dataplane is %s: not supported yet: must be iptables" % module.params["dataplane"]])
+    refuse_unsupported(module.params["dataplane"])
     request = Request(**{key: module.params[key] for key in Request._fields})
     node, kernel = _node(module), _kernel(module)
     change = plan_services(request, node, kernel)

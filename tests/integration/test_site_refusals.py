@@ -1,0 +1,52 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A mistake in the inventory is told by `site.yml` before any role has touched the node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nat_host import generation
+from worlds import World, differences
+
+from playbooks import Controller
+
+GOOD = {"name": "web", "vip": "10.100.100.100", "port": 80, "backends": [{"address": "10.0.0.11"}]}
+
+
+class Bare(World):
+    """A node and nothing around it."""
+
+    def build(self) -> None:
+        self.variables: dict[str, Any] = {}
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"service_proxy_services": [{**GOOD, "port": 70000}]}, ['service "web": port is 70000', "1 to 65535"]),
+        (
+            {"service_proxy_services": [GOOD, {**GOOD, "name": "two"}]},
+            ['service "two"', 'service "web"', "taken already"],
+        ),
+        ({"service_proxy_services": [GOOD], "service_proxy_masquerade_mark": "x"}, ["masquerade_mark", "hexadecimal"]),
+        ({"service_proxy_services": [GOOD], "service_proxy_dataplane": "ipvs"}, ["dataplane", "not supported yet"]),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_touched(
+    variables: dict[str, Any], words: list[str], tmp_path: Path
+) -> None:
+    with Bare() as world:
+        before, number = world.snapshot(), generation(world.node)
+        controller = Controller(tmp_path)
+        controller.inventory({"node1": world.node}, variables)
+        run = controller.run(expect_failure=True)
+        assert len(run.message.splitlines()) == 1
+        for word in words:
+            assert word in run.message
+        assert differences(world.snapshot(), before) == []
+        assert generation(world.node) == number
