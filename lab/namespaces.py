@@ -14,6 +14,7 @@ import os
 import signal
 import socket as sockets
 import subprocess
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -34,6 +35,7 @@ Result = TypeVar("Result")
 NETNS_DIRECTORY = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 TERMINATE_SECONDS = 3.0
+ADDRESS_SECONDS = 3.0
 HINDRANCES = (
     "net.ipv4.icmp_ratelimit",
     "net.ipv6.icmp.ratelimit",
@@ -179,9 +181,18 @@ class Namespace:
         return self.call(path.read_text).strip()
 
     def add_address(self, interface: str, *addresses: str) -> None:
-        """Add addresses with prefix length to an interface."""
+        """Add addresses with prefix length to an interface. They can be used when this returns.
+
+        Even without duplicate address detection the kernel makes an IPv6 address usable a little later, from a queue;
+        on an interface that is down it stays tentative, so that only one that is up is waited for.
+        """
         for address in addresses:
             self.ip("address", "add", address, "dev", interface)
+        give_up = time.monotonic() + ADDRESS_SECONDS
+        while any(":" in address for address in addresses) and time.monotonic() < give_up:
+            if not self.ip("-6", "address", "show", "dev", interface, "up", "tentative"):
+                return
+            time.sleep(0.01)
 
     def add_route(self, destination: str, *via: str) -> None:
         """Route `destination` (a CIDR, or "default" with an IPv4 gateway, or "::/0") as in `via GATEWAY dev NAME`."""

@@ -58,6 +58,7 @@ notes:
 """
 
 import os
+import pwd
 import shlex
 import subprocess
 from pathlib import Path
@@ -109,7 +110,8 @@ class Connection(LocalConnection):
         saved = f"The view of network namespace {name!r} is not complete"
         mount = self._present(Path(view, "mnt"), saved)
         uts = self._present(Path(view, "uts"), saved)
-        return ["nsenter", f"--net={network}", f"--mount={mount}", f"--uts={uts}", "--"]
+        home = pwd.getpwuid(os.geteuid()).pw_dir
+        return ["nsenter", f"--net={network}", f"--mount={mount}", f"--uts={uts}", "--", "env", f"HOME={home}"]
 
     def _present(self, path: Path, complaint: str) -> Path:
         if not path.exists():
