@@ -31,4 +31,4 @@ def texts(result: Mapping[str, Any]) -> list[str]:
 
 
 def answers(network: Network, source: str, address: str, port: int = 80) -> bool:
-    return network.ask(source, address, port, timeout=1.5).answered == 1
+    return network.ask(source, address, port, timeout=3.0).answered == 1
