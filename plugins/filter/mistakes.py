@@ -40,7 +40,7 @@ seealso:
 EXAMPLES = r"""
 - name: Refuse a merge request with wrong services
   ansible.builtin.assert:
-    that: services | layer4.service_proxy.mistakes(node={'name': 'node1'}) == []
+    that: "services | layer4.service_proxy.mistakes(node={'name': 'node1'}) == []"
   vars:
     services:
       - name: web

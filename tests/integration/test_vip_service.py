@@ -306,3 +306,20 @@ def test_updated_names_what_changed_and_nothing_else(host: Host) -> None:
     assert result["added"] == ["new"]
     assert result["removed"] == ["s1", "s2"]
     assert result["updated"] == ["s3"]
+
+
+@pytest.mark.parametrize("settings", [{"local_cidrs": []}, {"local_cidrs": [], "masquerade_all": True}])
+def test_a_service_that_stays_keeps_the_chains_that_it_needs(host: Host, settings: dict[str, Any]) -> None:
+    """Even when the node's settings of a run for another service would do without them."""
+    services = [
+        {"name": name, "vip": f"10.96.0.{n}", "port": 80, "backends": [{"address": "10.0.0.11"}]}
+        for n, name in enumerate(("stays", "comes"), 1)
+    ]
+    host.apply(services[:1])
+    kept = {rule for rule in host.rules() if '"stays: ' in rule}
+    host.apply(services[1:], node={**NODE, **settings})
+    assert kept <= host.rules()
+    assert not host.apply(services[1:], node={**NODE, **settings})["changed"]
+    host.apply(services, exclusive=True, node={**NODE, **settings})
+    host.apply([], state="absent", exclusive=True)
+    assert "L4-" not in host.saved()

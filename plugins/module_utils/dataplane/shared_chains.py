@@ -32,8 +32,18 @@ def assemble(parts: Sequence[ServiceRules], node: Node, family: str) -> Desired:
     if parts:
         desired.chains.update(_shared_chains(entries, node, family))
         desired.chains.update(_endpoint_chains_of(node, desired.chains))
+        _complete_for_kept(desired.chains, node)
         desired.jumps = hook_jumps(Layout(node.chain_prefix))
     return desired
+
+
+def _complete_for_kept(chains: Dict[ChainKey, Rules], node: Node) -> None:
+    """Services that stay as they are may lead to a chain that the node's settings of now do not need."""
+    layout = Layout(node.chain_prefix)
+    name = layout.shared("MARK-NONLOCAL")
+    if ("nat", name) not in chains and any(text.endswith(name) for rules in chains.values() for text in rules):
+        mark = rule(layout.shared("MARK-MASQ"), "no local source")
+        chains[("nat", name)] = [mark] if node.masquerade_all else []
 
 
 def _endpoint_chains_of(node: Node, chains: Mapping[ChainKey, Rules]) -> Dict[ChainKey, List[str]]:
