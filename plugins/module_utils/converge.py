@@ -18,8 +18,9 @@ from .families import FamilyPlans, Tables
 from .ipset_types import HeldSet, SetHeader
 from .kernel.xtables import XtablesError, parse_save
 from .plan.affinity import SetPlan, plan_sets
-from .plan.chains import ChainKey, Desired, Observed, Rules, plan
+from .plan.chains import plan
 from .plan.services import Summary, observed_claims, summarise, with_services, without_services
+from .ruleset import ChainKey, Desired, Observed, Rules
 from .service import InvalidServices, Node, Service, claims, conflicts, parse_names, parse_services
 from .transaction import Step, run
 

@@ -12,7 +12,8 @@ from typing import Callable
 
 from .chain import ChainRequest, InvalidChainError
 from .kernel.xtables import NoScratchError, Xtables, parse_save
-from .plan.chains import ChainPlan, Desired, Jump, Observed, Rules, plan, target_of
+from .plan.chains import ChainPlan, plan
+from .ruleset import Desired, Jump, Observed, Rules, target_of
 from .rulespec import BUILT_IN_CHAINS
 
 Warn = Callable[[str], None]

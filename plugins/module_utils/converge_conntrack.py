@@ -11,9 +11,9 @@ from typing import Callable, Iterable, List, Mapping, NamedTuple, Protocol, Sequ
 from .dataplane.rules import Layout
 from .flow import Flow
 from .kernel.conntrack import ConntrackError
-from .plan.chains import Observed
 from .plan.conntrack import Targets, families_in_use, stale, udp_targets
 from .plan.readback import entries
+from .ruleset import Observed
 from .service import Node, Service
 
 

@@ -13,8 +13,8 @@ from .converge import observe
 from .dataplane.rules import Layout
 from .families import Tables
 from .kernel.xtables import COMMANDS, XtablesError
-from .plan.chains import Observed
 from .plan.readback import ObservedService, observed_services
+from .ruleset import Observed
 
 
 def iptables_info(tables: Mapping[str, Tables], set_names: Iterable[str], prefix: str) -> Dict[str, Any]:

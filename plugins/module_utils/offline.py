@@ -19,7 +19,8 @@ from .dataplane.rules import Layout
 from .dataplane.trace import Trace, trace
 from .fields import Field, Problem, choice, integer, one_of_type, parse_fields
 from .plan.affinity import plan_sets
-from .plan.chains import Desired, Observed, plan
+from .plan.chains import plan
+from .ruleset import Desired, Observed
 from .service import (
     DATAPLANES,
     PROTOCOLS,

@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 from ansible_collections.layer4.service_proxy.plugins.module_utils.addresses import covering_networks
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import compile_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.rules import Layout
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.chains import ChainKey, Rules
+from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import ChainKey, Rules
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
 
 BACKENDS = [{"address": "10.0.0.11", "node": "node1"}, {"address": "10.0.0.12", "node": "node2"}]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pwd
 import shlex
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,8 @@ def test_without_a_name_the_host_is_the_namespace(
 def test_a_command_enters_the_view(connection: Any, started: list[list[str]], view: Path, tmp_path: Path) -> None:
     connection.exec_command(AWKWARD)
     entrance = ["nsenter", f"--net={tmp_path}/netns/node1", f"--mount={view}/mnt", f"--uts={view}/uts", "--"]
-    assert started == [[*entrance, "/bin/sh", "-c", AWKWARD]]
+    home = ["env", f"HOME={pwd.getpwuid(0).pw_dir}"]
+    assert started == [[*entrance, *home, "/bin/sh", "-c", AWKWARD]]
 
 
 def test_an_unknown_namespace_is_named(connection: Any, options: dict[str, str | None], tmp_path: Path) -> None:

@@ -8,13 +8,8 @@ from typing import Dict, List, Tuple
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.chains import (
-    Desired,
-    Jump,
-    Observed,
-    plan,
-    target_of,
-)
+from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.chains import plan
+from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import Desired, Jump, Observed, target_of
 
 HOOK = ("nat", "PREROUTING")
 JUMP = '-m comment --comment "say -j X" -j L4-A'

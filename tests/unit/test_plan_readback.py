@@ -12,13 +12,13 @@ import pytest
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import compile_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.rules import Layout
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.chains import ChainKey, Observed, Rules
 from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.readback import (
     ObservedService,
     Refusal,
     entries,
     observed_services,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import ChainKey, Observed, Rules
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import claims, parse_node, parse_services
 
 LAYOUT = Layout("L4")

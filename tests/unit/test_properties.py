@@ -28,18 +28,13 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.rul
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.trace import trace
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables_text import parse_save
 from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import render_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.chains import (
-    ChainKey,
-    Desired,
-    Observed,
-    plan,
-    target_of,
-)
+from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.chains import plan
 from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.services import (
     summarise,
     with_services,
     without_services,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import ChainKey, Desired, Observed, target_of
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
 
 Raw = Dict[str, Any]

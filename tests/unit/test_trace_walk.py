@@ -18,7 +18,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.pac
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.trace import trace
 from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import trace_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.chains import Desired
+from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import Desired
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import InvalidServices
 
 PACKET = Packet("192.0.2.100", "10.96.0.1", "tcp", 80, ("192.0.2.1", "2001:db8::1"))

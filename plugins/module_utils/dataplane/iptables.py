@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Dict, Iterable, List, Sequence, Tuple
 
 from .. import addresses as ip
-from ..plan.chains import ChainKey, Desired
+from ..ruleset import ChainKey, Desired
 from ..service import Backend, Node, Service
 from . import pools
 from .rules import Layout, ServiceRules, rule

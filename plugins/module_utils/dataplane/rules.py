@@ -16,7 +16,7 @@ import re
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set
 
 from .. import addresses as ip
-from ..plan.chains import ChainKey
+from ..ruleset import ChainKey
 
 _ID_LENGTH = 15
 """Characters of a chain's id: 75 bits, and with the longest prefix a name of 28, the most that iptables takes."""

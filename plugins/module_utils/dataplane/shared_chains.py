@@ -10,7 +10,7 @@ import re
 from typing import Dict, Iterable, List, Mapping, Sequence, Tuple
 
 from .. import addresses as ip
-from ..plan.chains import ChainKey, Desired, Jump, Rules
+from ..ruleset import ChainKey, Desired, Jump, Rules
 from ..service import Mark, Node
 from .rules import Layout, ServiceRules, rule
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Dict, List, Mapping, NamedTuple, Tuple
 
-from ..plan.chains import ChainKey, Desired, Rules
+from ..ruleset import ChainKey, Desired, Rules
 from .packet import FINAL_TARGETS, PASSING_TARGETS, Packet, UnknownRule, parse_rule
 
 Branches = Dict[Packet, Fraction]

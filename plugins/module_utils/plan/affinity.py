@@ -13,7 +13,7 @@ from typing import Iterable, List, Mapping, NamedTuple
 
 from ..dataplane.rules import Layout
 from ..ipset_types import MIN_HASHSIZE, SetHeader, create_line
-from .chains import Desired
+from ..ruleset import Desired
 
 _MOST_CLIENTS = 1 << 20
 """Of one backend; beyond it new clients are not remembered. The kernel's memory grows with those that come."""

@@ -4,61 +4,22 @@
 
 """The difference between the chains that are wanted and those that the kernel holds, for one address family.
 
-Pure: the caller observes, and applies the text that comes out of here. Rules are iptables rule specifications
-in the spelling of ``iptables-save``, without ``-A CHAIN``; two rules are equal when their texts are.
+Pure: the caller observes, and applies the text that comes out of here.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
-ChainKey = Tuple[str, str]
-"""A table and the name of a chain in it."""
+from ..ruleset import ChainKey, Desired, Jump, Observed, Rules, target_of
 
-Rules = Sequence[str]
-
-_TARGET = re.compile(r"(?:^|\s)(-[jg])\s+(\S+)")
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _BUILT_IN_TARGET = re.compile(r"[A-Z][A-Z0-9]*$")
 _LONGEST_EXACT_DIFF = 500
 """Above so many lines a chain's difference is found by counting lines: an exact one costs quadratic time."""
-
-
-@dataclass(frozen=True)
-class Jump:
-    """A rule in a chain that is not ours, leading to one that is.
-
-    position: ``first`` or ``last``, the end of the chain at which a missing jump is put.
-    anchored: whether a jump that is there must also stand at that end. It does as long as nothing but jumps
-    to user-defined chains stands before (``first``) or behind it (``last``), so that two tools which both want
-    to be first do not fight.
-    """
-
-    table: str
-    hook: str
-    rule: str
-    position: str = "first"
-    anchored: bool = False
-
-
-@dataclass
-class Desired:
-    """The whole of what is ours: every chain with its rules, and the jumps that lead to them."""
-
-    chains: Dict[ChainKey, Rules] = field(default_factory=dict)
-    jumps: List[Jump] = field(default_factory=list)
-
-
-@dataclass
-class Observed:
-    """What the kernel holds: our chains, and all rules of the hooks, chains of others with jumps to ours."""
-
-    chains: Dict[ChainKey, Rules] = field(default_factory=dict)
-    hooks: Dict[ChainKey, Rules] = field(default_factory=dict)
 
 
 @dataclass
@@ -101,12 +62,6 @@ class _HookEdit:
     def undo_lines(self, hook: str) -> Tuple[List[str], List[str]]:
         deletions = ["-D %s %s" % (hook, rule) for rule in self.first + self.last]
         return deletions, ["-I %s %d %s" % (hook, index + 1, self.old[index]) for index in self.deleted]
-
-
-def target_of(rule: str) -> Optional[str]:
-    """The target of a rule (``-j`` or ``-g``); None when it has none. Quoted text is not searched."""
-    found = _TARGET.search(_QUOTED.sub('""', rule))
-    return found.group(2) if found else None
 
 
 def plan(desired: Desired, observed: Observed) -> ChainPlan:

@@ -16,8 +16,8 @@ from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequenc
 from .. import addresses as ip
 from ..dataplane.rules import Layout, owner_of
 from ..flow import Endpoint
+from ..ruleset import Observed, target_of
 from ..service import Claim
-from .chains import Observed, target_of
 
 _KEYS = {"vip": "vip", "external ip": "external_ips", "load balancer": "load_balancer_ips"}
 """What the rules in the chain of services say, and the key of the service under which such an address is given."""

@@ -13,8 +13,9 @@ from typing import Collection, Dict, Iterable, List, NamedTuple, Set
 
 from ..dataplane.rules import Layout, ServiceRules, owner_of
 from ..dataplane.shared_chains import assemble, endpoint_chains, hook_jumps
+from ..ruleset import ChainKey, Desired, Observed, Rules, target_of
 from ..service import Claim, Node
-from .chains import ChainKey, ChainPlan, Desired, Observed, Rules, target_of
+from .chains import ChainPlan
 from .readback import entries
 
 
