@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import Callable
 
 from .chain import ChainRequest, InvalidChainError
-from .kernel.xtables import NoScratchError, Xtables, parse_save
+from .kernel.scratch import NoScratchError, settle
+from .kernel.xtables import Xtables, parse_save
 from .plan.chains import ChainPlan, plan
 from .ruleset import Desired, Jump, Observed, Rules, target_of
 from .rulespec import BUILT_IN_CHAINS
@@ -110,7 +111,7 @@ def _settle(
         for hook, at, rule in jumps:
             if at == position:
                 chains.setdefault(hook, []).append(rule)
-        settled = xtables.settle(request.table, chains)
+        settled = settle(xtables, request.table, chains)
         settled_jumps += [(hook, position, rule) for hook in chains if hook != request.chain for rule in settled[hook]]
     return settled[request.chain], settled_jumps
 

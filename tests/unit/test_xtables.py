@@ -20,8 +20,8 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.chain import 
 from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_chain import plan_chain
 from ansible_collections.layer4.service_proxy.plugins.module_utils.families import FamilyPlans
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.runner import ModuleRunner
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.scratch import NoScratchError, settle
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import (
-    NoScratchError,
     Rule,
     Xtables,
     XtablesError,
@@ -196,7 +196,7 @@ def test_clean_message_of_a_missing_right() -> None:
 
 
 def test_settle(host: FakeHost, xtables: Xtables) -> None:
-    assert xtables.settle("nat", {"WEB": [HTTP], "OUTPUT": ["-j WEB"]}) == {"WEB": [HTTP_SAVED], "OUTPUT": ["-j WEB"]}
+    assert settle(xtables, "nat", {"WEB": [HTTP], "OUTPUT": ["-j WEB"]}) == {"WEB": [HTTP_SAVED], "OUTPUT": ["-j WEB"]}
     (argv, text) = host.calls[-1]
     assert argv[:3] == ["/fake/unshare", "-n", "sh"]
     assert text == f"*nat\n:OUTPUT ACCEPT [0:0]\n:WEB - [0:0]\n-A WEB {HTTP}\n-A OUTPUT -j WEB\nCOMMIT\n"
@@ -207,7 +207,7 @@ def test_settle_knows_the_chains_and_sets_that_exist(host: FakeHost, xtables: Xt
     host.tables["nat"]["THERE"] = ["-j RETURN"]
     host.sets["known"] = "create known hash:ip family inet hashsize 1048576 maxelem 65536 bucketsize 12 initval 0x1\n"
     rules = ["-j THERE", "-g GONE", "-j ACCEPT", "-m set --match-set known src", "-m set --match-set unknown src"]
-    xtables.settle("nat", {"WEB": rules})
+    settle(xtables, "nat", {"WEB": rules})
     (argv, text) = host.calls[-1]
     assert text.startswith("*nat\n:THERE - [0:0]\n:WEB - [0:0]\n-A WEB -j THERE\n")
     assert argv[-2:] == ["scratch", "create known hash:ip family inet maxelem 65536 bucketsize 12"]
@@ -216,7 +216,7 @@ def test_settle_knows_the_chains_and_sets_that_exist(host: FakeHost, xtables: Xt
 def test_settle_names_the_refused_rule(host: FakeHost, xtables: Xtables) -> None:
     host.refused["-p nosuch"] = 'unknown protocol "nosuch" specified'
     with pytest.raises(XtablesError) as caught:
-        xtables.settle("nat", {"WEB": ["-p tcp", "-p nosuch"]})
+        settle(xtables, "nat", {"WEB": ["-p tcp", "-p nosuch"]})
     assert caught.value.rule == Rule("nat", "WEB", 2, "-p nosuch")
 
 
@@ -243,20 +243,20 @@ def test_settle_finds_the_rule_that_the_kernel_refuses(place: int) -> None:
 def test_no_namespaces(host: FakeHost, xtables: Xtables) -> None:
     host.namespaces = False
     with pytest.raises(NoScratchError, match="no network namespace can be made on this host: unshare: unshare failed"):
-        xtables.settle("nat", {"WEB": [HTTP]})
+        settle(xtables, "nat", {"WEB": [HTTP]})
     assert [argv[:3] for argv, _stdin in host.calls[-2:]] == [
         ["/fake/unshare", "-n", "sh"],
         ["/fake/unshare", "-n", "-r"],
     ]
     host.missing.add("unshare")
     with pytest.raises(NoScratchError, match=r"unshare .* is not installed"):
-        xtables.settle("nat", {"WEB": [HTTP]})
+        settle(xtables, "nat", {"WEB": [HTTP]})
 
 
 def test_no_ipset_tool(host: FakeHost, xtables: Xtables) -> None:
     host.missing.add("ipset")
     with pytest.raises(XtablesError, match="ipset is not installed on this host, and rules match ipsets: a, b"):
-        xtables.settle("nat", {"WEB": ["-m set --match-set b src", "-m set --match-set a src"]})
+        settle(xtables, "nat", {"WEB": ["-m set --match-set b src", "-m set --match-set a src"]})
 
 
 # the plan of one chain

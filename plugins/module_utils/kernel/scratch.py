@@ -15,13 +15,10 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from ..rulespec import BUILT_IN_CHAINS, ipsets, targets
+from .xtables import Xtables
 from .xtables_text import XtablesError, parse_save, refusal, rule_at
-
-if TYPE_CHECKING:
-    from .xtables import Xtables
 
 Chains = Mapping[str, Sequence[str]]
 

@@ -11,17 +11,16 @@ Everything that can fail raises XtablesError.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .runner import ModuleRunner, Runner
-from .scratch import NoScratchError, settle
 from .xtables_text import Rule, XtablesError, clean_message, parse_save, refusal
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
-__all__ = ("NoScratchError", "Rule", "Xtables", "XtablesError", "both_families", "parse_save")
+__all__ = ("Rule", "Xtables", "XtablesError", "both_families", "parse_save")
 
 COMMANDS = {"ipv4": "iptables", "ipv6": "ip6tables"}
 NFT_FAMILIES = {"ipv4": "ip", "ipv6": "ip6"}
@@ -89,10 +88,6 @@ class Xtables:
         code, _dummy, stderr = self.runner.run(argv, text)
         if code != 0:
             raise refusal(self.command, text, stderr)
-
-    def settle(self, table: str, chains: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-        """The rules as the kernel will spell them, found in a scratch network namespace; see `scratch.settle`."""
-        return settle(self, table, chains)
 
     def _run(self, argv: Sequence[str]) -> str:
         code, stdout, stderr = self.runner.run(argv)
