@@ -235,7 +235,7 @@ def test_settle_finds_the_rule_that_the_kernel_refuses(place: int) -> None:
     rules = [f"-m mark --mark {number}" for number in range(1, 10)]
     rules[place - 1] = "-j REJECT"
     with pytest.raises(XtablesError) as caught:
-        Xtables(CommitRefuses(), "ipv4").settle("nat", {"B": rules, "A": ["-p tcp"], "OUTPUT": ["-j B"]})
+        settle(Xtables(CommitRefuses(), "ipv4"), "nat", {"B": rules, "A": ["-p tcp"], "OUTPUT": ["-j B"]})
     assert caught.value.rule == Rule("nat", "B", place, "-j REJECT")
     assert caught.value.message.startswith("the kernel refuses it (line ")
 
