@@ -73,7 +73,7 @@ def _can_be_told(case: Case) -> bool:
 
 
 def ask(network: Network, case: Case) -> Tally:
-    """Nobody sends a datagram again that a busy machine has lost: what got no answer is asked once more."""
+    """A busy machine loses packets, and nobody sends a datagram again: what got no answer is asked once more."""
     destination, port = case.question.destination(case.service, case.kind.family)
     count, timeout = ENOUGH_REFUSALS, PATIENCE
     if case.expected.verdict == "accept":
@@ -83,7 +83,7 @@ def ask(network: Network, case: Case) -> Tally:
         timeout = DROPPED_AFTER
     source, protocol = case.question.source, case.service["protocol"]
     tally = network.ask(source, destination, port, protocol, count, timeout=timeout)
-    if protocol == "udp" and case.expected.verdict == "accept" and tally.failures["timeout"]:
+    if case.expected.verdict == "accept" and tally.failures["timeout"]:
         again = network.ask(source, destination, port, protocol, tally.failures.pop("timeout"), timeout=timeout)
         tally.answers += again.answers
         tally.failures += again.failures
