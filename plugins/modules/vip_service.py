@@ -292,7 +292,7 @@ diff:
 """
 
 import platform
-from typing import Any, Dict
+from typing import Any, Dict, Union
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -325,19 +325,19 @@ def _node(module: AnsibleModule) -> Node:
     return parse_node(settings)
 
 
-def _kernel(module: AnsibleModule) -> Kernel:
+def _sets() -> Union[Ipset, NoSets]:
     try:
-        return Kernel(both_families(module), Ipset(), Conntrack())
+        return Ipset()
     except NoIpsetError as error:
-        return Kernel(both_families(module), NoSets(str(error)), Conntrack())
+        return NoSets(str(error))
 
 
 def _result(module: AnsibleModule) -> Dict[str, Any]:
     refuse_unsupported(module.params["dataplane"])
     request = Request(**{key: module.params[key] for key in Request._fields})
-    node, kernel = _node(module), _kernel(module)
-    change = plan_services(request, node, kernel)
-    for warning in warnings(change.services, node, both_families(module), module.run_command):
+    node, tables = _node(module), both_families(module)
+    change = plan_services(request, node, Kernel(tables, _sets(), Conntrack()))
+    for warning in warnings(change.services, node, tables, module.run_command):
         module.warn(warning)
     if not module.check_mode:
         change.apply()
