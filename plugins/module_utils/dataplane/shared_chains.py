@@ -60,7 +60,7 @@ def _shared_chains(entries: Dict[ChainKey, List[str]], node: Node, family: str) 
         ("nat", layout.shared("SERVICES")): [],
         ("filter", layout.shared("FIREWALL")): [],
     }
-    chains.update(_masquerade_chains(layout, node, family))
+    chains.update(masquerade_chains(layout, node, family))
     chains.update(_forward_chain(layout, node))
     for key, rules in entries.items():
         chains[key] = sorted(rules, key=_refusals_last)
@@ -91,7 +91,7 @@ def _node_port_tail(layout: Layout, node: Node, family: str) -> List[str]:
     return tail + [rule(target, "node ports", destination=cidr, match=local) for cidr in cidrs]
 
 
-def _masquerade_chains(layout: Layout, node: Node, family: str) -> Dict[ChainKey, List[str]]:
+def masquerade_chains(layout: Layout, node: Node, family: str) -> Dict[ChainKey, List[str]]:
     mark, mark_masq = node.masquerade_mark, layout.shared("MARK-MASQ")
     chains = {("nat", mark_masq): [rule("MARK --set-xmark " + str(mark), "masquerade this packet")]}
     local = [cidr for cidr in node.local_cidrs if ip.family_of(cidr) == family]
@@ -102,19 +102,19 @@ def _masquerade_chains(layout: Layout, node: Node, family: str) -> Dict[ChainKey
     if node.snat_address and ip.family_of(node.snat_address) == family:
         target = "SNAT --to-source " + node.snat_address
     chains[("nat", layout.shared("POSTROUTING"))] = [
-        rule("RETURN", "not ours", match="-m mark ! --mark %s" % _mark_match(mark)),
+        rule("RETURN", "not ours", match="-m mark ! --mark %s" % mark_match(mark)),
         rule("MARK --set-xmark 0x%x/0x0" % mark.value, "so that it is not rewritten twice"),
         rule(target + " --random-fully", "service traffic"),
     ]
     return chains
 
 
-def _mark_match(mark: Mark) -> str:
+def mark_match(mark: Mark) -> str:
     return "0x%x" % mark.value if mark.mask == _ALL_MARK_BITS else str(mark)
 
 
 def _forward_chain(layout: Layout, node: Node) -> Dict[ChainKey, List[str]]:
-    marked = "-m mark --mark %s" % _mark_match(node.masquerade_mark)
+    marked = "-m mark --mark %s" % mark_match(node.masquerade_mark)
     translated = "-m conntrack --ctstate DNAT -m conntrack --ctstate "
     invalid = rule(layout.shared("INVALID"), "invalid packets", match="-m conntrack --ctstate INVALID")
     return {
