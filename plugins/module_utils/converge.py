@@ -94,11 +94,15 @@ class Change(NamedTuple):
         return {part: chains[part] + ("# ipset\n" + sets[part] if sets[part] else "") for part in chains}
 
     def apply(self) -> None:
-        """All or nothing: sets before the rules that use them. Raises what the failing facility said."""
+        """All or nothing. Raises what the failing facility said."""
+        run(self.steps())
+
+    def steps(self) -> List[Step]:
+        """In their order: sets before the rules that use them."""
         sets = self.kernel.sets
         created = [Step(partial(sets.create, new), partial(sets.destroy, new.name)) for new in self.set_plan.create]
         gone = [Step(partial(sets.destroy, old.name), partial(sets.create, old)) for old in self.set_plan.destroy]
-        run(created + self.families.steps() + gone)
+        return created + self.families.steps() + gone
 
 
 def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:

@@ -84,7 +84,10 @@ class Mark(NamedTuple):
 
 
 class Node(NamedTuple):
-    """The settings of the node that proxies."""
+    """The settings of the node that proxies. Timeouts: seconds; None leaves the kernel's as they are.
+
+    From drain_timeout on: of the ipvs dataplane (``Documentation/networking/ipvs-sysctl.rst``).
+    """
 
     name: str
     addresses: Tuple[str, ...]
@@ -96,6 +99,12 @@ class Node(NamedTuple):
     masquerade_mark: Mark
     chain_prefix: str
     drop_invalid: bool = True
+    drain_timeout: int = 0
+    conn_reuse_mode: Optional[int] = None
+    expire_nodest_conn: bool = True
+    tcp_timeout: Optional[int] = None
+    tcpfin_timeout: Optional[int] = None
+    udp_timeout: Optional[int] = None
 
 
 def _address(value: Any) -> str:
@@ -138,6 +147,8 @@ _NAME = pattern(
     "1 to 63 characters of a-z, 0-9, '-' and '.', starting and ending with a letter or digit",
 )
 _PORT = integer(1, 65535)
+_LONGEST_TIMEOUT = 2147483
+"""Seconds; the kernel counts ticks, at most 1,000 a second, in 31 bits (``ip_vs_set_timeout``)."""
 _TRAFFIC_POLICY = Field(choice("cluster", "local"), "cluster")
 
 _BACKEND_FIELDS: Mapping[str, Field] = {
@@ -179,6 +190,12 @@ _NODE_FIELDS: Mapping[str, Field] = {
     "masquerade_mark": Field(_mark, Mark(0x4000, 0x4000)),
     "chain_prefix": Field(pattern(r"[A-Z0-9]{1,8}", "1 to 8 characters of A-Z and 0-9"), "L4"),
     "drop_invalid": Field(boolean, True),
+    "drain_timeout": Field(integer(0, 86400), 0),
+    "conn_reuse_mode": Field(integer(0, 3), None),
+    "expire_nodest_conn": Field(boolean, True),
+    "tcp_timeout": Field(integer(1, _LONGEST_TIMEOUT), None),
+    "tcpfin_timeout": Field(integer(1, _LONGEST_TIMEOUT), None),
+    "udp_timeout": Field(integer(1, _LONGEST_TIMEOUT), None),
 }
 
 
@@ -197,6 +214,10 @@ def parse_services(raw: Sequence[Any], dataplane: str, node: Node) -> List[Servi
         problems += _check_service(service) + _check_dataplane(service, dataplane)
     taken = [claim for service in services for claim in claims(service)]
     problems += _repeated_names(raw) or conflicts(taken, node.addresses)
+    if dataplane == "ipvs" and node.localhost_node_ports:
+        problems.append(
+            "node: localhost_node_ports is true: must be false with dataplane ipvs, which cannot serve 127.0.0.1"
+        )
     if problems:
         raise InvalidServices(problems)
     return sorted(services)
@@ -287,9 +308,9 @@ def _check_service(service: Service) -> List[str]:
 
 
 def _check_dataplane(service: Service, dataplane: str) -> List[str]:
-    if dataplane == "ipvs":
-        return []
     owner = "service %s: " % quoted(service.name)
+    if dataplane == "ipvs":
+        return [] if service.forward_method == "masquerade" else _check_unchanged_ports(service, owner)
     problems = []
     if service.scheduler is not None:
         problems.append(
@@ -302,6 +323,25 @@ def _check_dataplane(service: Service, dataplane: str) -> List[str]:
             owner
             + "forward_method is %s: must be masquerade with dataplane %s (direct and tunnel need ipvs)"
             % (quoted(service.forward_method), dataplane)
+        )
+    return problems
+
+
+def _check_unchanged_ports(service: Service, owner: str) -> List[str]:
+    """Methods that hand packets on as they are also leave them their port."""
+    method = service.forward_method
+    problems = [
+        owner
+        + "backends has %s: port must be %d, the service's own, with forward_method %s, which changes no port"
+        % (ip.endpoint(backend.address, backend.port), service.port, method)
+        for backend in service.backends
+        if backend.port != service.port
+    ]
+    if service.node_port is not None:
+        problems.append(
+            owner
+            + "node_port is %d: must be null with forward_method %s, which changes no port"
+            % (service.node_port, method)
         )
     return problems
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from .. import addresses as ip
 from ..ruleset import ChainKey
@@ -21,6 +21,8 @@ from ..ruleset import ChainKey
 _ID_LENGTH = 15
 """Characters of a chain's id: 75 bits, and with the longest prefix a name of 28, the most that iptables takes."""
 _ID_BYTES = 10
+_LONGEST_NAME = 28
+"""Of a chain (``XT_EXTENSION_MAXNAMELEN``)."""
 _OWNER = re.compile(r'--comment "([a-z0-9][a-z0-9.-]*): ')
 
 
@@ -41,12 +43,35 @@ class Layout:
         ("filter", "BACKENDS"),
     )
 
+    _DISPATCH: Mapping[Tuple[str, bool], str] = {
+        ("nat", False): "SERVICES",
+        ("nat", True): "NODEPORTS",
+        ("filter", False): "FIREWALL",
+        ("filter", True): "NODEPORTS",
+    }
+    """The first chain of each dispatch tree, by table and whether it goes by ports alone."""
+
+    OF_IPVS: Sequence[ChainKey] = (
+        ("filter", "INPUT"),
+        ("filter", "NEW"),
+        ("filter", "OUTPUT"),
+        ("filter", "REPLIES"),
+        ("filter", "SOURCES"),
+        ("mangle", "SOURCES"),
+    )
+
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         per_service = r"%s-(%s)-[A-Z2-7]{%d}" % (prefix, "|".join(self.PER_SERVICE), _ID_LENGTH)
         self._per_service = re.compile(per_service)
+        ports = r"(?:tcp|udp|sctp)-\d+-\d+"
+        self._branch = re.compile(
+            r"%s-(?:(%s)|[0-9a-f.]+/\d+|[0-9a-f.]+-%s|NET-[A-Z2-7]{%d})" % (prefix, ports, ports, _ID_LENGTH)
+        )
         self._affinity_set = re.compile(r"%s-AFF-[A-Z2-7]{%d}" % (prefix, _ID_LENGTH))
         self._shared = {(table, self.shared(name)) for table, name in self.SHARED}
+        self._first = {(table, self.shared(name)) for (table, dummy), name in self._DISPATCH.items()}
+        self._of_ipvs = {(table, self.shared(name)) for table, name in self.OF_IPVS}
 
     def shared(self, name: str) -> str:
         return "%s-%s" % (self.prefix, name)
@@ -59,6 +84,23 @@ class Layout:
         digest = hashlib.sha256("\0".join(identity).encode()).digest()[:_ID_BYTES]
         return "%s-%s-%s" % (self.prefix, kind, base64.b32encode(digest).decode()[:_ID_LENGTH])
 
+    def branch(self, name: str) -> str:
+        """The chain of one branch of a dispatch tree: the name is a network, ports, or an address and ports.
+
+        It is in the chain's name itself, with dots for colons, as long as it fits.
+        """
+        chain = self.shared(name.replace(":", "."))
+        return chain if len(chain) <= _LONGEST_NAME else self.of("NET", name)
+
+    def dispatch(self, key: ChainKey) -> Optional[ChainKey]:
+        """The first chain of the dispatch tree that a chain belongs to; None for a chain of another purpose."""
+        table, name = key
+        if key in self._first:
+            return key
+        found = self._branch.fullmatch(name)
+        first = self._DISPATCH.get((table, bool(found.group(1)))) if found else None
+        return (table, self.shared(first)) if first else None
+
     def affinity_sets(self, rules: Iterable[str]) -> Set[str]:
         """The ipsets of remembered clients that these rules use."""
         return {name for text in rules if "-AFF-" in text for name in self._affinity_set.findall(text)}
@@ -70,7 +112,12 @@ class Layout:
         return key[0] == "nat" and bool(self._per_service.fullmatch(key[1]))
 
     def is_ours(self, key: ChainKey) -> bool:
-        return key in self._shared or self.is_per_service(key)
+        """Whether a chain is one that the iptables dataplane makes."""
+        return key in self._shared or self.is_per_service(key) or self.dispatch(key) is not None
+
+    def is_of_ipvs(self, key: ChainKey) -> bool:
+        """Whether a chain is one that only the ipvs dataplane makes."""
+        return key in self._of_ipvs
 
 
 class ServiceRules(NamedTuple):
@@ -92,21 +139,27 @@ def rule(
     *,
     source: str = "",
     destination: str = "",
+    interface: str = "",
     protocol: str = "",
-    port: int = 0,
+    port: Union[int, str] = 0,
     match: str = "",
 ) -> str:
-    """A rule specification in the order in which ``iptables-save`` prints its parts."""
+    """A rule specification in the order in which ``iptables-save`` prints its parts. interface: with its option.
+
+    port: one, or a range as ``FIRST:LAST``.
+    """
     parts = []
     if source and not ip.is_everything(source):
         parts.append("-s " + source)
     if destination and not ip.is_everything(destination):
         parts.append("-d " + destination)
+    if interface:
+        parts.append(interface)
     if protocol:
         parts.append("-p " + protocol)
     parts.append('-m comment --comment "%s"' % comment)
     if port:
-        parts.append("-m %s --dport %d" % (protocol, port))
+        parts.append("-m %s --dport %s" % (protocol, port))
     if match:
         parts.append(match)
     return "%s -j %s" % (" ".join(parts), target)

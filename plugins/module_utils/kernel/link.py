@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from ..addresses import IPV4, IPV6, network_of
 from ..surroundings import Link
+from .dummy import DEVICE
 
 Run = Callable[[Sequence[str]], Tuple[int, str, str]]
 """Runs a command: its return code, standard output and standard error."""
@@ -23,8 +24,8 @@ class LinkError(Exception):
 
 
 def own_addresses(run: Run) -> List[str]:
-    """The node's own unicast addresses that others can use: no loopback and no link-local ones."""
-    found = [info for link in _show(run, []) for info in _addresses(link)]
+    """The node's own unicast addresses that others can use: no loopback and no link-local ones, and not those of services."""
+    found = [info for link in _show(run, []) if link.get("ifname") != DEVICE for info in _addresses(link)]
     return [info["local"] for info in found if info.get("scope") in ("global", "site")]
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Sysctls as numbers, read from /proc/sys. What cannot be read is None, or left out."""
+"""Sysctls as numbers, in /proc/sys. What cannot be read is None, or left out."""
 
 from __future__ import annotations
 
@@ -12,12 +12,26 @@ from typing import Dict, Optional
 _ROOT = Path("/proc/sys")
 
 
+class SysctlError(Exception):
+    """A setting could not be written; the text is one line that names it."""
+
+
 def read(name: str) -> Optional[int]:
     """By the name that has slashes, such as ``net/ipv4/ip_forward``."""
     try:
         return int((_ROOT / name).read_text())
     except (OSError, ValueError):
         return None
+
+
+def write(name: str, value: int) -> None:
+    """Until the next boot, in this network namespace. Raises SysctlError."""
+    try:
+        (_ROOT / name).write_text("%d\n" % value)
+    except OSError as error:
+        raise SysctlError(
+            "sysctl %s cannot be set to %d: %s" % (name.replace("/", "."), value, error.strerror)
+        ) from error
 
 
 def per_interface(family: str, setting: str) -> Dict[str, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
@@ -24,12 +24,16 @@ _LONGEST_EXACT_DIFF = 500
 
 @dataclass
 class ChainPlan:
-    """What to feed to ``iptables-restore --noflush``, how to take it back, and the lines that differ."""
+    """What to feed to ``iptables-restore --noflush``, how to take it back, and the lines that differ.
+
+    result: what is held once it is applied.
+    """
 
     restore: str = ""
     undo: str = ""
     before: str = ""
     after: str = ""
+    result: Observed = field(default_factory=Observed)
 
     @property
     def changed(self) -> bool:
@@ -67,11 +71,14 @@ class _HookEdit:
 def plan(desired: Desired, observed: Observed) -> ChainPlan:
     """Compare both states of one address family."""
     result: Dict[str, List[str]] = {"restore": [], "undo": [], "before": [], "after": []}
+    hooks = dict(observed.hooks)
     for table in _tables(desired, observed):
         wanted, held = _of_table(desired.chains, table), _of_table(observed.chains, table)
         edits = _hook_edits(table, desired, observed, set(wanted) | set(held))
         _plan_table(table, wanted, held, edits, result)
-    return ChainPlan(**{part: "".join(line + "\n" for line in lines) for part, lines in result.items()})
+        hooks.update({(table, hook): edit.new for hook, edit in edits.items()})
+    texts = {part: "".join(line + "\n" for line in lines) for part, lines in result.items()}
+    return ChainPlan(**texts, result=Observed(dict(desired.chains), hooks))
 
 
 def _plan_table(

@@ -1,0 +1,173 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The dummy device that holds the addresses of services, over netlink (``rtnetlink.h``, ``if_addr.h``).
+
+Everything that can fail raises DeviceError. Addresses are those that services can have: no link-local ones.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from typing import FrozenSet, Iterable, Iterator, NamedTuple, Optional, Tuple
+
+from .netlink import (
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NetlinkError,
+    NetlinkSocket,
+    attribute,
+    attributes,
+    nested,
+)
+
+DEVICE = "l4-ipvs0"
+_NETLINK_ROUTE = 0
+_NEW_LINK, _DELETE_LINK, _GET_LINK = 16, 17, 18
+_NEW_ADDRESS, _DELETE_ADDRESS, _GET_ADDRESS = 20, 21, 22
+_LINK = struct.Struct("=BxHiII")
+"""Of a link message: family, type, index, flags, and which flags are meant."""
+_ADDRESS = struct.Struct("=BBBBi")
+"""Of an address message: family, prefix length, flags, scope, index of the interface."""
+_IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_AF_SPEC = 3, 18, 26
+_INFO_KIND = 1
+_INET6_ADDR_GEN_MODE, _GENERATE_NONE = 8, 1
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
+_IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200
+_SCOPE_GLOBAL = 0
+_FOREVER = 0xFFFFFFFF
+_UP = 1
+_KIND = "dummy"
+_FAMILIES = {socket.AF_INET: 32, socket.AF_INET6: 128}
+_ERRORS = {
+    errno.EPERM: "not permitted: CAP_NET_ADMIN is needed in this network namespace",
+    errno.EOPNOTSUPP: "the kernel has no dummy devices (module dummy: modprobe dummy)",
+}
+
+
+class DeviceError(Exception):
+    """The kernel refused; the text is one line that names the device."""
+
+    def __init__(self, doing: str, code: int) -> None:
+        super().__init__("device %s: %s: %s" % (DEVICE, doing, _ERRORS.get(code) or os.strerror(code)))
+        self.code = code
+
+
+class DeviceState(NamedTuple):
+    """kind: of link, ``dummy`` if it is ours."""
+
+    kind: str
+    up: bool
+    addresses: FrozenSet[str]
+
+
+class Device:
+    """The device of this network namespace. A context manager."""
+
+    def __init__(self) -> None:
+        try:
+            self._netlink = NetlinkSocket(_NETLINK_ROUTE)
+        except OSError as error:
+            raise DeviceError("reaching it over netlink", error.errno or 0) from error
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *dummy: object) -> None:
+        self._netlink.close()
+
+    def state(self) -> Optional[DeviceState]:
+        """None where there is no device of this name."""
+        index = self._index()
+        if index is None:
+            return None
+        (message,) = self._ask(_GET_LINK, 0, _LINK.pack(0, 0, index, 0, 0))
+        flags = _LINK.unpack_from(message)[3]
+        info = attributes(attributes(message[_LINK.size :]).get(_IFLA_LINKINFO, b""))
+        kind = info.get(_INFO_KIND, b"").rstrip(b"\0").decode()
+        return DeviceState(kind, bool(flags & _UP), frozenset(self._addresses(index)))
+
+    def create(self) -> None:
+        """The device, up and without any address."""
+        mode = attribute(_INET6_ADDR_GEN_MODE, struct.pack("=B", _GENERATE_NONE))
+        payload = (
+            _LINK.pack(0, 0, 0, 0, 0)
+            + attribute(_IFLA_IFNAME, DEVICE.encode() + b"\0")
+            + nested(_IFLA_LINKINFO, attribute(_INFO_KIND, _KIND.encode() + b"\0"))
+            + nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
+        )
+        self._tell("creating it", _NEW_LINK, NLM_F_CREATE | NLM_F_EXCL, payload)
+        self.set_up(True)
+
+    def set_up(self, up: bool) -> None:
+        """Administratively up, or down."""
+        payload = _LINK.pack(0, 0, self._existing(), _UP if up else 0, _UP)
+        self._tell("setting it up" if up else "setting it down", _NEW_LINK, 0, payload)
+
+    def delete(self) -> None:
+        self._tell("deleting it", _DELETE_LINK, 0, _LINK.pack(0, 0, self._existing(), 0, 0))
+
+    def add(self, addresses: Iterable[str]) -> None:
+        """One by one, in order; one that is there already is no error."""
+        index = self._existing()
+        for address in addresses:
+            payload = _address_message(address, index)
+            self._tell("adding address %s" % address, _NEW_ADDRESS, NLM_F_CREATE | NLM_F_EXCL, payload, errno.EEXIST)
+
+    def remove(self, addresses: Iterable[str]) -> None:
+        """One that is gone already is no error."""
+        index = self._existing()
+        for address in addresses:
+            payload = _address_message(address, index)
+            self._tell("removing address %s" % address, _DELETE_ADDRESS, 0, payload, errno.EADDRNOTAVAIL)
+
+    def _index(self) -> Optional[int]:
+        try:
+            return socket.if_nametoindex(DEVICE)
+        except OSError:
+            return None
+
+    def _existing(self) -> int:
+        index = self._index()
+        if index is None:
+            raise DeviceError("looking it up", errno.ENODEV)
+        return index
+
+    def _addresses(self, index: int) -> Iterator[str]:
+        for message in self._ask(_GET_ADDRESS, NLM_F_DUMP, _ADDRESS.pack(0, 0, 0, 0, 0)):
+            family, _length, _flags, scope, at = _ADDRESS.unpack_from(message)
+            if at == index and scope == _SCOPE_GLOBAL and family in _FAMILIES:
+                found = attributes(message[_ADDRESS.size :])
+                yield socket.inet_ntop(family, found.get(_IFA_LOCAL) or found[_IFA_ADDRESS])
+
+    def _ask(self, kind: int, flags: int, payload: bytes) -> Tuple[bytes, ...]:
+        try:
+            return tuple(self._netlink.request(kind, flags, payload))
+        except NetlinkError as error:
+            raise DeviceError("reading it", error.code) from error
+
+    def _tell(self, doing: str, kind: int, flags: int, payload: bytes, expected: int = 0) -> None:
+        try:
+            self._netlink.execute(kind, flags, payload)
+        except NetlinkError as error:
+            if error.code != expected:
+                raise DeviceError(doing, error.code) from error
+
+
+def _address_message(address: str, index: int) -> bytes:
+    """An address of one host. An IPv6 address is deprecated from the start (RFC 4862, section 5.5.4), so that the node does
+    not choose it as the source of other connections.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    packed = socket.inet_pton(family, address)
+    message = _ADDRESS.pack(family, _FAMILIES[family], 0, _SCOPE_GLOBAL, index)
+    message += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
+    if family == socket.AF_INET6:
+        message += attribute(_IFA_CACHEINFO, struct.pack("=IIII", 0, _FOREVER, 0, 0))
+        message += attribute(_IFA_FLAGS, struct.pack("=I", _IFA_F_NODAD | _IFA_F_NOPREFIXROUTE))
+    return message

@@ -1,0 +1,155 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The difference between the virtual services that are wanted and those that IPVS holds. Pure.
+
+Destinations come before others go, so that a virtual service that has some is never without.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from ..flow import Endpoint
+from ..ipvs_types import (
+    AddDestination,
+    AddService,
+    DeleteDestination,
+    DeleteService,
+    Destination,
+    HeldService,
+    IpvsChange,
+    ServiceKey,
+    SetDestination,
+    SetService,
+    destination_line,
+    service_line,
+)
+
+Services = Mapping[ServiceKey, HeldService]
+_DATAGRAMS = "udp"
+
+
+class VirtualServicePlan(NamedTuple):
+    """additions: what comes or becomes different. drain: what goes takes nothing new any more (not for UDP, which has no end
+    to wait for). removals: it goes.
+    """
+
+    held: Services
+    additions: List[IpvsChange]
+    drain: List[SetDestination]
+    removals: List[IpvsChange]
+    before: str
+    after: str
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.additions or self.removals)
+
+    @property
+    def draining(self) -> List[Tuple[ServiceKey, Endpoint]]:
+        """The destinations that are to lose their connections before they go."""
+        return [(change.key, (change.destination.address, change.destination.port)) for change in self.drain]
+
+    def undo(self, changes: Sequence[IpvsChange]) -> List[IpvsChange]:
+        """What takes back these changes of one phase, once they have been made."""
+        return [inverse for change in reversed(changes) for inverse in self._inverse(change)]
+
+    def _inverse(self, change: IpvsChange) -> List[IpvsChange]:
+        if isinstance(change, AddService):
+            return [DeleteService(change.service.key)]
+        if isinstance(change, SetService):
+            return [SetService(self.held[change.service.key].service)]
+        if isinstance(change, DeleteService):
+            whole = self.held[change.key]
+            return [
+                AddService(whole.service),
+                *(AddDestination(change.key, one) for one in whole.destinations.values()),
+            ]
+        if isinstance(change, AddDestination):
+            return [DeleteDestination(change.key, endpoint_of(change.destination))]
+        if isinstance(change, SetDestination):
+            return [SetDestination(change.key, self.held[change.key].destinations[endpoint_of(change.destination)])]
+        return [AddDestination(change.key, self.held[change.key].destinations[change.endpoint])]
+
+
+def endpoint_of(destination: Destination) -> Endpoint:
+    return destination.address, destination.port
+
+
+def plan_virtual_services(wanted: Services, held: Services) -> VirtualServicePlan:
+    """held: only what may be changed; what is not wanted of it goes."""
+    additions: List[IpvsChange] = []
+    removals: List[IpvsChange] = []
+    drain: List[SetDestination] = []
+    before: List[str] = []
+    after: List[str] = []
+    for key in sorted(wanted):
+        want, have = wanted[key], held.get(key)
+        if have is None:
+            additions.append(AddService(want.service))
+        elif have.service != want.service:
+            additions.append(SetService(want.service))
+        have_destinations = have.destinations if have else {}
+        additions += _coming(key, want.destinations, have_destinations)
+        going = {at: one for at, one in have_destinations.items() if at not in want.destinations}
+        drain += _drained(key, going)
+        removals += [DeleteDestination(key, at) for at in going]
+        _add_lines(before, after, want, have)
+    for key in sorted(set(held) - set(wanted)):
+        drain += _drained(key, held[key].destinations)
+        removals.append(DeleteService(key))
+        before += _lines(held[key])
+    return VirtualServicePlan(held, additions, drain, removals, _text(before), _text(after))
+
+
+def _coming(
+    key: ServiceKey, want: Mapping[Endpoint, Destination], have: Mapping[Endpoint, Destination]
+) -> List[IpvsChange]:
+    """New destinations first, so that a weight of 0 never leaves a virtual service without one that takes connections."""
+    added: List[IpvsChange] = [AddDestination(key, one) for at, one in want.items() if at not in have]
+    changed = [SetDestination(key, one) for at, one in want.items() if at in have and have[at] != one]
+    return added + sorted(changed, key=lambda change: not change.destination.weight)
+
+
+def _drained(key: ServiceKey, going: Mapping[Endpoint, Destination]) -> List[SetDestination]:
+    if key.protocol == _DATAGRAMS:
+        return []
+    return [SetDestination(key, one._replace(weight=0)) for one in going.values()]
+
+
+def _lines(held: HeldService) -> List[str]:
+    key = held.service.key
+    return [service_line(held.service), *(destination_line(key, one) for one in held.destinations.values())]
+
+
+def _add_lines(before: List[str], after: List[str], want: HeldService, have: Optional[HeldService]) -> None:
+    """The lines that differ; a setting that has no word in them shows by the line on both sides."""
+    old: Dict[object, str] = _named_lines(have) if have else {}
+    new = _named_lines(want)
+    changed = _changed(want, have)
+    before += [line for name, line in old.items() if name in changed]
+    after += [line for name, line in new.items() if name in changed]
+
+
+def _named_lines(held: HeldService) -> Dict[object, str]:
+    key = held.service.key
+    lines: Dict[object, str] = {None: service_line(held.service)}
+    lines.update({at: destination_line(key, one) for at, one in held.destinations.items()})
+    return lines
+
+
+def _changed(want: HeldService, have: Optional[HeldService]) -> Dict[object, bool]:
+    """The destinations that are not as wanted, and None for the virtual service itself."""
+    if have is None:
+        return dict.fromkeys([None, *want.destinations], True)
+    every = {**have.destinations, **want.destinations}
+    differing = {at for at in every if have.destinations.get(at) != want.destinations.get(at)}
+    own: List[object] = [] if have.service == want.service else [None]
+    return dict.fromkeys([*own, *differing], True)
+
+
+def _text(lines: List[str]) -> str:
+    """Sorted, which puts virtual services before destinations (``-A`` before ``-a``)."""
+    return "".join(line + "\n" for line in sorted(lines))
