@@ -6,14 +6,23 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
 
 from . import addresses as ip
 from .flow import Endpoint
 
+HOST_LENGTH = {ip.IPV4: 32, ip.IPV6: 128}
+"""The netmask with which every client is on its own."""
+SCHEDULER_FLAGS: Dict[str, Tuple[str, ...]] = {"sh": ("sh-fallback", "sh-port"), "mh": ("mh-fallback", "mh-port")}
+"""In the order of the kernel's bits; other schedulers know none."""
+OTHER_FLAGS = ("flag-1", "flag-2", "flag-3")
+"""What ipvsadm(8) calls bits that have no name with a scheduler."""
+
 _PROTOCOL_OPTIONS = {"tcp": "-t", "udp": "-u", "sctp": "--sctp-service"}
 _METHOD_OPTIONS = {"masquerade": "-m", "direct": "-g", "tunnel": "-i"}
-_HOST_LENGTH = {ip.IPV4: 32, ip.IPV6: 128}
+_IPIP, _GUE, _GRE = 0, 1, 2
+_TUNNEL_TYPES = {_IPIP: "ipip", _GUE: "gue", _GRE: "gre"}
+_TUNNEL_CHECKSUMS = {0: "--tun-nocsum", 1: "--tun-csum", 2: "--tun-remcsum"}
 
 
 class ServiceKey(NamedTuple):
@@ -27,8 +36,9 @@ class ServiceKey(NamedTuple):
 
 
 class VirtualService(NamedTuple):
-    """scheduler_flags: sorted, of ``sh-fallback``, ``sh-port``, ``mh-fallback``, ``mh-port``. persistence_timeout: seconds, 0 for
-    none. netmask: prefix length of the networks whose clients stay together. one_packet: each datagram is scheduled anew.
+    """scheduler_flags: sorted, of `SCHEDULER_FLAGS` or `OTHER_FLAGS`. persistence_timeout: seconds, 0 for none.
+    netmask: prefix length of the networks whose clients stay together, `HOST_LENGTH` without persistence.
+    one_packet: each datagram is scheduled anew. persistence_engine: what tells clients apart by more than their address (``sip``).
     """
 
     key: ServiceKey
@@ -37,11 +47,12 @@ class VirtualService(NamedTuple):
     persistence_timeout: int
     netmask: int
     one_packet: bool
+    persistence_engine: str = ""
 
 
 class Destination(NamedTuple):
     """forward_method: ``masquerade``, ``direct`` or ``tunnel``. thresholds: connections, 0 for none. tunnel: type, port and flags
-    of the kernel's.
+    of the kernel's (``IP_VS_CONN_F_TUNNEL_TYPE_*``, ``IP_VS_TUNNEL_ENCAP_FLAG_*``).
     """
 
     address: str
@@ -107,9 +118,23 @@ IpvsChange = Union[AddService, SetService, DeleteService, AddDestination, SetDes
 
 
 class IpvsRefusedError(Exception):
-    """The kernel refused a change. done: how many of the changes that were given had been made before."""
+    """The kernel refused a change. made: those of the changes given that it did make, in their order; as changes travel
+    together, some may stand behind the one that was refused.
+    """
 
-    done = 0
+    made: Sequence[IpvsChange] = ()
+
+
+def sort_key(key: ServiceKey) -> Tuple[Any, ...]:
+    """IPv4 before IPv6, those of addresses before those of marks, then numeric."""
+    return (key.family, not key.protocol, key.address and ip.sort_key(key.address), key.port, key.protocol, key.fwmark)
+
+
+def service_name(key: ServiceKey) -> str:
+    """A virtual service in an error: ``tcp 10.0.0.1:80``, or ``fwmark 7 (ipv6)``."""
+    if not key.protocol:
+        return "fwmark %d (%s)" % (key.fwmark, key.family)
+    return "%s %s" % (key.protocol, ip.endpoint(key.address, key.port))
 
 
 def service_words(key: ServiceKey) -> List[str]:
@@ -124,13 +149,23 @@ def service_line(service: VirtualService) -> str:
     words = ["-A", *service_words(service.key), "-s", service.scheduler]
     if service.persistence_timeout:
         words += ["-p", str(service.persistence_timeout)]
-        if service.netmask != _HOST_LENGTH[service.key.family]:
+        if service.netmask != HOST_LENGTH[service.key.family]:
             words += ["-M", _netmask(service)]
+        if service.persistence_engine:
+            words += ["--pe", service.persistence_engine]
     if service.one_packet:
         words.append("-o")
     if service.scheduler_flags:
-        words += ["-b", ",".join(service.scheduler_flags)]
+        words += ["-b", ",".join(sorted(service.scheduler_flags, key=flag_number))]
     return " ".join(words)
+
+
+def flag_number(flag: str) -> int:
+    """Which of the kernel's three bits for schedulers a flag is, from 0."""
+    for names in (*SCHEDULER_FLAGS.values(), OTHER_FLAGS):
+        if flag in names:
+            return names.index(flag)
+    raise ValueError(flag)
 
 
 def _netmask(service: VirtualService) -> str:
@@ -142,7 +177,22 @@ def _netmask(service: VirtualService) -> str:
 
 
 def destination_line(key: ServiceKey, destination: Destination) -> str:
-    """The destination as ``ipvsadm -Sn`` writes it."""
+    """The destination as ``ipvsadm -Sn`` writes it, and its thresholds, which ``ipvsadm -Sn`` leaves out."""
     words = ["-a", *service_words(key), "-r", ip.endpoint(destination.address, destination.port)]
     words += [_METHOD_OPTIONS[destination.forward_method], "-w", str(destination.weight)]
+    words += _tunnel_words(destination)
+    if destination.upper_threshold:
+        words += ["-x", str(destination.upper_threshold)]
+    if destination.lower_threshold:
+        words += ["-y", str(destination.lower_threshold)]
     return " ".join(words)
+
+
+def _tunnel_words(destination: Destination) -> List[str]:
+    kind, port, flags = destination.tunnel
+    if destination.forward_method != "tunnel" or kind == _IPIP:
+        return []
+    words = ["--tun-type", _TUNNEL_TYPES.get(kind, str(kind))]
+    if kind == _GUE:
+        words += ["--tun-port", str(port)]
+    return words + [_TUNNEL_CHECKSUMS.get(flags, "")]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Dict, Iterator, Tuple
+from typing import Dict, Iterator, Sequence, Tuple
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x200, 0x400
 NLM_F_DUMP = 0x300
@@ -77,7 +77,7 @@ class NetlinkSocket:
         header = _HEADER.pack(_HEADER.size + len(payload), kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0)
         self._socket.sendto(header + payload, (0, 0))
         while True:
-            for answer, body in self._receive():
+            for answer, dummy, body in self._receive(self._sequence):
                 if answer in (_NLMSG_ERROR, _NLMSG_DONE):
                     (code,) = struct.unpack_from("=i", body)
                     if code:
@@ -90,12 +90,34 @@ class NetlinkSocket:
         for _answer in self.request(kind, flags, payload):
             continue
 
-    def _receive(self) -> Iterator[Tuple[int, bytes]]:
-        """Type and body of each message in the next datagram that answers the last request."""
+    def execute_block(self, kind: int, flags: int, payloads: Sequence[bytes]) -> Dict[int, int]:
+        """Requests whose only answers are acknowledgements, sent as one datagram; at most 64 with payloads of a few hundred
+        bytes, so that all refusals fit into the socket's buffer. The kernel also carries out those behind one that it refuses.
+
+        The errno of each that was refused, by its index.
+        """
+        first, last = self._sequence + 1, self._sequence + len(payloads)
+        block = []
+        for sequence, payload in enumerate(payloads, first):
+            asked = flags | NLM_F_REQUEST | (NLM_F_ACK if sequence == last else 0)
+            block += [_HEADER.pack(_HEADER.size + len(payload), kind, asked, sequence, 0), payload]
+        self._sequence = last
+        self._socket.sendto(b"".join(block), (0, 0))
+        refused: Dict[int, int] = {}
+        while True:
+            for _answer, sequence, body in self._receive(first):
+                (code,) = struct.unpack_from("=i", body)
+                if code:
+                    refused[sequence - first] = -code
+                if sequence == last:
+                    return refused
+
+    def _receive(self, oldest: int) -> Iterator[Tuple[int, int, bytes]]:
+        """Type, sequence number and body of each message in the next datagram that answers a request since the oldest."""
         datagram = self._socket.recv(_RECEIVE_BYTES)
         offset = 0
         while offset + _HEADER.size <= len(datagram):
             length, kind, _flags, sequence, _port = _HEADER.unpack_from(datagram, offset)
-            if sequence == self._sequence:
-                yield kind, datagram[offset + _HEADER.size : offset + length]
+            if oldest <= sequence <= self._sequence:
+                yield kind, sequence, datagram[offset + _HEADER.size : offset + length]
             offset += (length + 3) & ~3
