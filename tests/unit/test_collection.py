@@ -68,8 +68,9 @@ def test_module_supports_check_mode_and_diff_in_full(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_module_has_a_test_on_a_real_kernel(module: str) -> None:
-    tests = [path.name for path in (CHECKOUT / "tests" / "integration").glob("*.py") if f'"{module}"' in path.read_text()]
-    assert tests, f"no file in tests/integration runs {module}"
+    files = [path for kind in ("integration", "virtual") for path in (CHECKOUT / "tests" / kind).glob("*.py")]
+    tests = [path.name for path in files if f'"{module}"' in path.read_text()]
+    assert tests, f"no file in tests/integration or tests/virtual runs {module}"
 
 
 def test_a_changelog_fragment_tells_of_every_module_plugin_and_role() -> None:
