@@ -7,14 +7,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Dict
+from typing import Any, Dict, Union
 
 from .converge import observe
+from .converge_ipvs import observe_ipvs
+from .dataplane.frontend_sets import recorded_frontends
 from .dataplane.rules import Layout
+from .dataplanes import Facilities, NoIpvs, has_remains, ipvs_kernel
 from .families import Tables
+from .kernel.ipvs import NoIpvsError
 from .kernel.xtables import COMMANDS, XtablesError
+from .plan.frontend_readback import ObservedVirtualService, observed_virtual_services
+from .plan.frontends import virtual_services
 from .plan.readback import ObservedService, observed_services
 from .ruleset import Observed
+from .service import Node
+
+_IPVS_COUNTS = ("services", "virtual_services", "destinations", "sets", "chains", "rules")
 
 
 def iptables_info(tables: Mapping[str, Tables], set_names: Iterable[str], prefix: str) -> Dict[str, Any]:
@@ -36,6 +45,28 @@ def iptables_info(tables: Mapping[str, Tables], set_names: Iterable[str], prefix
     return {"services": list(map(_service, services)), "counts": counts, "unreadable": unreadable}
 
 
+def ipvs_info(has: Facilities, node: Node) -> Dict[str, Any]:
+    """The same of the ipvs dataplane. IPVS is only asked where it is, or was, in use. Raises what a facility says."""
+    if not has_remains(node, has):
+        return {"services": [], "counts": dict.fromkeys(_IPVS_COUNTS, 0), "unreadable": {}}
+    try:
+        kernel, unreadable = ipvs_kernel(has, has.ipvs()), {}
+    except NoIpvsError as error:
+        kernel, unreadable = ipvs_kernel(has, NoIpvs()), {"ipvs": str(error)}
+    held = observe_ipvs(kernel, node)
+    ours = recorded_frontends({name: one.entries for name, one in held.sets.items()}, held.virtual, node.chain_prefix)
+    found = virtual_services(ours)
+    services = observed_virtual_services(ours, kernel.ipvs.connections(found))
+    chains = [rules for one in held.chains.values() for rules in one.chains.values()]
+    destinations = sum(len(one.destinations) for one in found.values())
+    counts = (len(services), len(found), destinations, len(held.sets), len(chains), sum(map(len, chains)))
+    return {
+        "services": list(map(_service, services)),
+        "counts": dict(zip(_IPVS_COUNTS, counts)),
+        "unreadable": unreadable,
+    }
+
+
 def _counts(observed: Mapping[str, Observed], layout: Layout) -> Dict[str, int]:
     chains = [(name, rules) for one in observed.values() for (_table, name), rules in one.chains.items()]
     return {
@@ -45,7 +76,7 @@ def _counts(observed: Mapping[str, Observed], layout: Layout) -> Dict[str, int]:
     }
 
 
-def _service(service: ObservedService) -> Dict[str, Any]:
+def _service(service: Union[ObservedService, ObservedVirtualService]) -> Dict[str, Any]:
     return {
         **service._asdict(),
         "backends": [backend._asdict() for backend in service.backends],

@@ -23,11 +23,16 @@ _STRICT = 1
 _BRIDGE_NETFILTER = {IPV4: "net/bridge/bridge-nf-call-iptables", IPV6: "net/bridge/bridge-nf-call-ip6tables"}
 
 
-def warnings(services: Sequence[Service], node: Node, tables: Mapping[str, Xtables], run: Run) -> List[str]:
+def warnings(
+    services: Sequence[Service], dataplane: str, node: Node, tables: Mapping[str, Xtables], run: Run
+) -> List[str]:
     """For these services on this node; none without services. Never fails: what cannot be read is not warned of."""
     if not services:
         return []
-    return service_warnings(services) + node_warnings(services, node, observe(services, node, tables, run))
+    found = observe(services, node, tables, run)
+    if dataplane == "ipvs":
+        found = found._replace(unreachable=())
+    return service_warnings(services) + node_warnings(services, node, found)
 
 
 def observe(services: Sequence[Service], node: Node, tables: Mapping[str, Xtables], run: Run) -> Surroundings:

@@ -20,7 +20,7 @@ SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq"
 """The schedulers of Linux 6.12 (``net/netfilter/ipvs/Kconfig``)."""
 FORWARD_METHODS = ("masquerade", "direct", "tunnel")
 DATAPLANES = ("iptables", "ipvs", "nftables")
-SUPPORTED_DATAPLANES = ("iptables",)
+SUPPORTED_DATAPLANES = ("iptables", "ipvs")
 
 
 class InvalidServices(ValueError):

@@ -41,6 +41,14 @@ class Link(NamedTuple):
     netfilter: FrozenSet[str]
 
 
+class DeviceState(NamedTuple):
+    """A device that holds addresses of hosts. kind: ``dummy`` and so on, empty for a physical one."""
+
+    kind: str
+    up: bool
+    addresses: FrozenSet[str]
+
+
 class Surroundings(NamedTuple):
     """What could not be read is empty, None, or not in its mapping.
 

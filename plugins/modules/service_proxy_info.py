@@ -22,8 +22,8 @@ options:
     description: The dataplanes to look at. Default are all that are supported.
     type: list
     elements: str
-    choices: [iptables]
-    default: [iptables]
+    choices: [iptables, ipvs]
+    default: [iptables, ipvs]
   node:
     description:
       - Settings of this node, as M(layer4.service_proxy.vip_service) takes them. Only O(node.chain_prefix) matters here.
@@ -167,41 +167,111 @@ dataplanes:
           type: dict
           sample:
             ip6tables: 'ip6tables: is not installed on this host'
+    ipvs:
+      description:
+        - What is in the ipsets of ours and in IPVS. C(name), C(protocol), C(port), C(vip), C(external_ips), C(load_balancer_ips),
+          C(node_port), C(refusals) and C(unreadable) are as for C(iptables).
+      returned: when asked for
+      type: dict
+      contains:
+        services:
+          description: The services, in the order of their names.
+          type: list
+          elements: dict
+          contains:
+            scheduler:
+              description: The scheduler. V(null) when there is no virtual service, because there are no backends.
+              type: str
+            backends:
+              description: The destinations, IPv4 before IPv6, each once for all addresses of the service.
+              type: list
+              elements: dict
+              contains:
+                address:
+                  description: The IP address.
+                  type: str
+                port:
+                  description: The port.
+                  type: int
+                weight:
+                  description: The weight, V(0) when it takes no new connections.
+                  type: int
+                forward_method:
+                  description: V(masquerade), V(direct) or V(tunnel).
+                  type: str
+                active_connections:
+                  description: Connections that are open now.
+                  type: int
+                inactive_connections:
+                  description: Connections that are closing, or that only wait to be forgotten, and all UDP flows.
+                  type: int
+        counts:
+          description: How much of the kernel they take, in both address families.
+          type: dict
+          contains:
+            services:
+              description: Services.
+              type: int
+            virtual_services:
+              description: Virtual services of ours in IPVS.
+              type: int
+            destinations:
+              description: Their destinations.
+              type: int
+            sets:
+              description: Ipsets of ours.
+              type: int
+            chains:
+              description: Chains of ours.
+              type: int
+            rules:
+              description: Rules in them, whose number does not depend on that of services.
+              type: int
 """
 
 import platform
-from typing import Any, Dict, List
+from typing import Any, Dict, Union
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_info import iptables_info
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipset import Ipset, NoIpsetError
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import both_families
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import Kernel, NoSets
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_info import iptables_info, ipvs_info
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontends import DEVICE
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplanes import Facilities
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel import sysctl
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.conntrack import Conntrack
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.dummy import Device, DeviceError
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipset import Ipset, IpsetError, NoIpsetError
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipvs import Ipvs, IpvsError
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import XtablesError, both_families
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import InvalidServices, parse_node
 
+DATAPLANES = ("iptables", "ipvs")
 
-def _set_names() -> List[str]:
-    """The names of all ipsets; none where the kernel has no ipset."""
+
+def _sets() -> Union[Ipset, NoSets]:
     try:
-        with Ipset() as sets:
-            return list(sets.headers())
-    except NoIpsetError:
-        return []
+        return Ipset()
+    except NoIpsetError as error:
+        return NoSets(str(error))
 
 
 def _dataplanes(module: AnsibleModule) -> Dict[str, Any]:
     given = module.params["node"].get("chain_prefix")
-    prefix = parse_node(
-        {"name": platform.node(), **({"chain_prefix": given} if given is not None else {})}
-    ).chain_prefix
-    readers = {"iptables": lambda: iptables_info(both_families(module), _set_names(), prefix)}
+    node = parse_node({"name": platform.node(), **({"chain_prefix": given} if given is not None else {})})
+    tables, sets = both_families(module), _sets()
+    has = Facilities(Kernel(tables, sets, Conntrack()), sets, Device(DEVICE), sysctl, Ipvs)
+    readers = {
+        "iptables": lambda: iptables_info(tables, sets.headers(), node.chain_prefix),
+        "ipvs": lambda: ipvs_info(has, node),
+    }
     return {name: readers[name]() for name in module.params["dataplane"]}
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "dataplane": {"type": "list", "elements": "str", "choices": ["iptables"], "default": ["iptables"]},
+            "dataplane": {"type": "list", "elements": "str", "choices": list(DATAPLANES), "default": list(DATAPLANES)},
             "node": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
@@ -210,6 +280,8 @@ def main() -> None:
         dataplanes = _dataplanes(module)
     except InvalidServices as error:
         module.fail_json(msg=str(error), problems=error.problems)
+    except (DeviceError, IpsetError, IpvsError, XtablesError) as error:
+        module.fail_json(msg=str(error))
     module.exit_json(changed=False, dataplanes=dataplanes)
 
 

@@ -18,6 +18,8 @@ description:
     set in one transaction for each address family.
   - Only chains that carry O(node.chain_prefix) are changed, and jumps to them are put into the built-in chains. A jump
     that is there already stays where it is. The rules of others stay as they are.
+  - With O(dataplane=ipvs) the addresses are on a dummy device C(l4-ipvs0), IPVS leads their connections, and the number of
+    rules does not depend on that of services. Virtual services that others made in IPVS stay as they are.
 author:
   - layer4.service_proxy contributors (!UNKNOWN)
 options:
@@ -33,7 +35,9 @@ options:
         type: str
         required: true
       vip:
-        description: Virtual IPs, IPv4 and IPv6 together. They need to be on no interface.
+        description:
+          - Virtual IPs, IPv4 and IPv6 together. They need to be on no interface. With O(dataplane=ipvs) they are put on one,
+            and new connections to their other ports are rejected.
         type: list
         elements: str
         default: []
@@ -121,16 +125,23 @@ options:
         choices: [cluster, local]
         default: cluster
       scheduler:
-        description: The IPVS scheduler. Refused with O(dataplane=iptables), which chooses at random by weight.
+        description:
+          - The IPVS scheduler, such as V(rr), V(lc), V(sh) or V(mh). Default is V(wrr). Refused with O(dataplane=iptables), which
+            chooses at random by weight.
+          - V(sh) and V(mh) get their fallback flag as long as a backend takes no new connections.
         type: str
       forward_method:
-        description: How IPVS forwards. Only V(masquerade) with O(dataplane=iptables).
+        description:
+          - How IPVS forwards. Only V(masquerade) with O(dataplane=iptables).
+          - V(direct) and V(tunnel) hand packets on as they are. The backends need the service's addresses themselves, their port
+            is the service's, and there is no node port.
         type: str
         choices: [masquerade, direct, tunnel]
         default: masquerade
   state:
     description:
       - With V(present) the services are as given. With V(absent) they are gone, and with O(exclusive=true) every service is.
+      - With V(absent) the services go from whichever dataplane this node has.
       - With the last service all rules and chains of this module go. As long as translated TCP or SCTP connections live on,
         which the kernel would forget with them, the chains that serve all services stay, until a later run finds none;
         with both O(state=absent) and O(exclusive=true) they go at once.
@@ -142,7 +153,11 @@ options:
     type: bool
     default: false
   dataplane:
-    description: What carries the packets. V(ipvs) and V(nftables) are not supported yet.
+    description:
+      - What carries the packets. V(nftables) is not supported yet.
+      - A node has one dataplane. When it changes, all of its services have to be named, or O(exclusive=true) be set. What the
+        other left goes once the new one serves. Connections that iptables had go on. Those that IPVS had are given
+        O(node.drain_timeout) to end.
     type: str
     choices: [iptables, ipvs, nftables]
     default: iptables
@@ -193,6 +208,30 @@ options:
             forwarded. Unrewritten they would reset connections. Not needed with C(net.netfilter.nf_conntrack_tcp_be_liberal).
         type: bool
         default: true
+      drain_timeout:
+        description:
+          - For how many seconds, 0 to 86400, a run waits for the TCP and SCTP connections of destinations that go from IPVS.
+            Meanwhile these have weight 0. With V(0) they go at once, and their connections end.
+        type: int
+        default: 0
+      conn_reuse_mode:
+        description: C(net.ipv4.vs.conn_reuse_mode), 0 to 3. Default is what the kernel has.
+        type: int
+      expire_nodest_conn:
+        description:
+          - C(net.ipv4.vs.expire_nodest_conn), whether connections to a destination that is gone end at their next packet, and UDP
+            flows move on, instead of being dropped in silence.
+        type: bool
+        default: true
+      tcp_timeout:
+        description: Seconds after which IPVS forgets an idle TCP connection. Default is what the kernel has.
+        type: int
+      tcpfin_timeout:
+        description: The same for a TCP connection of which one end is closed.
+        type: int
+      udp_timeout:
+        description: The same for UDP.
+        type: int
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
 attributes:
@@ -213,6 +252,7 @@ requirements:
   - ip (iproute2)
   - ipset in the kernel, when a service has O(services[].session_affinity=client_ip)
   - connection tracking over netlink in the kernel (nf_conntrack_netlink), when a service has O(services[].protocol=udp)
+  - with O(dataplane=ipvs), in the kernel, IPVS (ip_vs), the schedulers that services use (ip_vs_rr and so on), dummy devices and ipset
 seealso:
   - module: layer4.service_proxy.nat_chain
   - module: layer4.service_proxy.ipset_entry
@@ -279,7 +319,9 @@ conntrack_deleted:
   type: int
   sample: 0
 diff:
-  description: The lines that change, as C(iptables-save) prints them, under the name of the tool for their address family.
+  description:
+    - The lines that change, as C(iptables-save), C(ipset save) and C(ipvsadm -Sn) print them, and as C(sysctl -p) and C(ip -batch) take
+      them, each part under the name of its tool.
   returned: success
   type: dict
   contains:
@@ -296,15 +338,15 @@ from typing import Any, Dict, Union
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import (
-    Kernel,
-    NoSets,
-    Request,
-    plan_services,
-)
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import Kernel, NoSets, Request
 from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_warnings import warnings
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontends import DEVICE
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplanes import Facilities, plan_run
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel import sysctl
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.conntrack import Conntrack, ConntrackError
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.dummy import Device, DeviceError
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipset import Ipset, IpsetError, NoIpsetError
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipvs import Ipvs, IpvsError, NoIpvsError
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.link import LinkError, own_addresses
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import XtablesError, both_families
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import (
@@ -316,12 +358,24 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.service impor
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils.transaction import UndoFailed
 
+FACILITY_ERRORS = (
+    ConntrackError,
+    DeviceError,
+    IpsetError,
+    IpvsError,
+    LinkError,
+    NoIpvsError,
+    sysctl.SysctlError,
+    UndoFailed,
+    XtablesError,
+)
+
 
 def _node(module: AnsibleModule) -> Node:
     settings = {key: value for key, value in module.params["node"].items() if value is not None}
     settings.setdefault("name", platform.node())
     if "addresses" not in settings:
-        settings["addresses"] = own_addresses(module.run_command)
+        settings["addresses"] = own_addresses(module.run_command, DEVICE)
     return parse_node(settings)
 
 
@@ -336,8 +390,10 @@ def _result(module: AnsibleModule) -> Dict[str, Any]:
     refuse_unsupported(module.params["dataplane"])
     request = Request(**{key: module.params[key] for key in Request._fields})
     node, tables = _node(module), both_families(module)
-    change = plan_services(request, node, Kernel(tables, _sets(), Conntrack()))
-    for warning in warnings(change.services, node, tables, module.run_command):
+    sets = _sets()
+    has = Facilities(Kernel(tables, sets, Conntrack()), sets, Device(DEVICE), sysctl, Ipvs)
+    change = plan_run(request, node, has)
+    for warning in warnings(change.services, request.dataplane, node, tables, module.run_command):
         module.warn(warning)
     if not module.check_mode:
         change.apply()
@@ -365,7 +421,7 @@ def main() -> None:
         result = _result(module)
     except InvalidServices as error:
         module.fail_json(msg=str(error), problems=error.problems)
-    except (ConntrackError, IpsetError, LinkError, XtablesError, UndoFailed) as error:
+    except FACILITY_ERRORS as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

@@ -10,12 +10,40 @@ from collections.abc import Iterator
 import pytest
 from network import IPV4, IPV6, Network
 
+BACK_ENDS = ("nft", "legacy")
 
-@pytest.fixture(scope="module", params=["nft", "legacy"])
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--dataplane",
+        choices=["iptables", "ipvs"],
+        default="iptables",
+        help="what carries the packets of the traffic tests; ipvs needs a kernel that has it",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "network" in metafunc.fixturenames:
+        dataplane = metafunc.config.getoption("--dataplane")
+        ids = [back_end if dataplane == "iptables" else f"{dataplane}-{back_end}" for back_end in BACK_ENDS]
+        metafunc.parametrize("network", BACK_ENDS, ids=ids, indirect=True, scope="module")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What another dataplane does differently is left out there, and proved by a test of its own in tests/virtual."""
+    if config.getoption("--dataplane") == "iptables":
+        return
+    differing = [item for item in items if item.get_closest_marker("iptables_only")]
+    config.hook.pytest_deselected(items=differing)
+    items[:] = [item for item in items if item not in differing]
+
+
+@pytest.fixture(scope="module")
 def network(request: pytest.FixtureRequest) -> Iterator[Network]:
     """The network of the traffic tests, once with each back end of iptables; each test applies its own services."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw")
-    with Network(f"l4{os.getpid()}{worker}", legacy=request.param == "legacy") as made:
+    dataplane = request.config.getoption("--dataplane")
+    with Network(f"l4{os.getpid()}{worker}", legacy=request.param == "legacy", dataplane=dataplane) as made:
         yield made
 
 

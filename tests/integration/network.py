@@ -64,7 +64,8 @@ def balancer_ip(number: int, family: str) -> str:
 class Network:
     """A context manager; ``hosts`` are the namespaces by their names above."""
 
-    def __init__(self, prefix: str, legacy: bool = False) -> None:
+    def __init__(self, prefix: str, legacy: bool = False, dataplane: str = "iptables") -> None:
+        self.dataplane = dataplane
         self.path_prefix = legacy_path() if legacy else None
         self.iptables = "iptables-legacy" if legacy else "iptables-nft"
         self.hosts = {
@@ -154,6 +155,7 @@ class Network:
         arguments = {
             "services": list(services),
             "exclusive": True,
+            "dataplane": self.dataplane,
             "node": {"name": "node1", "local_cidrs": LOCAL_CIDRS, **(node or {})},
             **options,
         }

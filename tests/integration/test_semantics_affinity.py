@@ -30,6 +30,7 @@ def _forget(network: Network) -> None:
     network.applied([], state="absent")
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(10)
 def test_a_client_comes_back_to_its_backend_by_whichever_address(network: Network, family: str) -> None:
     _forget(network)
@@ -70,6 +71,7 @@ def test_more_clients_than_the_recent_match_knows_are_remembered(network: Networ
     assert set(first.values()) == set(ALL)
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(10)
 def test_each_new_connection_renews_the_timeout(network: Network, family: str) -> None:
     _forget(network)
@@ -102,6 +104,7 @@ def test_a_client_moves_when_its_backend_is_gone_and_others_stay(network: Networ
             assert network.ask(host, vip(1, family), 80, count=5).backends == {backend: 5}
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(10)
 @pytest.mark.semantics(18)
 def test_sets_come_and_go_with_their_backends_and_a_second_run_changes_nothing(network: Network) -> None:

@@ -28,6 +28,7 @@ def _rules_of(network: Network, service: str) -> list[str]:
     return [line for line in network.rules().splitlines() if f'"{service}: ' in line]
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(19)
 def test_changing_one_service_changes_no_rule_of_another(network: Network, family: str) -> None:
     network.applied(_services(family, ["b21"]))

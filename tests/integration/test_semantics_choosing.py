@@ -118,6 +118,7 @@ def test_external_local_reaches_local_backends_with_the_clients_address(network:
     assert set(tally.backends) == {"b11", "b12", "b21"}
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(8)
 @pytest.mark.parametrize("hosted", ["some local", "none local"])
 def test_external_local_leaves_all_backends_to_local_sources_and_the_node(
@@ -136,6 +137,7 @@ def test_external_local_leaves_all_backends_to_local_sources_and_the_node(
         assert tally.sources <= {ADDRESSES["node1"][family], ADDRESSES["bridge1"][family]}
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(8)
 def test_external_local_without_local_cidrs_exempts_only_the_node(network: Network, family: str) -> None:
     web = _web(family, *backends("b12", "b21", family=family), external_traffic_policy="local", node_port=30080)
@@ -144,6 +146,7 @@ def test_external_local_without_local_cidrs_exempts_only_the_node(network: Netwo
     assert set(network.ask("node1", ADDRESSES["node1"][family], 30080, count=40).backends) == {"b12", "b21"}
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(9)
 @pytest.mark.parametrize("policy", ["internal_traffic_policy", "external_traffic_policy"])
 def test_no_backend_rejects_and_no_local_one_drops(network: Network, policy: str) -> None:

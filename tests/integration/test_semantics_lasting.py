@@ -46,6 +46,7 @@ def _forgotten(network: Network, family: str) -> None:
     raise AssertionError(listed)
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(18)
 @pytest.mark.parametrize("way", ["by name", "by an empty list"])
 def test_connections_outlive_the_only_service_of_a_node(network: Network, family: str, bare: str, way: str) -> None:
@@ -71,6 +72,7 @@ def test_connections_outlive_the_only_service_of_a_node(network: Network, family
     assert not network.applied(wish, **how)["changed"]
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(18)
 def test_without_connections_everything_goes_with_the_last_service(network: Network, family: str, bare: str) -> None:
     network.applied([_web(family)])
@@ -80,6 +82,7 @@ def test_without_connections_everything_goes_with_the_last_service(network: Netw
     assert network.rules() == bare
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(18)
 def test_removing_everything_at_once_does_not_wait(network: Network, family: str, bare: str) -> None:
     network.applied([_web(family)])
@@ -88,6 +91,7 @@ def test_removing_everything_at_once_does_not_wait(network: Network, family: str
         assert network.rules() == bare
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(18)
 def test_udp_flows_hold_nothing_up(network: Network, bare: str) -> None:
     network.applied([_web(IPV4, protocol="udp", backends=backends("b11"))])

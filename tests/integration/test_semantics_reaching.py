@@ -116,6 +116,7 @@ def test_a_node_port_does_not_answer_on_a_vip(network: Network, family: str) -> 
     assert network.ask("client", vip(1, family), 30080, timeout=1.5).answered == 0
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(3)
 def test_a_node_port_is_not_on_localhost_unless_asked_for(network: Network, family: str) -> None:
     localhost = {IPV4: "127.0.0.1", IPV6: "::1"}[family]

@@ -116,6 +116,7 @@ def test_without_backends_the_admitted_are_rejected_and_others_dropped(network: 
     assert network.ask("b12", balanced, 80, count=2, timeout=2.5).failures == {"timeout": 2}
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(18)
 def test_a_removed_service_stops_answering_and_leaves_nothing_but_its_connections(
     network: Network, family: str

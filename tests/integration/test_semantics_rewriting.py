@@ -94,6 +94,7 @@ def test_external_traffic_is_always_masqueraded_under_policy_cluster(
         assert tally.sources <= _own(family)
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(14)
 @pytest.mark.parametrize("policy", ["cluster", "local"])
 def test_localhost_node_ports_reach_all_backends_masqueraded(network: Network, policy: str) -> None:

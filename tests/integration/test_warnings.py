@@ -276,7 +276,7 @@ def test_a_thousand_services_are_judged_in_a_moment(network: Network) -> None:
 
     def judged() -> tuple[list[str], float]:
         began = time.thread_time()
-        found = warnings(parsed, node, tables, Runner(host).run)
+        found = warnings(parsed, "iptables", node, tables, Runner(host).run)
         return found, time.thread_time() - began
 
     found, seconds = host.call(judged)

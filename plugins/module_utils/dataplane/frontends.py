@@ -18,6 +18,8 @@ from ..service import Backend, Node, Service
 from . import pools
 from .iptables import families
 
+DEVICE = "l4-ipvs0"
+"""The dummy device that has the addresses of services."""
 VIP, EXTERNAL_IP, LOAD_BALANCER, NODE_PORT = "vip", "external ip", "load balancer", "node port"
 KINDS = (VIP, EXTERNAL_IP, LOAD_BALANCER, NODE_PORT)
 DEFAULT_SCHEDULER = "wrr"

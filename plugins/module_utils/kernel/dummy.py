@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The dummy device that holds the addresses of services, over netlink (``rtnetlink.h``, ``if_addr.h``).
+"""A dummy device that holds addresses of hosts, over netlink (``rtnetlink.h``, ``if_addr.h``).
 
-Everything that can fail raises DeviceError. Addresses are those that services can have: no link-local ones.
+Everything that can fail raises DeviceError. Addresses are those of global scope.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import errno
 import os
 import socket
 import struct
-from typing import FrozenSet, Iterable, Iterator, NamedTuple, Optional, Tuple
+from typing import Iterable, Iterator, Optional, Tuple
 
+from ..surroundings import DeviceState
 from .netlink import (
     NLM_F_CREATE,
     NLM_F_DUMP,
@@ -26,7 +27,6 @@ from .netlink import (
     nested,
 )
 
-DEVICE = "l4-ipvs0"
 _NETLINK_ROUTE = 0
 _NEW_LINK, _DELETE_LINK, _GET_LINK = 16, 17, 18
 _NEW_ADDRESS, _DELETE_ADDRESS, _GET_ADDRESS = 20, 21, 22
@@ -53,27 +53,20 @@ _ERRORS = {
 class DeviceError(Exception):
     """The kernel refused; the text is one line that names the device."""
 
-    def __init__(self, doing: str, code: int) -> None:
-        super().__init__("device %s: %s: %s" % (DEVICE, doing, _ERRORS.get(code) or os.strerror(code)))
+    def __init__(self, device: str, doing: str, code: int) -> None:
+        super().__init__("device %s: %s: %s" % (device, doing, _ERRORS.get(code) or os.strerror(code)))
         self.code = code
 
 
-class DeviceState(NamedTuple):
-    """kind: of link, ``dummy`` if it is ours."""
-
-    kind: str
-    up: bool
-    addresses: FrozenSet[str]
-
-
 class Device:
-    """The device of this network namespace. A context manager."""
+    """The device of this name in this network namespace. A context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         try:
             self._netlink = NetlinkSocket(_NETLINK_ROUTE)
         except OSError as error:
-            raise DeviceError("reaching it over netlink", error.errno or 0) from error
+            raise DeviceError(self.name, "reaching it over netlink", error.errno or 0) from error
 
     def __enter__(self) -> Device:
         return self
@@ -97,7 +90,7 @@ class Device:
         mode = attribute(_INET6_ADDR_GEN_MODE, struct.pack("=B", _GENERATE_NONE))
         payload = (
             _LINK.pack(0, 0, 0, 0, 0)
-            + attribute(_IFLA_IFNAME, DEVICE.encode() + b"\0")
+            + attribute(_IFLA_IFNAME, self.name.encode() + b"\0")
             + nested(_IFLA_LINKINFO, attribute(_INFO_KIND, _KIND.encode() + b"\0"))
             + nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
         )
@@ -128,14 +121,14 @@ class Device:
 
     def _index(self) -> Optional[int]:
         try:
-            return socket.if_nametoindex(DEVICE)
+            return socket.if_nametoindex(self.name)
         except OSError:
             return None
 
     def _existing(self) -> int:
         index = self._index()
         if index is None:
-            raise DeviceError("looking it up", errno.ENODEV)
+            raise DeviceError(self.name, "looking it up", errno.ENODEV)
         return index
 
     def _addresses(self, index: int) -> Iterator[str]:
@@ -149,14 +142,14 @@ class Device:
         try:
             return tuple(self._netlink.request(kind, flags, payload))
         except NetlinkError as error:
-            raise DeviceError("reading it", error.code) from error
+            raise DeviceError(self.name, "reading it", error.code) from error
 
     def _tell(self, doing: str, kind: int, flags: int, payload: bytes, expected: int = 0) -> None:
         try:
             self._netlink.execute(kind, flags, payload)
         except NetlinkError as error:
             if error.code != expected:
-                raise DeviceError(doing, error.code) from error
+                raise DeviceError(self.name, doing, error.code) from error
 
 
 def _address_message(address: str, index: int) -> bytes:

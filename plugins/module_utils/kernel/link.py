@@ -11,7 +11,6 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from ..addresses import IPV4, IPV6, network_of
 from ..surroundings import Link
-from .dummy import DEVICE
 
 Run = Callable[[Sequence[str]], Tuple[int, str, str]]
 """Runs a command: its return code, standard output and standard error."""
@@ -23,9 +22,9 @@ class LinkError(Exception):
     """The addresses could not be read; the text is ip(8)'s own."""
 
 
-def own_addresses(run: Run) -> List[str]:
-    """The node's own unicast addresses that others can use: no loopback and no link-local ones, and not those of services."""
-    found = [info for link in _show(run, []) if link.get("ifname") != DEVICE for info in _addresses(link)]
+def own_addresses(run: Run, but_not_on: str) -> List[str]:
+    """The node's own unicast addresses that others can use, no loopback and no link-local ones. but_not_on: an interface."""
+    found = [info for link in _show(run, []) if link.get("ifname") != but_not_on for info in _addresses(link)]
     return [info["local"] for info in found if info.get("scope") in ("global", "site")]
 
 

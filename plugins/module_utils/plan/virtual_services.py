@@ -9,7 +9,7 @@ Destinations come before others go, so that a virtual service that has some is n
 
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..flow import Endpoint
 from ..ipvs_types import (
@@ -33,12 +33,13 @@ _DATAGRAMS = "udp"
 
 class VirtualServicePlan(NamedTuple):
     """additions: what comes or becomes different. drain: what goes takes nothing new any more (not for UDP, which has no end
-    to wait for). removals: it goes.
+    to wait for). draining: destinations that are to lose their connections before they go. removals: it goes.
     """
 
     held: Services
     additions: List[IpvsChange]
     drain: List[SetDestination]
+    draining: List[Tuple[ServiceKey, Endpoint]]
     removals: List[IpvsChange]
     before: str
     after: str
@@ -46,11 +47,6 @@ class VirtualServicePlan(NamedTuple):
     @property
     def changed(self) -> bool:
         return bool(self.additions or self.removals)
-
-    @property
-    def draining(self) -> List[Tuple[ServiceKey, Endpoint]]:
-        """The destinations that are to lose their connections before they go."""
-        return [(change.key, (change.destination.address, change.destination.port)) for change in self.drain]
 
     def undo(self, changes: Sequence[IpvsChange]) -> List[IpvsChange]:
         """What takes back these changes of one phase, once they have been made."""
@@ -83,6 +79,7 @@ def plan_virtual_services(wanted: Services, held: Services) -> VirtualServicePla
     additions: List[IpvsChange] = []
     removals: List[IpvsChange] = []
     drain: List[SetDestination] = []
+    draining: List[Tuple[ServiceKey, Endpoint]] = []
     before: List[str] = []
     after: List[str] = []
     for key in sorted(wanted):
@@ -95,13 +92,15 @@ def plan_virtual_services(wanted: Services, held: Services) -> VirtualServicePla
         additions += _coming(key, want.destinations, have_destinations)
         going = {at: one for at, one in have_destinations.items() if at not in want.destinations}
         drain += _drained(key, going)
+        draining += _draining(key, going)
         removals += [DeleteDestination(key, at) for at in going]
         _add_lines(before, after, want, have)
     for key in sorted(set(held) - set(wanted)):
         drain += _drained(key, held[key].destinations)
+        draining += _draining(key, held[key].destinations)
         removals.append(DeleteService(key))
         before += _lines(held[key])
-    return VirtualServicePlan(held, additions, drain, removals, _text(before), _text(after))
+    return VirtualServicePlan(held, additions, drain, draining, removals, _text(before), _text(after))
 
 
 def _coming(
@@ -116,7 +115,11 @@ def _coming(
 def _drained(key: ServiceKey, going: Mapping[Endpoint, Destination]) -> List[SetDestination]:
     if key.protocol == _DATAGRAMS:
         return []
-    return [SetDestination(key, one._replace(weight=0)) for one in going.values()]
+    return [SetDestination(key, one._replace(weight=0)) for one in going.values() if one.weight]
+
+
+def _draining(key: ServiceKey, going: Iterable[Endpoint]) -> List[Tuple[ServiceKey, Endpoint]]:
+    return [] if key.protocol == _DATAGRAMS else [(key, endpoint) for endpoint in going]
 
 
 def _lines(held: HeldService) -> List[str]:
