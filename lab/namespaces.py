@@ -211,11 +211,11 @@ class Namespace:
 
 
 def link(a: Namespace, interface_a: str, b: Namespace, interface_b: str) -> None:
-    """A veth pair between two namespaces (or within one), both ends up; one side's delete removes it."""
-    ip(
-        *("link", "add", interface_a, "netns", a.name, "type", "veth"),
-        *("peer", "name", interface_b, "netns", b.name),
-    )
+    """A veth pair between two namespaces (or within one), both ends up; one side's delete removes it.
+
+    Made in one of them: older kernels want the name to be free where the command is given, too.
+    """
+    ip("-netns", a.name, "link", "add", interface_a, "type", "veth", "peer", "name", interface_b, "netns", b.name)
     a.ip("link", "set", interface_a, "up")
     b.ip("link", "set", interface_b, "up")
 
