@@ -4,7 +4,7 @@
 
 """Run stages side by side, each with its log in ``.cache/logs``, and close with a summary.
 
-Arguments: names of stages or groups (``all``, ``lint``, ``units``, ``namespaces``). Exit status 0 only if every stage
+Arguments: names of stages or groups (``all``, ``lint``, ``units``, ``namespaces``, ``molecule``). Exit status 0 only if every stage
 passed.
 """
 

@@ -41,7 +41,7 @@ def python() -> str:
 
 def stages() -> list[Stage]:
     """All stages, the long ones of one core first, those that need the whole machine last."""
-    return [*_static(), *_units(), *_namespaces()]
+    return [*_molecule(), *_static(), *_units(), *_namespaces()]
 
 
 def selected(words: Sequence[str]) -> list[Stage]:
@@ -56,7 +56,7 @@ def selected(words: Sequence[str]) -> list[Stage]:
 def _static() -> list[Stage]:
     tool = [python(), str(TOOLCHAIN / "sanity.py")]
     documentation = ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs=dependent"]
-    typed = ["lab", "tests", str((COLLECTION / "plugins").relative_to(CHECKOUT))]
+    typed = ["lab", "tests", "molecule", str((COLLECTION / "plugins").relative_to(CHECKOUT))]
     commands = {
         "sanity": tool,
         "ansible-lint": ["ansible-lint", "--profile", "production", "--offline", "--strict"],
@@ -73,6 +73,10 @@ def _static() -> list[Stage]:
 def _units() -> list[Stage]:
     tool = [python(), str(TOOLCHAIN / "units.py")]
     return [Stage(f"units-{version}", [*tool, found], "units") for version, found in _interpreters().items()]
+
+
+def _molecule() -> list[Stage]:
+    return [Stage("molecule", [python(), str(TOOLCHAIN / "containers.py")], "molecule", timeout=1500.0)]
 
 
 def _namespaces() -> list[Stage]:
