@@ -61,6 +61,20 @@ def host_network(address: str) -> str:
     return "%s/%d" % (address, _LENGTH[family_of(address)])
 
 
+def bits(family: str) -> int:
+    """The length of an address."""
+    return _LENGTH[family]
+
+
+def to_number(address: str) -> int:
+    return int.from_bytes(sort_key(address)[1], "big")
+
+
+def from_number(number: int, family: str) -> str:
+    """The reverse of `to_number`."""
+    return socket.inet_ntop(_AF[family], number.to_bytes(_LENGTH[family] // 8, "big"))
+
+
 def network_of(address: str, length: int) -> str:
     """The network of an interface's address and prefix length."""
     return str(ipaddress.ip_interface("%s/%d" % (address, length)).network)

@@ -68,16 +68,6 @@ def test_the_last_of_the_remaining_backends_is_always_taken() -> None:
     assert chances == ["0.33333333349", "0.50000000000", ""]
 
 
-def test_the_most_uneven_weights_still_have_a_chance() -> None:
-    uneven = [{"address": f"10.0.{n // 200}.{n % 200 + 1}", "weight": 65535} for n in range(300)]
-    uneven[0]["weight"] = 1
-    chains = _chains({**OCTOPUS, "backends": uneven, "node_port": None})
-    rules = next(rules for (dummy, chain), rules in chains.items() if "-SVC-" in chain)
-    chances = [float(rule.partition("--probability ")[2].split(" ")[0] or 1) for rule in rules]
-    assert len(chances) == 300
-    assert all(0 < chance <= 1 for chance in chances)
-
-
 def test_endpoints_beyond_a_few_dozen_are_told_by_their_networks() -> None:
     few = covering_networks({"10.0.0.1", "10.0.0.9"}, 32)
     assert few == ["10.0.0.1/32", "10.0.0.9/32"]

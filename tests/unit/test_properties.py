@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Set, Tuple
 
 import pytest
 from agreement import agree, met
@@ -18,6 +18,7 @@ from strategies import CLIENTS, NODE, NODE_ADDRESSES, service, services
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils import addresses as ip
 from ansible_collections.layer4.service_proxy.plugins.module_utils.chain import TARGETS
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane import chances, dispatch
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import (
     compile_service,
     compile_services,
@@ -34,12 +35,39 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.services
     with_services,
     without_services,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import ChainKey, Desired, Observed, target_of
+from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import (
+    ChainKey,
+    Desired,
+    Observed,
+    Rules,
+    target_of,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
 
 Raw = Dict[str, Any]
-thorough = settings(max_examples=50, deadline=None)
+thorough = settings(max_examples=40, deadline=None)
 LONGEST_CHAIN_NAME = 28
+
+
+@pytest.fixture(scope="module", autouse=True, params=["lists", "trees"])
+def shape(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything holds of the lists that few services make, and of the trees that many make."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "trees":
+            patch.setattr(dispatch, "LONGEST_LIST", 2)
+            patch.setattr(dispatch, "FEWEST_FOR_A_CHAIN", 2)
+            patch.setattr(chances, "LONGEST_LIST", 2)
+        yield
+
+
+def flat(chains: Mapping[ChainKey, Rules]) -> Dict[ChainKey, Rules]:
+    """The chains with each dispatch tree as the one list that it stands for."""
+    layout, found = Layout("L4"), {}
+    for key, rules in chains.items():
+        first = layout.dispatch(key)
+        own = [rule for rule in rules if first is None or layout.dispatch((key[0], target_of(rule) or "")) != first]
+        found[first or key] = sorted([*found.get(first, ()), *own]) if first else own
+    return found
 
 
 def compiled(raw: Sequence[Raw], node: Raw) -> Dict[str, Desired]:
@@ -103,8 +131,9 @@ def test_what_is_rendered_and_read_again_needs_no_change(raw: List[Raw], node: R
 def test_one_more_service_changes_no_line_of_another(raw: List[Raw], node: Raw) -> None:
     new, before = raw[0]["name"], compiled(raw[1:], node)
     for family, after in compiled(raw, node).items():
-        for key, rules in before[family].chains.items():
-            assert _is_part(rules, after.chains[key]), key
+        flat_after = flat(after.chains)
+        for key, rules in flat(before[family].chains).items():
+            assert _is_part(rules, flat_after[key]), key
         own = {key for key in after.chains if Layout("L4").is_per_service(key) and key not in before[family].chains}
         assert {owner_of(rule) for key in own for rule in after.chains[key]} <= {new}
         observed = held(text(raw[1:], node, family), node)
@@ -163,7 +192,7 @@ def test_a_node_setting_changes_the_chains_that_it_is_about(
 ) -> None:
     before, after = compiled(raw, node), compiled(raw, {**node, **setting})
     for family in ip.FAMILIES:
-        old, new = before[family].chains, after[family].chains
+        old, new = flat(before[family].chains), flat(after[family].chains)
         assert {key for key in set(old) | set(new) if old.get(key) != new.get(key)} <= chains
 
 
@@ -171,7 +200,7 @@ def test_a_node_setting_changes_the_chains_that_it_is_about(
 @given(services(), NODE)
 def test_the_chain_prefix_is_all_that_it_changes(raw: List[Raw], node: Raw) -> None:
     ours, kube = (render_services(raw, {"node": {**node, "chain_prefix": prefix}}) for prefix in ("L4", "KUBE"))
-    renamed = re.sub(r"\bL4(?=[- ][A-Za-z])", "KUBE", ours)
+    renamed = re.sub(r"\bL4(?=[- ]\w)", "KUBE", ours)
     assert sorted(renamed.splitlines()) == sorted(kube.splitlines())
 
 

@@ -11,12 +11,9 @@ from typing import Dict, Iterable, List, Sequence, Tuple
 from .. import addresses as ip
 from ..ruleset import ChainKey, Desired
 from ..service import Backend, Node, Service
-from . import pools
+from . import chances, pools
 from .rules import Layout, ServiceRules, rule
 from .shared_chains import assemble
-
-_STATISTIC_BITS = 31
-"""The kernel keeps a chance as an integer of 31 bits (``xt_statistic``)."""
 
 
 def compile_services(services: Iterable[Service], node: Node) -> Dict[str, Desired]:
@@ -212,10 +209,24 @@ class _ServiceCompiler:
         if not rules:
             pool = self.pools.local if local else self.pools.cluster
             rules += self._affinity(pool)
-            for backend, chance in zip(pool, _chances([backend.weight for backend in pool])):
-                at = ip.endpoint(backend.address, backend.port)
-                rules.append(rule(self._backend_chain(backend), self._say("to " + at), match=chance))
+            rules += self._choose(pool, "local" if local else "all", "")
         return name, rules
+
+    def _choose(self, pool: Sequence[Backend], scope: str, path: str) -> List[str]:
+        """The rules that lead on to one of a pool, by way of groups when it is large."""
+        parts = chances.divide(pool, len(path))
+        shares = chances.matches([sum(backend.weight for backend in part) for dummy, part in parts])
+        return [
+            rule(*self._one_of(part, scope, path + digit), match=share) for (digit, part), share in zip(parts, shares)
+        ]
+
+    def _one_of(self, part: Sequence[Backend], scope: str, path: str) -> Tuple[str, str]:
+        """The chain that leads on to one of these, and what a rule that leads to it says."""
+        if len(part) == 1:
+            return self._backend_chain(part[0]), self._say("to " + ip.endpoint(part[0].address, part[0].port))
+        name = self.layout.of("GRP", self.service.name, scope, path)
+        self.chains[("nat", name)] = self._choose(part, scope, path)
+        return name, self._say("to %d backends" % len(part))
 
     def _affinity(self, pool: Sequence[Backend]) -> List[str]:
         """Clients that a backend remembers go to it, before chance is asked."""
@@ -242,16 +253,3 @@ class _ServiceCompiler:
         rules.append(rule("DNAT --to-destination " + at, self._say(at), protocol=self.service.protocol))
         self.chains[("nat", name)] = rules
         return name
-
-
-def _chances(weights: Sequence[int]) -> List[str]:
-    """A match for each rule in turn: each is asked only when those before it declined; the last always takes."""
-    left = sum(weights)
-    matches = []
-    for weight in weights:
-        chance = round(weight * (1 << _STATISTIC_BITS) / left)
-        always = weight == left
-        probability = "%.11f" % (chance / (1 << _STATISTIC_BITS))
-        matches.append("" if always else "-m statistic --mode random --probability " + probability)
-        left -= weight
-    return matches

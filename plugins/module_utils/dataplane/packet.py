@@ -125,6 +125,11 @@ def _value_and_mask(text: str) -> Tuple[int, int]:
     return int(value, 0), int(mask, 0) if slash else _ALL_MARK_BITS
 
 
+def _port(packet: Packet, text: str) -> bool:
+    first, dummy, last = text.partition(":")
+    return int(first) <= packet.port <= int(last or first)
+
+
 def _address_type(packet: Packet, address: str, kind: str) -> bool:
     if kind != "LOCAL":
         raise UnknownRule("the address type %s is not known" % kind)
@@ -140,7 +145,7 @@ _MATCHES: Dict[str, Callable[..., Chance]] = {
     "-s": lambda packet, network: ip.contains(network, packet.source),
     "-d": lambda packet, network: ip.contains(network, packet.destination),
     "-p": lambda packet, protocol: packet.protocol == protocol,
-    "--dport": lambda packet, port: packet.port == int(port),
+    "--dport": _port,
     "--mark": _mark,
     "--ctstate": lambda packet, states: bool(set(states.split(",")) & set(packet.states)),
     "--src-type": lambda packet, kind: _address_type(packet, packet.source, kind),

@@ -29,7 +29,7 @@ _OWNER = re.compile(r'--comment "([a-z0-9][a-z0-9.-]*): ')
 class Layout:
     """The names of our chains under a prefix."""
 
-    PER_SERVICE = ("SVC", "SVL", "EXT", "FW", "SEP")
+    PER_SERVICE = ("SVC", "SVL", "EXT", "FW", "GRP", "SEP")
     SHARED: Sequence[ChainKey] = (
         ("nat", "SERVICES"),
         ("nat", "NODEPORTS"),
@@ -77,7 +77,7 @@ class Layout:
         return "%s-%s" % (self.prefix, name)
 
     def of(self, kind: str, *identity: str) -> str:
-        """The chain of one service (``SEP``: of one backend of it), or its ipset of clients (``AFF``).
+        """The chain of one service (``SEP``: of one backend of it, ``GRP``: of a group of them), or its ipset of clients (``AFF``).
 
         The id depends on the identity alone.
         """

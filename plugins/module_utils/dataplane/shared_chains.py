@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterable, List, Mapping, Sequence, Tuple
+from typing import Dict, Iterable, List, Mapping, Sequence
 
 from .. import addresses as ip
 from ..ruleset import ChainKey, Desired, Jump, Rules
 from ..service import Mark, Node
+from .dispatch import dispatch_chains
 from .rules import Layout, ServiceRules, rule
 
 _LOOPBACK = {ip.IPV4: "127.0.0.0/8", ip.IPV6: "::1/128"}
@@ -62,17 +63,13 @@ def _shared_chains(entries: Dict[ChainKey, List[str]], node: Node, family: str) 
     }
     chains.update(masquerade_chains(layout, node, family))
     chains.update(_forward_chain(layout, node))
-    for key, rules in entries.items():
-        chains[key] = sorted(rules, key=_refusals_last)
+    for (table, name), rules in entries.items():
+        tree = dispatch_chains(layout, name, rules)
+        chains.update({(table, chain): found for chain, found in tree.items()})
     for table, dispatch in (("nat", "SERVICES"), ("filter", "FIREWALL")):
         if (table, layout.shared("NODEPORTS")) in entries:
             chains[(table, layout.shared(dispatch))] += _node_port_tail(layout, node, family)
     return chains
-
-
-def _refusals_last(text: str) -> Tuple[bool, str]:
-    """Rules by their text, but what is dropped behind what is rejected or let pass by source."""
-    return text.endswith("-j DROP"), text
 
 
 def _node_port_tail(layout: Layout, node: Node, family: str) -> List[str]:
@@ -134,7 +131,9 @@ def endpoint_chains(chains: Mapping[ChainKey, Rules], layout: Layout) -> Dict[Ch
     backend's own address, which resets the connection (kubernetes#74839).
     """
     backends = _networks(_DNAT.findall("\n".join(rules[-1] for rules in chains.values() if rules)))
-    services = _networks(_DESTINATION.findall("\n".join(chains[("nat", layout.shared("SERVICES"))])))
+    first = ("nat", layout.shared("SERVICES"))
+    dispatch = ["\n".join(rules) for key, rules in chains.items() if layout.dispatch(key) == first]
+    services = _networks(_DESTINATION.findall("\n".join(dispatch)))
     return {
         ("filter", layout.shared("BACKENDS")): [rule("ACCEPT", "to backends", destination=cidr) for cidr in backends],
         ("filter", layout.shared("INVALID")): [

@@ -11,7 +11,7 @@ refuses it is not known of which kind it is.
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .. import addresses as ip
 from ..dataplane.rules import Layout, owner_of
@@ -133,23 +133,29 @@ def _service(name: str, found: Sequence[Entry], families: Sequence[Observed], la
 
 
 def _backends(name: str, observed: Observed, layout: Layout) -> List[ObservedBackend]:
-    every, local = (_shares(("nat", layout.of(kind, name)), observed) for kind in ("SVC", "SVL"))
+    every, local = (_rounded(_shares(("nat", layout.of(kind, name)), observed)) for kind in ("SVC", "SVL"))
     found = sorted({*every, *local}, key=lambda endpoint: (ip.sort_key(endpoint[0]), endpoint[1]))
     return [ObservedBackend(*endpoint, every.get(endpoint), local.get(endpoint)) for endpoint in found]
 
 
-def _shares(chain: Tuple[str, str], observed: Observed) -> Dict[Endpoint, float]:
-    """The chance of each backend: of what the rules before its own have left, its own takes a part."""
+def _rounded(shares: Mapping[Endpoint, float]) -> Dict[Endpoint, float]:
+    return {endpoint: round(share, _SHARE_DIGITS) for endpoint, share in shares.items()}
+
+
+def _shares(chain: Tuple[str, str], observed: Observed, whole: float = 1.0) -> Dict[Endpoint, float]:
+    """The chance of each backend: of what the rules before its own have left of the whole, its own takes a part."""
     shares: Dict[Endpoint, float] = {}
-    left = 1.0
+    left = whole
     for rule in observed.chains.get(chain, ()):
-        endpoint = _translation(observed.chains.get(("nat", target_of(rule) or ""), ()))
-        if endpoint is None or _AFFINITY in rule:
-            continue
+        target = ("nat", target_of(rule) or "")
         found = _PROBABILITY.search(rule)
         taken = left * float(found.group(1)) if found else left
-        shares[endpoint] = round(shares.get(endpoint, 0.0) + taken, _SHARE_DIGITS)
-        left -= taken
+        endpoint = _translation(observed.chains.get(target, ()))
+        parts = {endpoint: taken} if endpoint else _shares(target, observed, taken)
+        if parts and _AFFINITY not in rule:
+            left -= taken
+            for one, share in parts.items():
+                shares[one] = shares.get(one, 0.0) + share
     return shares
 
 

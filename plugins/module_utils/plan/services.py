@@ -9,8 +9,9 @@ One address family at a time. What the kernel holds is given back to its service
 
 from __future__ import annotations
 
-from typing import Collection, Dict, Iterable, List, NamedTuple, Set
+from typing import Collection, Dict, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
 
+from ..dataplane.dispatch import dispatch_chains
 from ..dataplane.rules import Layout, ServiceRules, owner_of
 from ..dataplane.shared_chains import assemble, endpoint_chains, hook_jumps
 from ..ruleset import ChainKey, Desired, Observed, Rules, target_of
@@ -62,8 +63,10 @@ def without_services(names: Collection[str], observed: Observed, node: Node, kee
     chains: Dict[ChainKey, Rules] = {
         key: _without(rules, names) for key, rules in observed.chains.items() if key not in gone
     }
+    if any(layout.dispatch(key) not in (None, key) for key in chains):
+        chains = _grown_again(chains, layout)
     for table, dispatch in (("nat", "SERVICES"), ("filter", "FIREWALL")):
-        _drop_empty(chains, (table, layout.shared(dispatch)), (table, layout.shared("NODEPORTS")))
+        _drop_empty(chains, (table, layout.shared(dispatch)), (table, layout.shared("NODEPORTS")), layout)
     chains.update({key: rules for key, rules in endpoint_chains(chains, layout).items() if key in chains})
     return Desired(chains, hook_jumps(layout))
 
@@ -86,12 +89,32 @@ def summarise(
     has = {owner for one in desired for rules in one.chains.values() for owner in map(owner_of, rules) if owner}
     chain_owners = {key[1]: owner for one in observed for key, owner in _owners(one, layout).items()}
     touched = {
-        owner
-        for one in plans
-        for line in (one.before + one.after).splitlines()
-        for owner in _line_owner(line, chain_owners)
+        owner for one in plans for line in _changed_lines(one, layout) for owner in _line_owner(line, chain_owners)
     }
     return Summary(sorted(has - had), sorted(touched & has & had), sorted(had - has))
+
+
+def _changed_lines(one: ChainPlan, layout: Layout) -> List[str]:
+    """The lines that go or come, without rules that only move to another chain of their dispatch tree."""
+    gone, come = _lines_by_tree(one.before, layout), _lines_by_tree(one.after, layout)
+    lines = [line for found in (gone, come) for line in found.get(None, ())]
+    for key in (gone.keys() | come.keys()) - {None}:
+        before, after = gone.get(key, []), come.get(key, [])
+        if not (before and after) or set(before) & set(after):
+            lines += before + after
+    return lines
+
+
+def _lines_by_tree(text: str, layout: Layout) -> Dict[Optional[Tuple[ChainKey, str]], List[str]]:
+    """The lines of a diff by their dispatch tree and rule; those of no tree by None."""
+    found: Dict[Optional[Tuple[ChainKey, str]], List[str]] = {}
+    table = ""
+    for line in text.splitlines():
+        words = line.split(" ", 2)
+        table = line[1:] if line.startswith("*") else table
+        first = layout.dispatch((table, words[1])) if words[0] == "-A" else None
+        found.setdefault((first, words[2]) if first else None, []).append(line)
+    return found
 
 
 def _line_owner(line: str, chain_owners: Dict[str, str]) -> List[str]:
@@ -121,27 +144,58 @@ def _kept(observed: Observed, names: Collection[str], layout: Layout) -> Service
         if not layout.is_per_service(key):
             own = [rule for rule in rules if owner_of(rule) and owner_of(rule) not in names]
             if own:
-                entries[key] = own
+                entries.setdefault(layout.dispatch(key) or key, []).extend(own)
     return ServiceRules(chains, entries)
 
 
 def _chains_of(names: Collection[str], observed: Observed, layout: Layout) -> Set[ChainKey]:
     """The chains of the named services, also those whose rules somebody took away."""
     found = {("nat", layout.of(kind, name)) for kind in layout.PER_SERVICE for name in names}
-    for key in list(found):
-        found |= {("nat", target_of(rule) or "") for rule in observed.chains.get(key, ())}
-    for key, rules in observed.chains.items():
-        if any(owner_of(rule) in names for rule in rules):
-            found.add(key)
+    found |= {key for key, rules in observed.chains.items() if any(owner_of(rule) in names for rule in rules)}
+    new = found
+    while new:
+        led_to = {("nat", target_of(rule) or "") for key in new for rule in observed.chains.get(key, ())}
+        new = {key for key in led_to - found if layout.is_per_service(key) and not _others(observed, key, names)}
+        found |= new
     return {key for key in found if layout.is_per_service(key)}
+
+
+def _others(observed: Observed, key: ChainKey, names: Collection[str]) -> bool:
+    """Whether a chain has a rule of a service that is not named."""
+    return any(owner_of(rule) not in {None, *names} for rule in observed.chains.get(key, ()))
 
 
 def _without(rules: Rules, names: Collection[str]) -> List[str]:
     return [rule for rule in rules if owner_of(rule) not in names]
 
 
-def _drop_empty(chains: Dict[ChainKey, Rules], dispatch: ChainKey, leaf: ChainKey) -> None:
+def _grown_again(chains: Mapping[ChainKey, Rules], layout: Layout) -> Dict[ChainKey, Rules]:
+    """The chains with the dispatch trees that what is left of the services makes.
+
+    What has no owner keeps its order at the end of a tree's first chain, and goes from the others.
+    """
+    result = {key: rules for key, rules in chains.items() if layout.dispatch(key) is None}
+    trees: Dict[ChainKey, List[str]] = {}
+    for key, rules in chains.items():
+        first = layout.dispatch(key)
+        if first:
+            trees.setdefault(first, []).extend(rule for rule in rules if owner_of(rule))
+    for (table, name), rules in trees.items():
+        tree = dispatch_chains(layout, name, rules)
+        kept = chains.get((table, name), ())
+        tree[name] += [one for one in kept if not (owner_of(one) or _is_branch(one, (table, name), layout))]
+        result.update({(table, chain): grown for chain, grown in tree.items()})
+    return result
+
+
+def _is_branch(rule: str, first: ChainKey, layout: Layout) -> bool:
+    """Whether a rule of the tree that begins with this chain leads down in it."""
+    return layout.dispatch((first[0], target_of(rule) or "")) == first
+
+
+def _drop_empty(chains: Dict[ChainKey, Rules], dispatch: ChainKey, leaf: ChainKey, layout: Layout) -> None:
     """Node ports are dispatched only where there are any (`assemble`)."""
     if leaf in chains and not chains[leaf]:
         del chains[leaf]
-        chains[dispatch] = [rule for rule in chains.get(dispatch, ()) if owner_of(rule)]
+        held = chains.get(dispatch, ())
+        chains[dispatch] = [rule for rule in held if owner_of(rule) or _is_branch(rule, dispatch, layout)]

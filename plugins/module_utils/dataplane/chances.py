@@ -1,0 +1,45 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How rules that ask the dice share new connections among backends by weight. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Dict, List, Sequence, Tuple
+
+from .. import addresses as ip
+from ..service import Backend
+
+LONGEST_LIST = 32
+"""More backends than these are divided into groups: first the group is chosen by chance, then one in it."""
+_STATISTIC_BITS = 31
+"""The kernel keeps a chance as an integer of 31 bits (``xt_statistic``)."""
+
+
+def divide(pool: Sequence[Backend], depth: int) -> List[Tuple[str, List[Backend]]]:
+    """The groups of a pool at this depth of a tree: each backend alone when they are few, else up to 16 groups with a digit.
+
+    The group of a backend goes by a hash of its endpoint, so that one that comes or goes moves no other.
+    """
+    if len(pool) <= LONGEST_LIST:
+        return [("", [backend]) for backend in pool]
+    groups: Dict[str, List[Backend]] = {}
+    for backend in pool:
+        endpoint = ip.endpoint(backend.address, backend.port)
+        groups.setdefault(hashlib.sha256(endpoint.encode()).hexdigest()[depth], []).append(backend)
+    return sorted(groups.items())
+
+
+def matches(weights: Sequence[int]) -> List[str]:
+    """A match for each rule in turn: each is asked only when those before it declined; the last always takes."""
+    left = sum(weights)
+    found = []
+    for weight in weights:
+        chance = round(weight * (1 << _STATISTIC_BITS) / left)
+        always = weight == left
+        probability = "%.11f" % (chance / (1 << _STATISTIC_BITS))
+        found.append("" if always else "-m statistic --mode random --probability " + probability)
+        left -= weight
+    return found
