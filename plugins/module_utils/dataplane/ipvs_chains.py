@@ -48,7 +48,7 @@ class _Chains:
         postrouting = ("nat", self.layout.shared("POSTROUTING"))
         mark = self.layout.shared("MARK-MASQ")
         hairpin = self._in("LOOP-BACK", "dst", "dst", "src")
-        chains[postrouting].insert(0, rule(mark, "hairpin", interface="! -o lo", match=hairpin))
+        chains[postrouting].insert(0, rule(mark, "hairpin traffic", interface="! -o lo", match=hairpin))
         chains[("nat", self.layout.shared("SERVICES"))] = self._services(mark)
         return chains
 

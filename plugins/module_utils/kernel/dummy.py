@@ -87,15 +87,20 @@ class Device:
 
     def create(self) -> None:
         """The device, up and without any address."""
-        mode = attribute(_INET6_ADDR_GEN_MODE, struct.pack("=B", _GENERATE_NONE))
         payload = (
             _LINK.pack(0, 0, 0, 0, 0)
             + attribute(_IFLA_IFNAME, self.name.encode() + b"\0")
             + nested(_IFLA_LINKINFO, attribute(_INFO_KIND, _KIND.encode() + b"\0"))
-            + nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
         )
         self._tell("creating it", _NEW_LINK, NLM_F_CREATE | NLM_F_EXCL, payload)
+        self._make_no_address()
         self.set_up(True)
+
+    def _make_no_address(self) -> None:
+        """Keep it from getting a link-local address; where there is no IPv6 it gets none anyway."""
+        mode = attribute(_INET6_ADDR_GEN_MODE, struct.pack("=B", _GENERATE_NONE))
+        payload = _LINK.pack(0, 0, self._existing(), 0, 0) + nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
+        self._tell("setting it up", _NEW_LINK, 0, payload, errno.EAFNOSUPPORT)
 
     def set_up(self, up: bool) -> None:
         """Administratively up, or down."""
