@@ -190,9 +190,8 @@ def destination_line(key: ServiceKey, destination: Destination) -> str:
 
 def _tunnel_words(destination: Destination) -> List[str]:
     kind, port, flags = destination.tunnel
-    if destination.forward_method != "tunnel" or kind == _IPIP:
+    if destination.forward_method != "tunnel":
         return []
     words = ["--tun-type", _TUNNEL_TYPES.get(kind, str(kind))]
-    if kind == _GUE:
-        words += ["--tun-port", str(port)]
-    return words + [_TUNNEL_CHECKSUMS.get(flags, "")]
+    words += ["--tun-port", str(port)] if kind == _GUE else []
+    return words + ([_TUNNEL_CHECKSUMS.get(flags, str(flags))] if kind != _IPIP else [])

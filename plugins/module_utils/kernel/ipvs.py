@@ -33,7 +33,7 @@ from ..ipvs_types import (
     service_name,
 )
 from . import ipvs_messages as wire
-from .netlink import NLM_F_DUMP, NetlinkError, NetlinkSocket, attribute, attributes
+from .netlink import NetlinkError, NetlinkSocket, attribute, attributes
 
 _NETLINK_GENERIC = 16
 _CONTROLLER, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 16, 3, 1, 2
@@ -104,7 +104,7 @@ class Ipvs:
 
     def services(self) -> Dict[ServiceKey, HeldService]:
         """Everything that IPVS holds."""
-        found = [wire.decode_service(body) for body in self._ask(wire.message(wire.GET_SERVICE), NLM_F_DUMP)]
+        found = [wire.decode_service(body) for body in self._dump(wire.message(wire.GET_SERVICE))]
         return {one.key: self._with_destinations(one) for one in found}
 
     def service(self, key: ServiceKey) -> Optional[HeldService]:
@@ -125,7 +125,10 @@ class Ipvs:
         }
 
     def timeouts(self) -> Timeouts:
-        (body,) = self._ask(wire.message(wire.GET_CONFIG))
+        try:
+            (body,) = self._netlink.request(self._family, 0, wire.message(wire.GET_CONFIG))
+        except NetlinkError as error:
+            raise _unreadable(error.code) from error
         return wire.decode_timeouts(body)
 
     def set_timeouts(self, timeouts: Timeouts) -> None:
@@ -153,12 +156,12 @@ class Ipvs:
         return HeldService(service, {(one.address, one.port): one for one, dummy, dummy in found})
 
     def _destinations(self, key: ServiceKey) -> Iterator[Tuple[Destination, int, int]]:
-        for body in self._ask(wire.request(wire.GET_DEST, key), NLM_F_DUMP):
+        for body in self._dump(wire.request(wire.GET_DEST, key)):
             yield wire.decode_destination(body, key.family)
 
-    def _ask(self, message: bytes, flags: int = 0) -> List[bytes]:
+    def _dump(self, message: bytes) -> List[bytes]:
         try:
-            return list(self._netlink.request(self._family, flags, message))
+            return self._netlink.dump(self._family, message)
         except NetlinkError as error:
             raise _unreadable(error.code) from error
 

@@ -56,6 +56,7 @@ _FAMILIES = {number: family for family, number in _AFS.items()}
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _PROTOCOL_NAMES = {number: name for name, number in _PROTOCOLS.items()}
 _METHODS = {"masquerade": 0, "tunnel": 2, "direct": 3}
+_IPIP = (0, 0, 0)
 _METHOD_NAMES = {number: name for name, number in _METHODS.items()}
 
 
@@ -170,7 +171,9 @@ _ENCODERS: Dict[type, Callable[[Any], bytes]] = {
 
 
 class _Known(NamedTuple):
-    """How the messages of one length are read: what unpacks them, their headers, and what picks the values."""
+    """How the messages of one length are read: what unpacks them, the headers that the values stand behind, and what picks
+    the values in order where that is not the kernel's.
+    """
 
     unpack: Callable[[bytes], Tuple[Any, ...]]
     headers: Tuple[int, ...]
@@ -178,34 +181,40 @@ class _Known(NamedTuple):
 
 
 class _Reader:
-    """Reads the attributes of messages that come by thousands in a few layouts, each taken apart only once.
+    """Reads messages that come by thousands in a few layouts, each taken apart only once. In every message the attributes
+    stand inside of a single one.
 
     formats: of the attributes wanted, by type; "" for a payload of any length, as bytes.
     """
+
+    _OUTER = struct.calcsize("=BBxxHH")
 
     def __init__(self, formats: Mapping[int, str]) -> None:
         self._formats = formats
         self._known: Dict[int, _Known] = {}
 
-    def read(self, payload: bytes) -> Tuple[Any, ...]:
+    def read(self, body: bytes) -> Tuple[Any, ...]:
         """The values in the order of the formats; 0 for an attribute that this kernel does not send."""
-        known = self._known.get(len(payload)) or self._learn(payload)
-        found = known.unpack(payload)
+        known = self._known.get(len(body)) or self._learn(body)
+        found = known.unpack(body)
         if found[::2] != known.headers:
-            known = self._learn(payload)
-            found = known.unpack(payload)
+            known = self._learn(body)
+            found = known.unpack(body)
         return known.pick((*found, 0))
 
-    def _learn(self, payload: bytes) -> _Known:
-        form, kinds = "=", []
-        for kind, value in each_attribute(payload):
-            wanted = self._formats.get(kind) or "%ds" % len(value)
-            form += "I" + wanted + "%dx" % ((len(value) + 3 & ~3) - struct.calcsize("=" + wanted))
-            kinds.append(kind)
+    def _learn(self, body: bytes) -> _Known:
+        form, kinds = "=%dx" % self._OUTER, []
+        for kind, value in each_attribute(body[self._OUTER :]):
+            padded = len(value) + 3 & ~3
+            if kind in self._formats:
+                wanted = self._formats[kind] or "%ds" % len(value)
+                form += "I%s%dx" % (wanted, padded - struct.calcsize("=" + wanted))
+                kinds.append(kind)
+            else:
+                form += "%dx" % (4 + padded)
         unpack = struct.Struct(form).unpack
         positions = [2 * kinds.index(kind) + 1 if kind in kinds else -1 for kind in self._formats]
-        known = _Known(unpack, unpack(payload)[::2], itemgetter(*positions))
-        self._known[len(payload)] = known
+        known = self._known[len(body)] = _Known(unpack, unpack(body)[::2], itemgetter(*positions))
         return known
 
 
@@ -239,12 +248,10 @@ _DESTINATIONS = _Reader(
         _TUN_FLAGS: "H",
     }
 )
-_BODY = 8
-"""Where in a message the attributes inside of its only one begin."""
 
 
 def decode_service(body: bytes) -> VirtualService:
-    af, protocol, address, port, mark, scheduler, flags, timeout, netmask, engine = _SERVICES.read(body[_BODY:])
+    af, protocol, address, port, mark, scheduler, flags, timeout, netmask, engine = _SERVICES.read(body)
     family, name = _FAMILIES[af], _text(scheduler)
     if mark:
         key = ServiceKey(family, "", "", 0, mark)
@@ -265,17 +272,13 @@ def decode_service(body: bytes) -> VirtualService:
 
 def decode_destination(body: bytes, family: str) -> Tuple[Destination, int, int]:
     """A destination, its active and its inactive connections. family: of the virtual service, which older kernels imply."""
-    address, port, method, weight, upper, lower, active, inactive, af, *tunnel = _DESTINATIONS.read(body[_BODY:])
-    destination = Destination(
-        _address(af or _AFS[family], address),
-        socket.ntohs(port),
-        _METHOD_NAMES.get(method, "direct"),
-        weight,
-        upper,
-        lower,
-        (tunnel[0], socket.ntohs(tunnel[1]), tunnel[2]) if tunnel[0] else (0, 0, 0),
+    address, port, method, weight, upper, lower, active, inactive, af, kind, tunnel_port, tunnel_flags = (
+        _DESTINATIONS.read(body)
     )
-    return destination, active, inactive
+    at = _address(af or _AFS[family], address)
+    tunnel = (kind, socket.ntohs(tunnel_port), tunnel_flags) if kind else _IPIP
+    name = _METHOD_NAMES.get(method, "direct")
+    return Destination(at, socket.ntohs(port), name, weight, upper, lower, tunnel), active, inactive
 
 
 @lru_cache(maxsize=1 << 16)

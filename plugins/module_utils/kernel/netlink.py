@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Dict, Iterator, Sequence, Tuple
+from typing import Dict, Iterator, List, Sequence, Tuple
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x200, 0x400
 NLM_F_DUMP = 0x300
@@ -19,7 +19,7 @@ NLA_F_NESTED, NLA_F_NET_BYTEORDER = 0x8000, 0x4000
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _TYPE_MASK = 0x3FFF
-_RECEIVE_BYTES = 1 << 18
+_RECEIVE_BYTES = 1 << 17
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
@@ -64,6 +64,7 @@ class NetlinkSocket:
     def __init__(self, protocol: int) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._sequence = 0
+        self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
 
     def close(self) -> None:
         self._socket.close()
@@ -90,6 +91,26 @@ class NetlinkSocket:
         for _answer in self.request(kind, flags, payload):
             continue
 
+    def dump(self, kind: int, payload: bytes) -> List[bytes]:
+        """The payloads of all answers to a request for a dump; for those who make thousands of them. Raises NetlinkError."""
+        self._sequence += 1
+        flags = NLM_F_REQUEST | NLM_F_DUMP
+        self._socket.sendto(_HEADER.pack(_HEADER.size + len(payload), kind, flags, self._sequence, 0) + payload, (0, 0))
+        bodies: List[bytes] = []
+        while True:
+            datagram = bytes(self._buffer[: self._socket.recv_into(self._buffer)])
+            offset = 0
+            while offset < len(datagram):
+                length, answer, _flags, sequence, _port = _HEADER.unpack_from(datagram, offset)
+                if sequence == self._sequence:
+                    if answer in (_NLMSG_ERROR, _NLMSG_DONE):
+                        (code,) = struct.unpack_from("=i", datagram, offset + _HEADER.size)
+                        if code:
+                            raise NetlinkError(-code)
+                        return bodies
+                    bodies.append(datagram[offset + _HEADER.size : offset + length])
+                offset += (length + 3) & ~3
+
     def execute_block(self, kind: int, flags: int, payloads: Sequence[bytes]) -> Dict[int, int]:
         """Requests whose only answers are acknowledgements, sent as one datagram; at most 64 with payloads of a few hundred
         bytes, so that all refusals fit into the socket's buffer. The kernel also carries out those behind one that it refuses.
@@ -114,7 +135,7 @@ class NetlinkSocket:
 
     def _receive(self, oldest: int) -> Iterator[Tuple[int, int, bytes]]:
         """Type, sequence number and body of each message in the next datagram that answers a request since the oldest."""
-        datagram = self._socket.recv(_RECEIVE_BYTES)
+        datagram = bytes(self._buffer[: self._socket.recv_into(self._buffer)])
         offset = 0
         while offset + _HEADER.size <= len(datagram):
             length, kind, _flags, sequence, _port = _HEADER.unpack_from(datagram, offset)

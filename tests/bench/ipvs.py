@@ -1,0 +1,126 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Thousands of virtual services written and read, against ipvsadm(8) doing the same in the same run.
+
+    python tests/bench/ipvs.py [--services 10000] [--destinations 3]
+
+Needs root and a kernel with IPVS. Every measurement of writing has a network namespace of its own. Prints one line each, with
+the ratio to the tool; the exit status is 1 when a ratio is above 1.5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / ".cache" / "collections")]
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils.addresses import canonical_address
+from ansible_collections.layer4.service_proxy.plugins.module_utils.ipvs_types import (
+    AddDestination,
+    AddService,
+    Destination,
+    IpvsChange,
+    ServiceKey,
+    VirtualService,
+    destination_line,
+    service_line,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipvs import Ipvs
+from lab.namespaces import Namespace
+
+MOST = 1.5
+
+
+def changes(services: int, destinations: int) -> Iterator[IpvsChange]:
+    """Half of the virtual services in each address family."""
+    for number in range(services):
+        family = ("ipv4", "ipv6")[number % 2]
+        address, server = {
+            "ipv4": ("10.%d.%d.%d", "172.%d.%d.%d"),
+            "ipv6": ("fd00::%x:%x:%x", "fd01::%x:%x:%x"),
+        }[family]
+        place = (number >> 16, number >> 8 & 255, number & 255)
+        key = ServiceKey(family, "tcp", canonical_address(address % place), 80, 0)
+        yield AddService(VirtualService(key, "wrr", (), 0, 32 if family == "ipv4" else 128, False))
+        for one in range(destinations):
+            at = canonical_address(server % (16 + one, *place[1:]))
+            yield AddDestination(key, Destination(at, 8080, "masquerade", 1))
+
+
+def text(wanted: list[IpvsChange]) -> str:
+    """For ``ipvsadm --restore``."""
+    lines = [
+        service_line(one.service) if isinstance(one, AddService) else destination_line(one.key, one.destination)
+        for one in wanted
+        if isinstance(one, (AddService, AddDestination))
+    ]
+    return "".join(line + "\n" for line in lines)
+
+
+class Cost(NamedTuple):
+    """Seconds that went by, and seconds of processor time of this process and of those that it ran: what a busy machine
+    does not change.
+    """
+
+    elapsed: float
+    processor: float
+
+
+def timed(act: Callable[[], object]) -> Cost:
+    start = _now()
+    act()
+    return Cost(*(then - before for before, then in zip(start, _now())))
+
+
+def _now() -> Cost:
+    times = os.times()
+    return Cost(times.elapsed, times.user + times.system + times.children_user + times.children_system)
+
+
+def report(what: str, tool: Cost, ours: Cost) -> bool:
+    """Print a line; whether the ratio of processor times is good enough."""
+    ratio = ours.processor / tool.processor
+    shown = [f"{cost.processor:.2f} s ({cost.elapsed:.2f} s elapsed)" for cost in (tool, ours)]
+    print(f"{what}: ipvsadm {shown[0]}, collection {shown[1]}, ratio {ratio:.2f}", flush=True)
+    return ratio <= MOST
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--services", type=int, default=10000)
+    parser.add_argument("--destinations", type=int, default=3)
+    chosen = parser.parse_args()
+    wanted = list(changes(chosen.services, chosen.destinations))
+    restore = text(wanted)
+    with Namespace(f"l4bench{os.getpid()}a") as one, Namespace(f"l4bench{os.getpid()}b") as other:
+        tool = timed(lambda: one.run("ipvsadm", "--restore", input=restore, timeout=600))
+        ours = other.call(lambda: timed(lambda: apply(wanted)))
+        good = report(f"write {chosen.services} x {chosen.destinations}", tool, ours)
+        tool = timed(lambda: other.run("ipvsadm", "-Sn", timeout=600))
+        ours = other.call(lambda: timed(read))
+        good &= report(f"read {chosen.services} x {chosen.destinations}", tool, ours)
+        saved = [sorted(host.run("ipvsadm", "-Sn", timeout=600).stdout.splitlines()) for host in (one, other)]
+        assert saved[0] == saved[1] == sorted(restore.splitlines())
+    return 0 if good else 1
+
+
+def apply(wanted: list[IpvsChange]) -> None:
+    with Ipvs() as ipvs:
+        ipvs.apply(wanted)
+
+
+def read() -> None:
+    with Ipvs() as ipvs:
+        ipvs.services()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
