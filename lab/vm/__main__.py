@@ -16,13 +16,11 @@ from collections.abc import Sequence
 from .accelerator import accelerator
 from .checkout import copy_in, inside
 from .command import CONSOLE, Hardware
-from .image import PYTHON_OF_SUITE, image, recipe
+from .image import DEFAULT_SUITE, PYTHON_OF_SUITE, image, recipe
 from .machine import Machine, MachineError
 from .snapshot import snapshot
 from .standing import put_up, standing, take_down
 from .suite import run_tests
-
-DEFAULT_SUITE = "bookworm"
 
 
 def arguments() -> argparse.ArgumentParser:

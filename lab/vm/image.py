@@ -23,6 +23,7 @@ from pathlib import Path
 
 from .store import LOGS, STORE, made_once
 
+DEFAULT_SUITE = "bookworm"
 PYTHON_OF_SUITE = {"bookworm": "3.11", "trixie": "3.13"}
 TOOLS = ("ansible-core", "hypothesis", "jmespath", "pip", "pytest", "pytest-xdist", "PyYAML")
 PACKAGES = (
@@ -54,7 +55,7 @@ echo 'nameserver 10.0.2.3' > etc/resolv.conf
 touch .@MARK@
 mkdir -p etc/systemd/network
 printf '%s\n' '[Match]' Name=eth0 '[Network]' Address=10.0.2.15/24 Gateway=10.0.2.2 LinkLocalAddressing=no IPv6AcceptRA=no \
-    > etc/systemd/network/eth0.network
+    > etc/systemd/network/10-eth0.network
 rm -f etc/ssh/ssh_host_*
 install -m 600 "$here/host_key" etc/ssh/ssh_host_ed25519_key
 install -m 644 "$here/host_key.pub" etc/ssh/ssh_host_ed25519_key.pub

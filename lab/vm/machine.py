@@ -33,7 +33,7 @@ date --set "@$1" > /dev/null
 hostname "$2"
 echo "$2" > /etc/hostname
 ip link set eth1 address "$3"
-printf '%s\n' '[Match]' OriginalName=eth1 '[Link]' "MACAddress=$3" > /etc/systemd/network/eth1.link
+printf '%s\n' '[Match]' OriginalName=eth1 '[Link]' "MACAddress=$3" > /etc/systemd/network/10-eth1.link
 """
 
 

@@ -10,12 +10,13 @@ import hashlib
 import shlex
 import subprocess
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from .accelerator import QEMU
+from .accelerator import QEMU, accelerator
 from .command import DISK, Hardware
-from .image import Image
-from .machine import BOOT_SECONDS, Machine, MachineError, Snapshot, arrive, end, forwarded_port, launch
+from .image import DEFAULT_SUITE, Image, image, recipe
+from .machine import BOOT_SECONDS, Machine, MachineError, Snapshot, arrive, end, forwarded_port, launch, machine
 from .qmp import Qmp, QmpError
 from .ssh import Ssh
 from .store import made_once
@@ -39,11 +40,11 @@ sync
 """
 
 
-def snapshot(image: Image, hardware: Hardware) -> Snapshot:
+def snapshot(base: Image, hardware: Hardware) -> Snapshot:
     """The snapshot of such a machine, made now if it is missing; MachineError names its console's log."""
     version = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=True).stdout
-    directory = image / f"snapshot-{key(hardware.command(image), version, WARM_UP)}"
-    made_once(directory, lambda fresh: take(image, hardware, fresh))
+    directory = base / f"snapshot-{key(hardware.command(base), version, WARM_UP)}"
+    made_once(directory, lambda fresh: take(base, hardware, fresh))
     return Snapshot(directory / DISK, directory / STATE)
 
 
@@ -52,17 +53,26 @@ def key(command: Sequence[str], *others: str) -> str:
     return hashlib.sha256("\0".join([*command, *others]).encode()).hexdigest()[:12]
 
 
-def take(image: Image, hardware: Hardware, directory: Path) -> None:
+def take(base: Image, hardware: Hardware, directory: Path) -> None:
     """Boot a machine in this directory, warm it up, save it; it runs no more afterwards."""
-    process = launch(directory, image, hardware, None, bound=True)
+    process = launch(directory, base, hardware, None, bound=True)
     try:
-        machine = Machine("snapshot", directory, Ssh(image, forwarded_port(directory, process)))
-        arrive(machine, None)
-        machine.ssh.run("sh", "-c", WARM_UP, timeout=BOOT_SECONDS)
+        booted = Machine("snapshot", directory, Ssh(base, forwarded_port(directory, process)))
+        arrive(booted, None)
+        booted.ssh.run("sh", "-c", WARM_UP, timeout=BOOT_SECONDS)
         with Qmp(directory) as qmp:
             qmp.command("migrate", uri="exec:zstd -q -1 > " + shlex.quote(str(directory / STATE)))
             qmp.wait("query-migrate", "completed", SAVE_SECONDS)
     except (OSError, QmpError, subprocess.SubprocessError) as error:
-        raise MachineError(f"no snapshot: {error}; console: {machine.keep_console()}") from error
+        raise MachineError(f"no snapshot: {error}; console: {booted.keep_console()}") from error
     finally:
         end(directory, process)
+
+
+def restored(name: str, suite: str = DEFAULT_SUITE, lan: int | None = None) -> AbstractContextManager[Machine]:
+    """A machine that goes on from the snapshot of a suite; `lan` is the descriptor of eth1's cable.
+
+    What is missing for it is made first: half a minute for a snapshot, more for an image.
+    """
+    made, hardware = image(recipe(suite)), Hardware(accelerator())
+    return machine(name, made, hardware, snapshot(made, hardware), lan)
