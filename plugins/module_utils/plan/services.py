@@ -151,13 +151,14 @@ def _kept(observed: Observed, names: Collection[str], layout: Layout) -> Service
 def _chains_of(names: Collection[str], observed: Observed, layout: Layout) -> Set[ChainKey]:
     """The chains of the named services, also those whose rules somebody took away."""
     found = {("nat", layout.of(kind, name)) for kind in layout.PER_SERVICE for name in names}
-    found |= {key for key, rules in observed.chains.items() if any(owner_of(rule) in names for rule in rules)}
+    own = (key for key, rules in observed.chains.items() if any(owner_of(rule) in names for rule in rules))
+    found.update(key for key in own if layout.is_per_service(key))
     new = found
     while new:
         led_to = {("nat", target_of(rule) or "") for key in new for rule in observed.chains.get(key, ())}
         new = {key for key in led_to - found if layout.is_per_service(key) and not _others(observed, key, names)}
-        found |= new
-    return {key for key in found if layout.is_per_service(key)}
+        found = found | new
+    return found
 
 
 def _others(observed: Observed, key: ChainKey, names: Collection[str]) -> bool:
