@@ -1,16 +1,22 @@
 #!/bin/sh
-# Keeps the iptables chains that carry our prefix, the jumps to them from built-in chains and the ipsets of session affinity
-# for the next boot.
-# Usage: rules.sh save|compare|restore PREFIX DIRECTORY [GONE]
-#   save     writes them to DIRECTORY, or removes what is there when there are none
+# Keeps what our services have put into the kernel for the next boot, and brings it back: iptables chains that carry our prefix with
+# the jumps to them from built-in chains, our ipsets, our virtual services in IPVS, and the addresses of l4-ipvs0.
+# Usage: rules.sh save|compare|restore|watch PREFIX DIRECTORY [GONE [TIMEOUTS]]
+#   save     writes it all to DIRECTORY, or removes what is there when there is nothing
 #   compare  does as save does, but writes nothing, and as if the chains named in GONE were gone: BRIDGE and BACKEND, with
-#            SERVICES for all others
-#   restore  puts them back as they were, in one transaction for each address family
+#            SERVICES for all others, which take sets, virtual services and addresses along
+#   restore  puts it back as it was: sets, rules in one transaction for each address family, virtual services, then addresses
+#   watch    restores if someone else has removed our jumps, virtual services or device, unless a run of the roles is under way
+# TIMEOUTS are those of IPVS to keep: TCP, TCP after FIN, UDP, in seconds; 0 leaves one alone.
 # save and compare say "changed" if what was kept differs, "kept" if there is anything to keep, and "systemd" where
 # systemd runs.
 set -eu
-action=$1 prefix=$2 directory=$3 gone=${4-}
+export LC_ALL=C
+action=$1 prefix=$2 directory=$3 gone=${4-} timeouts=${5-}
 tables="filter mangle nat raw"
+device=l4-ipvs0
+# A run of the roles is under way while this file is there and no older than ten minutes.
+run=/run/layer4-service-proxy.run
 
 # With -v wanted=kept the chains and jumps as iptables-restore --noflush takes them; jumps stand at the same end of the
 # built-in chain as they do now. With -v wanted=deletions what takes the jumps away again.
@@ -82,11 +88,45 @@ extracted() {
     held "$1" | awk -v prefix="$prefix" -v gone="$gone" -v wanted="$2" "$extract"
 }
 
-# The ipsets in which backends remember their clients, empty, without what the kernel chooses itself. They go with the services.
-sets() {
+services_are_gone() {
     case " $gone " in *" SERVICES "*) return 0 ;; esac
-    ! command -v ipset > /dev/null || ipset save 2> /dev/null |
-        sed -n "/^create $prefix-AFF-/{s/hashsize [0-9]*/hashsize 64/; s/ bucketsize [0-9]*//; s/ initval [0-9a-fx]*//; p}"
+    return 1
+}
+
+# Our ipsets without what the kernel chooses itself; those in which backends remember their clients without the clients.
+sets() {
+    ! services_are_gone && command -v ipset > /dev/null || return 0
+    names="$prefix-(AFF-[A-Z0-9]*|(6-)?(VIP|EXTERNAL|LOCAL|REJECT|GUARDED|SOURCES|BOUND|LOOP-BACK))"
+    held=$(ipset save 2> /dev/null | sed -nE "/^(create|add) $names /p" | sed "/^add $prefix-AFF-/d")
+    echo "$held" | sed -n '/^create/{s/hashsize [0-9]*/hashsize 64/; s/ bucketsize [0-9]*//; s/ initval [0-9a-fx]*//; p}' | sort
+    echo "$held" | sed -n '/^add/p' | sort
+}
+
+# Those virtual services that the record in our sets has (docs/semantics.md), as ipvsadm --restore takes them, a service first.
+virtual_services() {
+    ! services_are_gone && command -v ipvsadm > /dev/null && [ -e /proc/net/ip_vs ] || return 0
+    { ipset save 2> /dev/null; ipvsadm --save --numeric; } | awk -v prefix="$prefix" '
+        $1 == "add" {
+            name = substr($2, length(prefix) + 2); sub(/^6-/, "", name)
+            if (index($2, prefix "-") == 1 && name ~ /^(VIP|EXTERNAL|LOCAL|REJECT)$/) recorded[$3] = 1
+        }
+        $1 == "-A" || $1 == "-a" {
+            protocol = $2 == "-t" ? "tcp" : $2 == "-u" ? "udp" : $2 == "--sctp-service" ? "sctp" : ""
+            address = $3; sub(/:[0-9]+$/, "", address); gsub(/[][]/, "", address)
+            port = $3; sub(/.*:/, "", port)
+            if ((address "," protocol ":" port) in recorded) print
+        }
+    ' | sort -k 2,3 -k 1,1 -k 4
+}
+
+addresses() {
+    ! services_are_gone && [ -e "/sys/class/net/$device" ] || return 0
+    ip -oneline address show dev "$device" scope global | awk '{ print $4 }' | sort
+}
+
+ipvs_timeouts() {
+    ! services_are_gone && [ -e /proc/net/ip_vs ] || return 0
+    case $timeouts in *[1-9]*) echo "$timeouts" ;; esac
 }
 
 # Usage: keep FILE TEXT
@@ -108,7 +148,7 @@ keep() {
 }
 
 # Jumps that are there already go in the same transaction, so that there is none twice.
-restore() {
+restore_rules() {
     file=$directory/$1.rules
     [ -e "$file" ] || return 0
     { echo "# jumps that are there"; extracted "$1" deletions; } | awk '
@@ -118,17 +158,78 @@ restore() {
     ' - "$file" | "$1-restore" --noflush --wait
 }
 
-# Sets come before the rules that use them.
+# What is there already is edited rather than added.
+restore_virtual_services() {
+    [ ! -e "$directory/timeouts" ] || xargs ipvsadm --set < "$directory/timeouts"
+    [ -e "$directory/ipvs" ] || return 0
+    { echo "# what is there"; ipvsadm --save --numeric; } | awk '
+        function key() { return $1 == "-A" ? $2 " " $3 : $2 " " $3 " " $5 }
+        NR == FNR { there[key()] = 1; next }
+        { if (key() in there) $1 = $1 == "-A" ? "-E" : "-e"; print }
+    ' - "$directory/ipvs" | ipvsadm --restore
+}
+
+# As kernel/dummy.py of the collection does: no address of its own, and none of IPv6 is the source of other connections.
+restore_addresses() {
+    [ -e "$directory/addresses" ] || return 0
+    if [ ! -e "/sys/class/net/$device" ]; then
+        ip link add "$device" type dummy
+        [ ! -d /proc/sys/net/ipv6 ] || ip link set "$device" addrgenmode none
+    fi
+    ip link set "$device" up
+    awk -v device="$device" '
+        /:/ { print "address replace " $1 " dev " device " nodad noprefixroute preferred_lft 0 valid_lft forever"; next }
+        { print "address replace " $1 " dev " device }
+    ' "$directory/addresses" | ip -batch -
+}
+
+restore() {
+    # Sets come before the rules that use them, addresses after what answers at them.
+    [ ! -e "$directory/sets" ] || ipset -exist restore < "$directory/sets"
+    for family in iptables ip6tables; do restore_rules "$family"; done
+    restore_virtual_services
+    restore_addresses
+}
+
+# Whether a table has none of the jumps that are kept: who flushes removes them all.
+flushed() {
+    file=$directory/$1.rules
+    [ -e "$file" ] || return 1
+    jumps=$(awk '/^\*/ { table = substr($1, 2) } /^-[AI]/ && $2 !~ "^'"$prefix"'-" { print table, $2 }' "$file" | sort -u)
+    for table in $(echo "$jumps" | cut -d ' ' -f 1 | sort -u); do
+        found=
+        for chain in $(echo "$jumps" | sed -n "s/^$table //p"); do
+            "$1" --wait -t "$table" -S "$chain" 2> /dev/null | grep -q -- "-[jg] $prefix-" && found=yes
+        done
+        [ -n "$found" ] || return 0
+    done
+    return 1
+}
+
+without_virtual_services() {
+    [ -e "$directory/ipvs" ] && ! ipvsadm --save --numeric 2> /dev/null | grep -qxF -e "$(grep -m 1 '^-A' "$directory/ipvs")"
+}
+
+without_device() {
+    [ -e "$directory/addresses" ] && [ ! -e "/sys/class/net/$device" ]
+}
+
 case $action in
-    restore) [ ! -e "$directory/sets" ] || ipset -exist restore < "$directory/sets" ;;
-    *)
+    save | compare)
         [ ! -d /run/systemd/system ] || echo systemd
         keep sets "$(sets)"
+        for family in iptables ip6tables; do keep "$family.rules" "$(extracted "$family" kept)"; done
+        keep ipvs "$(virtual_services)"
+        keep timeouts "$(ipvs_timeouts)"
+        keep addresses "$(addresses)"
+        [ "$action" = compare ] || rm -f "$run"
+        ;;
+    restore) restore ;;
+    watch)
+        [ -z "$(find "$run" -mmin -10 2> /dev/null)" ] || exit 0
+        if flushed iptables || flushed ip6tables || without_virtual_services || without_device; then
+            echo "what was kept in $directory was gone: restoring it"
+            restore
+        fi
         ;;
 esac
-for family in iptables ip6tables; do
-    case $action in
-        save | compare) keep "$family.rules" "$(extracted "$family" kept)" ;;
-        restore) restore "$family" ;;
-    esac
-done
