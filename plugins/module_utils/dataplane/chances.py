@@ -12,14 +12,15 @@ from typing import Dict, List, Sequence, Tuple
 from .. import addresses as ip
 from ..service import Backend
 
-LONGEST_LIST = 32
+LONGEST_LIST = 16
 """More backends than these are divided into groups: first the group is chosen by chance, then one in it."""
+_GROUPS = 8
 _STATISTIC_BITS = 31
 """The kernel keeps a chance as an integer of 31 bits (``xt_statistic``)."""
 
 
 def divide(pool: Sequence[Backend], depth: int) -> List[Tuple[str, List[Backend]]]:
-    """The groups of a pool at this depth of a tree: each backend alone when they are few, else up to 16 groups with a digit.
+    """The groups of a pool at this depth of a tree: each backend alone when they are few, else up to 8 groups with a digit.
 
     The group of a backend goes by a hash of its endpoint, so that one that comes or goes moves no other.
     """
@@ -27,8 +28,8 @@ def divide(pool: Sequence[Backend], depth: int) -> List[Tuple[str, List[Backend]
         return [("", [backend]) for backend in pool]
     groups: Dict[str, List[Backend]] = {}
     for backend in pool:
-        endpoint = ip.endpoint(backend.address, backend.port)
-        groups.setdefault(hashlib.sha256(endpoint.encode()).hexdigest()[depth], []).append(backend)
+        digits = hashlib.sha256(ip.endpoint(backend.address, backend.port).encode()).digest()
+        groups.setdefault(str(digits[depth] % _GROUPS), []).append(backend)
     return sorted(groups.items())
 
 

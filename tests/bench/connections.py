@@ -1,0 +1,161 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a new connection costs through a node's rules: its time against that of a direct one, measured in turns.
+
+    client 10.0.1.2 ──┬── 10.0.1.1 node 10.0.0.1 ─────┬── backend 10.0.0.2, 10.0.3.2
+           10.0.2.2 ──┴── 10.0.2.1 plain 10.0.3.1 ────┴──
+
+A direct connection goes to 10.0.3.2, through a router that has no rules at all.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import statistics
+import struct
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from layouts import BACKEND, BACKEND_PORT
+
+from lab.namespaces import Namespace, link
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Address = tuple[str, int]
+ROUNDS = 60
+PER_ROUND = 40
+DIRECT = ("10.0.3.2", BACKEND_PORT - 1)
+NO_SERVICE = (BACKEND, BACKEND_PORT - 1)
+_NAME = "l4bench%d-%s"
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Bench:
+    """A context manager: the three hosts. ports: how many the backend serves, of which connections cost nothing else."""
+
+    def __init__(self, ports: int = 3) -> None:
+        names = ("client", "node", "plain", "backend")
+        self.client, self.node, self.plain, self.backend = (Namespace(_NAME % (os.getpid(), name)) for name in names)
+        self._ports = range(BACKEND_PORT - 1, BACKEND_PORT + ports)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._stack as stack:
+            for host in (self.client, self.node, self.plain, self.backend):
+                stack.enter_context(host)
+            self._wire(self.node, "node", "10.0.1", "10.0.0")
+            self._wire(self.plain, "plain", "10.0.2", "10.0.3")
+            self.client.add_route("default", "via", "10.0.1.1")
+            stack.enter_context(_Acceptor(self.backend, self._ports))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _wire(self, router: Namespace, name: str, outside: str, inside: str) -> None:
+        for host, network in ((self.client, outside), (self.backend, inside)):
+            link(host, name, router, "to-%s" % network)
+            host.add_address(name, network + ".2/24")
+            router.add_address("to-%s" % network, network + ".1/24")
+        self.client.add_route(inside + ".0/24", "via", outside + ".1")
+        self.backend.add_route(outside + ".0/24", "via", inside + ".1")
+        router.sysctl("net.ipv4.ip_forward", 1)
+
+    def measure(self, targets: Mapping[str, Address], rounds: int = ROUNDS) -> dict[str, float]:
+        """What a connection to each target takes, as a ratio to a direct one: the median of all rounds.
+
+        In each round every target has its turn, so that what else the machine does meets all of them.
+        """
+        ratios: dict[str, list[float]] = {name: [] for name in targets}
+
+        def turns() -> None:
+            for _round in range(rounds):
+                floor = _turn(DIRECT)
+                for name, target in targets.items():
+                    ratios[name].append(_turn(target) / floor)
+
+        self.client.call(turns)
+        return {name: statistics.median(found) for name, found in ratios.items()}
+
+    def rates(self, targets: Mapping[str, Address], seconds: float = 1.0) -> dict[str, float]:
+        """Connections per second to each target, one after another, as a ratio to direct ones."""
+
+        def rate(target: Address) -> float:
+            count, start = 0, time.perf_counter()
+            while time.perf_counter() - start < seconds:
+                _connect(target)
+                count += 1
+            return count / (time.perf_counter() - start)
+
+        floor = self.client.call(rate, DIRECT)
+        return {name: self.client.call(rate, target) / floor for name, target in targets.items()}
+
+
+def _turn(target: Address) -> float:
+    """The median seconds of a number of connections."""
+    return statistics.median(_connect(target) for _connection in range(PER_ROUND))
+
+
+def _connect(target: Address) -> float:
+    """Seconds of a connect. Closed by a reset, so that no port waits for its end."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as connection:
+        connection.settimeout(5)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        start = time.perf_counter()
+        connection.connect(target)
+        return time.perf_counter() - start
+
+
+class _Acceptor:
+    """Takes connections to ports of a host and drops them; a context manager."""
+
+    def __init__(self, host: Namespace, ports: range) -> None:
+        self._sockets = [host.socket() for _port in ports]
+        for listening, port in zip(self._sockets, ports):
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(("", port))
+            listening.listen(1024)
+            listening.setblocking(False)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        for listening in self._sockets:
+            listening.close()
+
+    def _run(self) -> None:
+        poll = select.epoll()
+        by_number = {listening.fileno(): listening for listening in self._sockets}
+        for number in by_number:
+            poll.register(number, select.EPOLLIN)
+        with poll:
+            while not self._done.is_set():
+                for number, _events in poll.poll(0.1):
+                    self._take(by_number[number])
+
+    def _take(self, listening: socket.socket) -> None:
+        try:
+            listening.accept()[0].close()
+        except OSError:
+            return
