@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .runner import ModuleRunner, Runner
-from .xtables_text import Rule, XtablesError, clean_message, parse_save, refusal
+from .xtables_text import Rule, XtablesError, clean_message, for_nft, parse_save, refusal
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ("Rule", "Xtables", "XtablesError", "both_families", "parse_save")
 
 COMMANDS = {"ipv4": "iptables", "ipv6": "ip6tables"}
+_NFT_TOOL = "xtables-nft-multi"
 NFT_FAMILIES = {"ipv4": "ip", "ipv6": "ip6"}
 
 
@@ -51,6 +52,11 @@ class Xtables:
             return [self._multi, self.command + suffix]
         return [self._multi + suffix]
 
+    @property
+    def is_nft(self) -> bool:
+        """Whether the back end is known to be iptables-nft."""
+        return os.path.basename(self.tool()[0]) == _NFT_TOOL
+
     def _find(self) -> str:
         path = self.runner.find(self.command)
         if path is None:
@@ -61,6 +67,10 @@ class Xtables:
     def save(self, table: str) -> str:
         """The text of ``iptables-save``. Its time grows with the whole table; `list_chain` is far cheaper."""
         return self._run([*self.tool("-save"), "-t", table])
+
+    def save_all(self) -> str:
+        """The text of ``iptables-save`` for every table that is in use."""
+        return self._run(self.tool("-save"))
 
     def list_chain(self, table: str, chain: str) -> list[str] | None:
         """The rules of a chain, None where there is no such chain."""
@@ -84,6 +94,8 @@ class Xtables:
 
     def restore(self, text: str, test: bool = False) -> None:
         """One ``iptables-restore --noflush``: everything in the text, or nothing. test: only let it be parsed."""
+        if self.is_nft:
+            text = for_nft(text)
         argv = [*self.tool("-restore"), "--noflush", *self.lock_options, *(["--test"] if test else [])]
         code, _dummy, stderr = self.runner.run(argv, text)
         if code != 0:
