@@ -17,12 +17,17 @@ from .ssh import Ssh
 from .store import CHECKOUT
 
 COPY_SECONDS = 60.0
+
+# br_netfilter is loaded by nobody but a person or a role, the other two by whoever needs them; namespaces show the
+# sysctls of loaded modules only. Modules of the collection are compiled once, and not by every process that runs one.
 UNPACK = r"""
 set -eu
+modprobe -a br_netfilter ip_vs nf_conntrack_netlink
 directory=$(mktemp -d /tmp/checkout-XXXXXX)
 tar -x -C "$directory"
 mkdir -p "$directory/.cache/collections/ansible_collections/layer4"
 ln -s "$directory" "$directory/.cache/collections/ansible_collections/layer4/service_proxy"
+/usr/bin/python3 -m compileall -q "$directory/plugins"
 echo "$directory"
 """
 INSIDE = r"""

@@ -32,14 +32,20 @@ PACKAGE_OF_TOOL = {
     "ip6tables-legacy": "iptables",
     "ipset": "ipset",
     "iptables": "iptables",
+    "mke2fs": "e2fsprogs",
+    "mmdebstrap": "mmdebstrap",
     "modprobe": "kmod",
     "nft": "nftables",
     "nsenter": "util-linux",
     "ping": "iputils-ping",
+    "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
     "setpriv": "util-linux",
     "shellcheck": "shellcheck",
+    "ssh": "openssh-client",
     "sysctl": "procps",
     "tcpdump": "tcpdump",
+    "zstd": "zstd",
 }
 
 

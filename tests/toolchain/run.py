@@ -4,8 +4,8 @@
 
 """Run stages side by side, each with its log in ``.cache/logs``, and close with a summary.
 
-Arguments: names of stages or groups (``all``, ``lint``, ``units``, ``namespaces``, ``molecule``). Exit status 0 only if every stage
-passed.
+Arguments: names of stages or groups (``all``, ``lint``, ``units``, ``namespaces``, ``molecule``, ``virtual``). Exit status 0
+only if every stage passed.
 """
 
 from __future__ import annotations

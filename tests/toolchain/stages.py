@@ -41,7 +41,7 @@ def python() -> str:
 
 def stages() -> list[Stage]:
     """All stages, the long ones of one core first, those that need the whole machine last."""
-    return [*_molecule(), *_static(), *_units(), *_namespaces()]
+    return [*_molecule(), *_static(), *_units(), *_namespaces(), *_virtual()]
 
 
 def selected(words: Sequence[str]) -> list[Stage]:
@@ -83,6 +83,18 @@ def _namespaces() -> list[Stage]:
     workers = ["-n", str(max(2, CORES)), "--dist", "loadfile"]
     command = [python(), "-m", "pytest", "--durations=10", *workers, "tests/integration"]
     return [Stage("integration", command, "namespaces", cores=CORES, timeout=2700.0)]
+
+
+def _virtual() -> list[Stage]:
+    """Tests inside of virtual machines, on both kernels of Debian, and with virtual machines as managed hosts."""
+    inside = [python(), "-m", "lab.vm", "test", "--machines", str(CORES)]
+    hosts = [python(), "-m", "pytest", "--durations=10", "tests/virtual_hosts"]
+    commands = {
+        "ipvs": [*inside, "tests/virtual"],
+        "ipvs-trixie": [*inside, "--suite", "trixie", "tests/virtual"],
+        "machines": hosts,
+    }
+    return [Stage(name, command, "virtual", cores=CORES, timeout=2400.0) for name, command in commands.items()]
 
 
 def _interpreters() -> dict[str, str]:
