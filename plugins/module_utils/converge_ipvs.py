@@ -16,11 +16,12 @@ from .dataplane.frontends import Frontends, bound_addresses, compile_frontends
 from .dataplane.iptables import families
 from .dataplane.rules import Layout
 from .dataplane.shared_chains import hook_jumps
-from .families import Tables
+from .families import AllTables
 from .ipset_types import HeldSet
 from .ipvs_change import IpvsChange, IpvsKernel
 from .ipvs_types import HeldService, ServiceKey
 from .kernel.xtables import XtablesError, parse_save
+from .kernel.xtables_text import by_table
 from .plan.affinity import plan_sets
 from .plan.bound_addresses import plan_addresses
 from .plan.conntrack import udp_targets
@@ -42,8 +43,6 @@ from .plan.staged_chains import stage_chains, uses_iptables
 from .plan.virtual_services import plan_virtual_services
 from .ruleset import ChainKey, Observed, Rules
 from .service import Claim, InvalidServices, Node, Service, claims, conflicts, parse_names, parse_services
-
-_TABLES = ("filter", "mangle", "nat")
 
 
 class Held(NamedTuple):
@@ -152,7 +151,7 @@ def observe_ipvs(kernel: IpvsKernel, node: Node, services: Sequence[Service] = (
     )
 
 
-def _observe_chains(tables: Mapping[str, Tables], node: Node, wanted: Set[str]) -> Dict[str, Observed]:
+def _observe_chains(tables: Mapping[str, AllTables], node: Node, wanted: Set[str]) -> Dict[str, Observed]:
     """A family that this host lacks holds nothing, and is in the way only when it is wanted."""
     found = {}
     for family, tool in tables.items():
@@ -164,10 +163,12 @@ def _observe_chains(tables: Mapping[str, Tables], node: Node, wanted: Set[str]) 
     return found
 
 
-def _observe_family(tool: Tables, layout: Layout) -> Observed:
+def _observe_family(tool: AllTables, layout: Layout) -> Observed:
     hooks = {(jump.table, jump.hook) for jump in hook_jumps(layout)} | {("mangle", "OUTPUT")}
     held: Dict[ChainKey, Rules] = {
-        (table, chain): rules for table in _TABLES for chain, rules in parse_save(tool.save(table)).items()
+        (table, chain): rules
+        for table, text in by_table(tool.save_all()).items()
+        for chain, rules in parse_save(text).items()
     }
     return Observed(
         {key: rules for key, rules in held.items() if layout.is_ours(key) or layout.is_of_ipvs(key)},

@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Iterable, NamedTuple, Sequence, Tuple, Union, cast
+from typing import Callable, Dict, Iterable, Mapping, NamedTuple, Sequence, Tuple, Union, cast
 
 from .converge import Change, Kernel, NoSets, Request, plan_services
 from .converge_conntrack import Reconciliation
 from .converge_ipvs import moved, plan_ipvs, plan_leaving
 from .dataplane.frontend_sets import set_names
+from .families import AllTables
 from .flow import Endpoint
 from .ipvs_change import Device, Ipvs, IpvsChange, IpvsKernel, Sets, Sysctls
 from .ipvs_types import HeldService, ServiceKey, Timeouts
@@ -44,6 +45,7 @@ class Facilities(NamedTuple):
     """What a node has. ipvs: opens it, or raises NoIpvsError where the kernel has none."""
 
     kernel: Kernel
+    tables: Mapping[str, AllTables]
     sets: Union[Sets, NoSets]
     device: Device
     sysctls: Sysctls
@@ -113,4 +115,4 @@ def ipvs_kernel(has: Facilities, ipvs: Ipvs) -> IpvsKernel:
     """The facilities of the ipvs dataplane, with IPVS opened."""
     kernel = has.kernel
     sets = cast(Sets, has.sets)  # NoSets lists none, so that nothing else is asked of it
-    return IpvsKernel(kernel.tables, sets, kernel.tracking, ipvs, has.device, has.sysctls)
+    return IpvsKernel(has.tables, sets, kernel.tracking, ipvs, has.device, has.sysctls)

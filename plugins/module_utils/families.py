@@ -21,8 +21,18 @@ class Tables(Protocol):
     def save(self, table: str) -> str:
         """The text of ``iptables-save``."""
 
+    def list_chain(self, table: str, chain: str) -> list[str] | None:
+        """The rules of a chain, None where there is no such chain."""
+
     def restore(self, text: str, test: bool = False) -> None:
         """Apply a restore text as one transaction, without flushing."""
+
+
+class AllTables(Tables, Protocol):
+    """What is needed of an address family's iptables to read it at once."""
+
+    def save_all(self) -> str:
+        """The text of ``iptables-save`` for all tables that are in use, each behind its name."""
 
 
 class FamilyPlans(NamedTuple):
@@ -44,6 +54,11 @@ class FamilyPlans(NamedTuple):
             ),
             "after": "".join(f"# {COMMANDS[family]}\n{one.after}" for family, one in self.plans.items() if one.after),
         }
+
+    @property
+    def transactions(self) -> int:
+        """How many tables are changed, each by a transaction of its own."""
+        return sum(one.restore.count("\nCOMMIT\n") for one in self.plans.values())
 
     def test(self) -> None:
         """Let ``iptables-restore --test`` read everything. Raises XtablesError."""

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from .converge_conntrack import Reconciliation, Tracking
-from .families import FamilyPlans, Tables
+from .families import AllTables, FamilyPlans
 from .flow import Endpoint
 from .ipset_types import HeldSet
 from .ipvs_types import HeldService, IpvsRefusedError, ServiceKey, Timeouts
@@ -82,7 +82,7 @@ class Sets(SetFacility, Protocol):
 class IpvsKernel(NamedTuple):
     """The facilities of a node."""
 
-    tables: Mapping[str, Tables]
+    tables: Mapping[str, AllTables]
     sets: Sets
     tracking: Tracking
     ipvs: Ipvs

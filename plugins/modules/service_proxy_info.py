@@ -260,7 +260,7 @@ def _dataplanes(module: AnsibleModule) -> Dict[str, Any]:
     given = module.params["node"].get("chain_prefix")
     node = parse_node({"name": platform.node(), **({"chain_prefix": given} if given is not None else {})})
     tables, sets = both_families(module), _sets()
-    has = Facilities(Kernel(tables, sets, Conntrack()), sets, Device(DEVICE), sysctl, Ipvs)
+    has = Facilities(Kernel(tables, sets, Conntrack()), tables, sets, Device(DEVICE), sysctl, Ipvs)
     readers = {
         "iptables": lambda: iptables_info(tables, sets.headers(), node.chain_prefix),
         "ipvs": lambda: ipvs_info(has, node),

@@ -391,7 +391,7 @@ def _result(module: AnsibleModule) -> Dict[str, Any]:
     request = Request(**{key: module.params[key] for key in Request._fields})
     node, tables = _node(module), both_families(module)
     sets = _sets()
-    has = Facilities(Kernel(tables, sets, Conntrack()), sets, Device(DEVICE), sysctl, Ipvs)
+    has = Facilities(Kernel(tables, sets, Conntrack()), tables, sets, Device(DEVICE), sysctl, Ipvs)
     change = plan_run(request, node, has)
     for warning in warnings(change.services, request.dataplane, node, tables, module.run_command):
         module.warn(warning)

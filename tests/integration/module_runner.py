@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible
+from warm_runner import WarmRunner
 
 COLLECTION = Path(__file__).resolve().parents[2]
 MANAGED_HOST_PYTHON = "/usr/bin/python3"
@@ -86,6 +87,8 @@ def run_module(
     name = "ansible_collections.layer4.service_proxy.plugins.modules." + module
     host = namespace if isinstance(namespace, str) else namespace.name
     options = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_remote_tmp": tempfile.gettempdir()}
+    if "L4_WARM_MODULES" in os.environ and interpreter == MANAGED_HOST_PYTHON:
+        return _result(_warm().run(host, name, {**arguments, **options}, _environment(path_prefix), timeout))
     argv: list[str] = ["ip", "netns", "exec", host, interpreter, "-c", _BOOTSTRAP, name, library_path()]
     done = subprocess.run(
         argv,
@@ -98,6 +101,13 @@ def run_module(
         check=False,
     )
     return _result(done)
+
+
+@cache
+def _warm() -> WarmRunner:
+    package = "ansible_collections.layer4.service_proxy.plugins.modules."
+    names = [package + path.stem for path in sorted(COLLECTION.joinpath("plugins/modules").glob("[!_]*.py"))]
+    return WarmRunner(MANAGED_HOST_PYTHON, library_path(), names, _environment(None))
 
 
 def run_module_ok(namespace: str | Any, module: str, arguments: Mapping[str, Any], **how: Any) -> dict[str, Any]:

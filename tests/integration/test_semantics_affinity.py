@@ -41,6 +41,7 @@ def test_a_client_comes_back_to_its_backend_by_whichever_address(network: Networ
         assert network.ask("client", address, port, count=50).backends == {first: 50}
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(10)
 def test_affinity_is_separate_for_each_service(network: Network, family: str) -> None:
     _forget(network)

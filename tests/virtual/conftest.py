@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from network import IPV4, IPV6, Network
 
 from lab.namespaces import Namespace
 from lab.vm.image import MARK
@@ -19,7 +20,9 @@ from lab.vm.image import MARK
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse to run anywhere else: a suite that passes because it did nothing proves nothing."""
     if not Path(MARK).exists() and not config.option.collectonly:
-        raise pytest.UsageError("tests/virtual runs in a virtual machine: python -m lab.vm test PATH (docs/development.md)")
+        raise pytest.UsageError(
+            "tests/virtual runs in a virtual machine: python -m lab.vm test PATH (docs/development.md)"
+        )
 
 
 @pytest.fixture
@@ -28,3 +31,16 @@ def node() -> Iterator[Namespace]:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw")
     with Namespace(f"l4v{os.getpid()}{worker}") as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    """The network of the traffic tests, its nodes with the ipvs dataplane unless a test says otherwise."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw")
+    with Network(f"l4{os.getpid()}{worker}", dataplane="ipvs") as made:
+        yield made
+
+
+@pytest.fixture(params=[IPV4, IPV6])
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
