@@ -30,18 +30,18 @@ class Qmp:
     def __init__(self, directory: Path, timeout: float = 30.0) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout)
+        self._lines = self._socket.makefile("r")
         try:
             _connect(self._socket, directory)
-        except OSError:
-            self._socket.close()
+            self._read()
+            self.command("qmp_capabilities")
+        except BaseException:
+            self._close()
             raise
-        self._lines = self._socket.makefile("r")
-        self._read()
-        self.command("qmp_capabilities")
 
     def command(self, name: str, **arguments: Any) -> Any:
         """Execute a command and return what it returns; events that come in between are dropped."""
-        message = json.dumps({"execute": name, "arguments": arguments})
+        message = json.dumps({"execute": name, "arguments": arguments}) + "\n"
         try:
             self._socket.sendall(message.encode())
             answer = self._read()
@@ -75,6 +75,9 @@ class Qmp:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self._lines.close()
         self._socket.close()
 
