@@ -6,13 +6,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: render
-short_description: The iptables rules of a node as text, without the node
+short_description: The rules of a node as text, without the node
 version_added: 0.1.0
 author:
   - layer4.service_proxy contributors (!UNKNOWN)
 description:
-  - Compiles services to the rules that M(layer4.service_proxy.vip_service) would set with C(dataplane=iptables), as text, for
-    review in a merge request.
+  - Compiles services to the rules that M(layer4.service_proxy.vip_service) would set, as text, for review in a merge request.
+    With O(dataplane=ipvs) these are ipsets, rules, virtual services and addresses.
   - The text is what the module shows as C(diff.after) on a node that has no service yet. Chains are sorted, and a service
     that changes changes no line of another, so that the difference of two texts is what a review needs to see.
 options:
@@ -28,11 +28,16 @@ options:
       - There is no host to ask for its addresses, so that C(addresses) are just those that are given.
     type: dict
     required: true
+  dataplane:
+    description: What carries the packets.
+    type: str
+    choices: [iptables, ipvs, nftables]
+    default: iptables
   ip_version:
     description:
       - The rules of which address family. V(ipv4) and V(ipv6) give them as C(iptables-restore --noflush) and C(ip6tables-restore
         --noflush) take them. Where they use ipsets, for session affinity, these have to be there.
-      - The text of V(both) has the name of its tool before each part, and the ipsets at its end.
+      - The text of V(both), and every text with O(dataplane=ipvs), has the name of its tool before each part.
     type: str
     choices: [ipv4, ipv6, both]
     default: both
@@ -60,6 +65,7 @@ RETURN = r"""
 _value:
   description:
     - The rules, empty without services. With O(ip_version=both) the parts begin with C(# iptables), C(# ip6tables) and C(# ipset).
+      With O(dataplane=ipvs) there are C(# ipvsadm), as C(ipvsadm --restore) takes it, and C(# ip -batch), too.
   type: str
 """
 

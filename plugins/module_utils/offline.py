@@ -10,22 +10,30 @@ Input is what users write. Wrong input raises InvalidServices, with the lines th
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any, Dict, List, Mapping, NamedTuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
 
 from . import addresses as ip
+from .dataplane.frontend_sets import wanted_sets
+from .dataplane.frontends import bound_addresses, compile_frontends
 from .dataplane.iptables import compile_services
+from .dataplane.ipvs_chains import ipvs_chains
 from .dataplane.packet import LOOPBACK, Packet, parse_rule
 from .dataplane.rules import Layout
 from .dataplane.trace import Trace, trace
 from .fields import Field, Problem, choice, integer, one_of_type, parse_fields
 from .plan.affinity import plan_sets
+from .plan.bound_addresses import plan_addresses
 from .plan.chains import plan
+from .plan.frontends import virtual_services
+from .plan.service_sets import plan_service_sets
+from .plan.virtual_services import plan_virtual_services
 from .ruleset import Desired, Observed
 from .service import (
     DATAPLANES,
     PROTOCOLS,
     InvalidServices,
     Node,
+    Service,
     parse_node,
     parse_services,
     refuse_unsupported,
@@ -74,6 +82,7 @@ _MISTAKES_FIELDS: Mapping[str, Field] = {
 }
 _RENDER_FIELDS: Mapping[str, Field] = {
     "node": _NODE,
+    "dataplane": Field(choice(*DATAPLANES), "iptables"),
     "ip_version": Field(choice(ip.IPV4, ip.IPV6, "both"), "both"),
 }
 
@@ -90,17 +99,33 @@ def find_mistakes(services: Any, options: Mapping[str, Any]) -> List[str]:
 
 
 def render_services(services: Any, options: Mapping[str, Any]) -> str:
-    """What `vip_service` would add to a node that has no service yet. options: ip_version, node.
+    """What `vip_service` would add to a node that has no service yet. options: dataplane, ip_version, node.
 
-    Of ``both`` families as its diff shows it, ipsets included; of one as ``iptables-restore --noflush`` takes it.
+    Of ``both`` families as its diff shows it, ipsets included; of one as ``iptables-restore --noflush`` takes it. Of ipvs
+    always as the diff shows it, without settings of the kernel.
     """
     given = _parse_options("render", options, _RENDER_FIELDS)
     node = parse_node(given["node"])
+    refuse_unsupported(given["dataplane"])
+    if given["dataplane"] == "ipvs":
+        return _render_ipvs(services, node, ip.FAMILIES if given["ip_version"] == "both" else (given["ip_version"],))
     states = _compile(services, node)
     if given["ip_version"] != "both":
         return _rules(states[given["ip_version"]])
     parts = {_TOOLS[family]: _rules(states[family]) for family in ip.FAMILIES}
     parts["ipset"] = plan_sets(states, (), Layout(node.chain_prefix)).after
+    return "".join("# %s\n%s" % (tool, text) for tool, text in parts.items() if text)
+
+
+def _render_ipvs(services: Any, node: Node, families: Sequence[str]) -> str:
+    found = compile_frontends(_parsed(services, "ipvs", node), node)
+    found = {key: one for key, one in found.items() if key.family in families}
+    addresses = plan_addresses(bound_addresses(found.values(), node), None).after()
+    parts = {"ipset": plan_service_sets(wanted_sets(found, node), {}).after}
+    for family in sorted({key.family for key in found}):
+        parts[_TOOLS[family]] = _rules(ipvs_chains(node, family))
+    parts["ipvsadm"] = plan_virtual_services(virtual_services(found), {}).after
+    parts["ip -batch"] = "".join(line + "\n" for line in addresses)
     return "".join("# %s\n%s" % (tool, text) for tool, text in parts.items() if text)
 
 
@@ -126,9 +151,13 @@ def _parse_options(owner: str, options: Mapping[str, Any], fields: Mapping[str, 
 
 
 def _compile(services: Any, node: Node) -> Dict[str, Desired]:
+    return compile_services(_parsed(services, "iptables", node), node)
+
+
+def _parsed(services: Any, dataplane: str, node: Node) -> List[Service]:
     if not isinstance(services, (list, tuple)):
         raise InvalidServices(["services is of type %s: must be a list of dicts" % type(services).__name__])
-    return compile_services(parse_services(services, "iptables", node), node)
+    return parse_services(services, dataplane, node)
 
 
 def _packet(connection: Connection, node: Node) -> Packet:

@@ -25,21 +25,31 @@ class Proof(NamedTuple):
     line: int
     test: str
     file: str
+    iptables: bool
     both_back_ends: bool
+    ipvs: bool
 
 
 def proofs() -> list[Proof]:
     """All of them, by line and name."""
-    files = sorted((CHECKOUT / "tests" / "integration").glob("test_*.py"))
+    files = sorted(path for kind in ("integration", "virtual") for path in (CHECKOUT / "tests" / kind).glob("test_*.py"))
     return sorted({proof for path in files for proof in _proofs_of(path)})
 
 
 def _proofs_of(path: Path) -> Iterator[Proof]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef):
-            takes_network = any(argument.arg in ("network", "host") for argument in node.args.args)
-            for line in _marks(node):
-                yield Proof(line, node.name, path.name, takes_network)
+            yield from (_proof(line, node, path) for line in _marks(node))
+
+
+def _proof(line: int, function: ast.FunctionDef, path: Path) -> Proof:
+    """The traffic tests run on both back ends of iptables, and in a virtual machine once more with ipvs."""
+    if path.parent.name == "virtual":
+        return Proof(line, function.name, path.name, iptables=False, both_back_ends=False, ipvs=True)
+    fixtures = {argument.arg for argument in function.args.args}
+    only_iptables = any(ast.unparse(one) == "pytest.mark.iptables_only" for one in function.decorator_list)
+    with_ipvs = "network" in fixtures and path.name.startswith("test_semantics_") and not only_iptables
+    return Proof(line, function.name, path.name, True, bool(fixtures & {"network", "host"}), with_ipvs)
 
 
 def _marks(function: ast.FunctionDef) -> Iterator[int]:
@@ -50,10 +60,11 @@ def _marks(function: ast.FunctionDef) -> Iterator[int]:
 
 def table() -> str:
     """The table in Markdown."""
-    rows = ["| line | proved by | iptables-nft | iptables-legacy |", "| --- | --- | --- | --- |"]
+    rows = ["| line | proved by | iptables-nft | iptables-legacy | ipvs |", "| --- | --- | --- | --- | --- |"]
     for proof in proofs():
         words = proof.test.removeprefix("test_").replace("_", " ")
-        rows.append(f"| {proof.line} | {words} (`{proof.file}`) | yes | {'yes' if proof.both_back_ends else ''} |")
+        marks = ["yes" if proven else "" for proven in (proof.iptables, proof.both_back_ends, proof.ipvs)]
+        rows.append(f"| {proof.line} | {words} (`{proof.file}`) | {' | '.join(marks)} |")
     return "\n".join(rows)
 
 

@@ -142,3 +142,16 @@ def test_one_family_alone_is_for_its_restore_command() -> None:
     assert texts["both"].startswith(f"# iptables\n{texts['ipv4']}# ip6tables\n{texts['ipv6']}# ipset\ncreate L4-AFF-")
     assert "#" not in texts["ipv4"] + texts["ipv6"]
     assert render([], node=node) == ""
+
+
+def test_the_ipvs_dataplane_is_rendered_tool_by_tool() -> None:
+    """As the diff of a first run, but for settings of the kernel."""
+    service = {"name": "web", "vip": ["10.96.0.1", "fd96::1"], "port": 80, "scheduler": "rr"}
+    service["backends"] = [{"address": "10.0.0.11"}, {"address": "fd00::11"}]
+    text = render([service], node={"name": "node1"}, dataplane="ipvs")
+    tools = [line for line in text.splitlines() if line.startswith("# ")]
+    assert tools == ["# ipset", "# iptables", "# ip6tables", "# ipvsadm", "# ip -batch"]
+    assert "-a -t [fd96::1]:80 -r [fd00::11]:80 -m -w 1\n" in text
+    only = render([service], node={"name": "node1"}, dataplane="ipvs", ip_version="ipv6")
+    assert "10.96.0.1" not in only
+    assert "address add fd96::1/128 dev l4-ipvs0" in only
