@@ -7,10 +7,25 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Protocol, Sequence, Set, Tuple
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from . import addresses as ip
 from .converge_conntrack import Reconciliation, Tracking, families_with_connections, plan_reconciliation
+from .converge_memory import Records, Scope, partial_scope, settings_digest, whole_scope
 from .dataplane.iptables import compile_service, families
 from .dataplane.rules import Layout
 from .dataplane.shared_chains import hook_jumps
@@ -19,6 +34,7 @@ from .ipset_types import HeldSet, SetHeader
 from .kernel.xtables import XtablesError, parse_save
 from .plan.affinity import SetPlan, plan_sets
 from .plan.chains import plan
+from .plan.memory import Memory
 from .plan.services import Summary, observed_claims, summarise, with_services, without_services
 from .ruleset import ChainKey, Desired, Observed, Rules
 from .service import InvalidServices, Node, Service, claims, conflicts, parse_names, parse_services
@@ -57,11 +73,12 @@ class NoSets:
 
 
 class Kernel(NamedTuple):
-    """The facilities of a node."""
+    """The facilities of a node. records: what runs leave for the next one, where the node has such."""
 
     tables: Mapping[str, Tables]
     sets: Sets
     tracking: Tracking
+    records: Optional[Records] = None
 
 
 class Request(NamedTuple):
@@ -74,7 +91,10 @@ class Request(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What will be done to a node, and what it means."""
+    """What will be done to a node, and what it means.
+
+    services: those that the run is about; of those that stay as they are some of each kind. record: what to leave.
+    """
 
     summary: Summary
     families: FamilyPlans
@@ -82,6 +102,7 @@ class Change(NamedTuple):
     kernel: Kernel
     reconciliation: Reconciliation
     services: Sequence[Service]
+    record: Callable[[], Optional[Memory]]
 
     @property
     def changed(self) -> bool:
@@ -102,27 +123,66 @@ class Change(NamedTuple):
         sets = self.kernel.sets
         created = [Step(partial(sets.create, new), partial(sets.destroy, new.name)) for new in self.set_plan.create]
         gone = [Step(partial(sets.destroy, old.name), partial(sets.create, old)) for old in self.set_plan.destroy]
-        return created + self.families.steps() + gone
+        return created + self.families.steps() + gone + self._recording()
+
+    def _recording(self) -> List[Step]:
+        records = self.kernel.records
+        if records is None:
+            return []
+        return [Step(lambda: records.keep(self.record(), self.families.transactions), records.forget)]
 
 
 def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:
-    """Everything up to applying. Raises InvalidServices for what is wrong in the request, and what a facility says."""
-    services, names = _parse(request, node)
-    wanted = {family: [one for one in services if family in families(one, node)] for family in ip.FAMILIES}
+    """Everything up to applying. Raises InvalidServices for what is wrong in the request, and what a facility says.
+
+    Where the rules are those that a run has left, only what differs from what it was given is looked at.
+    """
+    settings = settings_digest(node)
+    memory = kernel.records.recall() if kernel.records else None
+    if memory and memory.settings == settings:
+        scope = partial_scope(request.state, request.services, request.exclusive, memory, node, kernel.tables)
+        if scope:
+            try:
+                return _plan(request, scope, node, kernel, settings)
+            except InvalidServices:
+                pass  # what is wrong is told with regard to all services
+    return _plan(request, whole_scope(request.state, request.services, request.exclusive), node, kernel, settings)
+
+
+def _plan(request: Request, scope: Scope, node: Node, kernel: Kernel, settings: str) -> Change:
+    asked = request._replace(services=scope.services, exclusive=scope.exclusive)
+    services, names = _parse(asked, node)
+    names |= scope.gone
+    wanted = {family: _of_family(services, node, family) for family in ip.FAMILIES}
     layout = Layout(node.chain_prefix)
-    observed = _observe_families(kernel.tables, wanted, layout)
-    if not request.exclusive:
+    observed = scope.observed or _observe_families(kernel.tables, wanted, layout)
+    if not scope.exclusive:
         _refuse_conflicts(services, names, observed.values(), node)
-    desired = _desired_families(request, wanted, names, observed, node, kernel.tracking)
+    desired = _desired_families(asked, wanted, names, observed, node, kernel.tracking, scope.backends)
     plans = {family: plan(desired[family], held) for family, held in observed.items()}
-    set_plan = plan_sets(desired, [held.header for held in kernel.sets.headers().values()], layout)
+    others = (held.header for name, held in kernel.sets.headers().items() if name not in scope.sets)
+    set_plan = plan_sets(desired, others, layout)
     if set_plan.create and isinstance(kernel.sets, NoSets):
         raise InvalidServices(["session_affinity is client_ip, which needs ipset: " + kernel.sets.why])
     summary = summarise(desired.values(), observed.values(), plans.values(), layout)
+    unchanged = parse_services(scope.unchanged, request.dataplane, node) if scope.unchanged else []
+    tracked = {family: [*of_run, *_of_family(unchanged, node, family)] for family, of_run in wanted.items()}
     reconciliation = plan_reconciliation(
-        wanted, observed, lambda name: request.exclusive or name in names, node, kernel.tracking
+        tracked, observed, lambda name: scope.exclusive or name in names, node, kernel.tracking
     )
-    return Change(summary, FamilyPlans(plans, kernel.tables), set_plan, kernel, reconciliation, services)
+    return Change(
+        summary,
+        FamilyPlans(plans, kernel.tables),
+        set_plan,
+        kernel,
+        reconciliation,
+        [*services, *unchanged],
+        lambda: scope.record(settings, {family: one.result for family, one in plans.items()}, layout),
+    )
+
+
+def _of_family(services: Iterable[Service], node: Node, family: str) -> List[Service]:
+    return [one for one in services if family in families(one, node)]
 
 
 def _observe_families(
@@ -165,13 +225,15 @@ def _desired_families(
     observed: Mapping[str, Observed],
     node: Node,
     tracking: Tracking,
+    backends: Collection[str],
 ) -> Dict[str, Desired]:
     """By family. Where the last service goes, what serves all stays as long as connections need it.
 
     The kernel tracks connections while a rule of anybody needs it to (``nf_ct_netns_put``); then translated ones break.
     """
     desired = {
-        family: _desired(request, wanted[family], names, held, node, family) for family, held in observed.items()
+        family: _desired(request, wanted[family], names, held, node, family, backends=_of(backends, family))
+        for family, held in observed.items()
     }
     emptied = {family for family, held in observed.items() if held.chains and not desired[family].chains}
     if emptied:
@@ -188,11 +250,16 @@ def _desired(
     node: Node,
     family: str,
     keep_shared: bool = False,
+    backends: Collection[str] = (),
 ) -> Desired:
     if request.state == "absent":
-        return Desired() if request.exclusive else without_services(names, observed, node, keep_shared)
+        return Desired() if request.exclusive else without_services(names, observed, node, keep_shared, backends)
     parts = [compile_service(service, node, family) for service in services]
-    return with_services(parts, names, observed, node, family, request.exclusive, keep_shared)
+    return with_services(parts, names, observed, node, family, request.exclusive, keep_shared, backends)
+
+
+def _of(addresses: Iterable[str], family: str) -> List[str]:
+    return [address for address in addresses if ip.family_of(address) == family]
 
 
 def _refuse_conflicts(services: Iterable[Service], names: Set[str], observed: Iterable[Observed], node: Node) -> None:

@@ -339,6 +339,7 @@ from typing import Any, Dict, Union
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import Kernel, NoSets, Request
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import records_of
 from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_warnings import warnings
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontends import DEVICE
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplanes import Facilities, plan_run
@@ -391,7 +392,14 @@ def _result(module: AnsibleModule) -> Dict[str, Any]:
     request = Request(**{key: module.params[key] for key in Request._fields})
     node, tables = _node(module), both_families(module)
     sets = _sets()
-    has = Facilities(Kernel(tables, sets, Conntrack()), tables, sets, Device(DEVICE), sysctl, Ipvs)
+    has = Facilities(
+        Kernel(tables, sets, Conntrack(), records_of(tables, node.chain_prefix)),
+        tables,
+        sets,
+        Device(DEVICE),
+        sysctl,
+        Ipvs,
+    )
     change = plan_run(request, node, has)
     for warning in warnings(change.services, request.dataplane, node, tables, module.run_command):
         module.warn(warning)

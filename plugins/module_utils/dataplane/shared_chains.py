@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterable, List, Mapping, Sequence
+from typing import Collection, Dict, Iterable, List, Mapping, Sequence
 
 from .. import addresses as ip
 from ..ruleset import ChainKey, Desired, Jump, Rules
@@ -22,8 +22,11 @@ _DNAT = re.compile(r"--to-destination \[?([0-9a-f.:]+?)\]?:\d+$", re.MULTILINE)
 _DESTINATION = re.compile(r"^-d ([0-9a-f.:]+)/(?:32|128) -p", re.MULTILINE)
 
 
-def assemble(parts: Sequence[ServiceRules], node: Node, family: str) -> Desired:
-    """All services' rules in one state, with the shared chains around them."""
+def assemble(parts: Sequence[ServiceRules], node: Node, family: str, backends: Collection[str] = ()) -> Desired:
+    """All services' rules in one state, with the shared chains around them.
+
+    backends: further addresses that services translate to, whose chains are in none of the parts.
+    """
     entries: Dict[ChainKey, List[str]] = {}
     desired = Desired()
     for part in parts:
@@ -32,7 +35,7 @@ def assemble(parts: Sequence[ServiceRules], node: Node, family: str) -> Desired:
             entries.setdefault(key, []).extend(rules)
     if parts:
         desired.chains.update(_shared_chains(entries, node, family))
-        desired.chains.update(_endpoint_chains_of(node, desired.chains))
+        desired.chains.update(_endpoint_chains_of(node, desired.chains, backends))
         _complete_for_kept(desired.chains, node)
         desired.jumps = hook_jumps(Layout(node.chain_prefix))
     return desired
@@ -47,9 +50,11 @@ def _complete_for_kept(chains: Dict[ChainKey, Rules], node: Node) -> None:
         chains[("nat", name)] = [mark] if node.masquerade_all else []
 
 
-def _endpoint_chains_of(node: Node, chains: Mapping[ChainKey, Rules]) -> Dict[ChainKey, List[str]]:
+def _endpoint_chains_of(
+    node: Node, chains: Mapping[ChainKey, Rules], backends: Collection[str]
+) -> Dict[ChainKey, List[str]]:
     layout = Layout(node.chain_prefix)
-    made = endpoint_chains(chains, layout)
+    made = endpoint_chains(chains, layout, backends)
     if not node.drop_invalid:
         del made[("filter", layout.shared("INVALID"))]
     return made
@@ -124,13 +129,22 @@ def _forward_chain(layout: Layout, node: Node) -> Dict[ChainKey, List[str]]:
     }
 
 
-def endpoint_chains(chains: Mapping[ChainKey, Rules], layout: Layout) -> Dict[ChainKey, List[str]]:
+def translated_to(rules: Iterable[str]) -> List[str]:
+    """The addresses of the backends that these rules translate to."""
+    return _DNAT.findall("\n".join(rules))
+
+
+def endpoint_chains(
+    chains: Mapping[ChainKey, Rules], layout: Layout, further: Collection[str] = ()
+) -> Dict[ChainKey, List[str]]:
     """The chains that tell service traffic from other traffic by where it goes to and comes from.
+
+    further: addresses of backends beside those that the chains lead to.
 
     A packet that conntrack calls invalid is not rewritten: from a backend it would reach the client under the
     backend's own address, which resets the connection (kubernetes#74839).
     """
-    backends = _networks(_DNAT.findall("\n".join(rules[-1] for rules in chains.values() if rules)))
+    backends = _networks([*translated_to(rules[-1] for rules in chains.values() if rules), *further])
     first = ("nat", layout.shared("SERVICES"))
     dispatch = ["\n".join(rules) for key, rules in chains.items() if layout.dispatch(key) == first]
     services = _networks(_DESTINATION.findall("\n".join(dispatch)))

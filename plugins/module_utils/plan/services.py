@@ -41,20 +41,29 @@ def with_services(
     family: str,
     exclusive: bool,
     keep_shared: bool = False,
+    backends: Collection[str] = (),
 ) -> Desired:
     """The state in which the named services are as compiled, the others as they are or (exclusive) gone.
 
+    backends: of the others, as far as what is observed does not hold their chains.
     keep_shared: the chains and jumps that serve all stay, also without any service.
     """
     kept = ServiceRules({}, {}) if exclusive else _kept(observed, names, Layout(node.chain_prefix))
     all_parts = list(parts) + ([kept] if kept.entries or keep_shared else [])
-    return assemble(all_parts, node, family)
+    return assemble(all_parts, node, family, backends)
 
 
-def without_services(names: Collection[str], observed: Observed, node: Node, keep_shared: bool = False) -> Desired:
+def without_services(
+    names: Collection[str],
+    observed: Observed,
+    node: Node,
+    keep_shared: bool = False,
+    backends: Collection[str] = (),
+) -> Desired:
     """The state in which the named services are gone and nothing else is different.
 
     With the last service all that is ours goes, but for the chains and jumps that serve all if they are to be kept.
+    backends: as for `with_services`.
     """
     layout = Layout(node.chain_prefix)
     if not (keep_shared or _kept(observed, names, layout).entries):
@@ -67,7 +76,7 @@ def without_services(names: Collection[str], observed: Observed, node: Node, kee
         chains = _grown_again(chains, layout)
     for table, dispatch in (("nat", "SERVICES"), ("filter", "FIREWALL")):
         _drop_empty(chains, (table, layout.shared(dispatch)), (table, layout.shared("NODEPORTS")), layout)
-    chains.update({key: rules for key, rules in endpoint_chains(chains, layout).items() if key in chains})
+    chains.update({key: rules for key, rules in endpoint_chains(chains, layout, backends).items() if key in chains})
     return Desired(chains, hook_jumps(layout))
 
 

@@ -1,0 +1,160 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How much of a node a run of the iptables dataplane has to look at: everything, or what differs from what a run left."""
+
+from __future__ import annotations
+
+import pkgutil
+from types import MappingProxyType
+from typing import AbstractSet, Any, Dict, Mapping, NamedTuple, Optional, Protocol, Sequence, Set
+
+from .dataplane.rules import Layout
+from .dataplane.shared_chains import masquerade_chains
+from .families import Tables
+from .kernel.memory import NftMemory
+from .kernel.xtables import Xtables, XtablesError
+from .plan import memory as memories
+from .plan.memory import Difference, Known, Memory
+from .ruleset import Observed
+from .service import Node
+
+_COMPILER = ("chances", "dispatch", "iptables", "pools", "rules", "shared_chains")
+_MOST_CHAINS = 400
+"""Reading so many chains one by one takes as long as reading some thousand services whole."""
+
+
+class Records(Protocol):
+    """What a run leaves for the next."""
+
+    def recall(self) -> Optional[Memory]:
+        """What the last run left, if no rule has changed since."""
+
+    def keep(self, memory: Optional[Memory], transactions: int) -> None:
+        """Leave this, if since `recall` nothing but so many transactions has changed rules."""
+
+    def forget(self) -> None:
+        """Leave nothing."""
+
+
+class NftRecords:
+    """Those of a host with iptables-nft, for one chain prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self._memory = NftMemory(prefix)
+        self._left: Optional[Memory] = None
+
+    def recall(self) -> Optional[Memory]:
+        self._left = memories.from_plain(self._memory.recall())
+        return self._left
+
+    def keep(self, memory: Optional[Memory], transactions: int) -> None:
+        if memory is None:
+            self.forget()
+        elif transactions or memory != self._left:
+            self._memory.keep(memories.to_plain(memory), transactions)
+
+    def forget(self) -> None:
+        self._memory.forget()
+
+
+class Scope(NamedTuple):
+    """What a run looks at. services: as users write them, or with names alone; gone: names of further services that go.
+
+    unchanged: those that stay but are looked at nevertheless. observed: None for all that the kernel holds.
+    written: services as users write them, to be remembered.
+    """
+
+    services: Sequence[Any]
+    exclusive: bool
+    written: Sequence[Any]
+    gone: AbstractSet[str] = frozenset()
+    unchanged: Sequence[Any] = ()
+    observed: Optional[Dict[str, Observed]] = None
+    kept: Mapping[str, Known] = MappingProxyType({})
+    samples: Sequence[Any] = ()
+
+    @property
+    def backends(self) -> Set[str]:
+        """Addresses of backends of services that are not looked at."""
+        return {address for known in self.kept.values() for address in known.backends}
+
+    @property
+    def sets(self) -> Set[str]:
+        """ipsets of services that are not looked at."""
+        return {name for known in self.kept.values() for name in known.sets}
+
+    def record(self, settings: str, held: Mapping[str, Observed], layout: Layout) -> Memory:
+        """What is worth remembering of the run that ends in this state."""
+        samples = memories.samples([*self.samples, *self.written])
+        return memories.remember(settings, self.written, held, layout, self.kept, samples)
+
+
+def records_of(tables: Mapping[str, Xtables], prefix: str) -> Optional[Records]:
+    """Those of this host; None where nothing tells cheaply whether rules have changed."""
+    try:
+        return NftRecords(prefix) if all(tool.is_nft for tool in tables.values()) else None
+    except XtablesError:
+        return None
+
+
+def settings_digest(node: Node) -> str:
+    """Of all that the rules of a service depend on beside the service: the node's settings, and the compiler itself."""
+    package = __package__ or ""
+    code = [pkgutil.get_data(package + ".dataplane", name + ".py") or b"" for name in _COMPILER]
+    return memories.digest([node, [part.decode() for part in code]])
+
+
+def whole_scope(state: str, services: Sequence[Any], exclusive: bool) -> Scope:
+    return Scope(services, exclusive, services if state == "present" else [])
+
+
+def partial_scope(
+    state: str, services: Sequence[Any], exclusive: bool, memory: Memory, node: Node, tables: Mapping[str, Tables]
+) -> Optional[Scope]:
+    """The part of a node that differs from what a run left; None where the whole is no more work, or is needed."""
+    found = memories.difference(memory, state, services, exclusive)
+    if found is None or not found.kept or set(memory.shared) != set(tables) or _keeps_chains(memory, node):
+        return None
+    observed = _observed(found, memory, tables)
+    if observed is None:
+        return None
+    udp = [raw for raw in services if raw.get("protocol") == "udp" and raw["name"] in found.kept]
+    seen = {raw["name"] for raw in udp}
+    samples = [raw for raw in memory.samples if raw["name"] in found.kept]
+    return Scope(
+        found.changed if state == "present" else [{"name": name} for name in found.gone],
+        False,
+        found.changed,
+        found.gone,
+        udp + [raw for raw in samples if raw["name"] not in seen],
+        observed,
+        found.kept,
+        samples,
+    )
+
+
+def _keeps_chains(memory: Memory, node: Node) -> bool:
+    """Whether a service is left from other settings of the node, and needs a chain that those of now do not make."""
+    layout = Layout(node.chain_prefix)
+    key = ("nat", layout.shared("MARK-NONLOCAL"))
+    return any(
+        key in one.chains and key not in masquerade_chains(layout, node, family)
+        for family, one in memory.shared.items()
+    )
+
+
+def _observed(found: Difference, memory: Memory, tables: Mapping[str, Tables]) -> Optional[Dict[str, Observed]]:
+    """The chains that serve all, and those of the services that differ; None when they are many, or one is not there."""
+    known = [memory.services[name] for name in found.names if name in memory.services]
+    wanted = [(family, chain) for one in known for family, chains in one.chains.items() for chain in chains]
+    if len(wanted) + len(found.changed) > _MOST_CHAINS:
+        return None
+    observed = {family: Observed(dict(one.chains), dict(one.hooks)) for family, one in memory.shared.items()}
+    for family, chain in wanted:
+        rules = tables[family].list_chain("nat", chain)
+        if rules is None:
+            return None
+        observed[family].chains["nat", chain] = rules
+    return observed

@@ -1,0 +1,153 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is worth remembering of a run, so that the next one looks only at what is asked for differently. Pure.
+
+Of each service: a digest of what the user wrote, its chains, its backends' addresses and its ipsets. Of the chains that serve
+all: their rules. It is good as long as nobody has changed a rule since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set
+
+from ..dataplane.rules import Layout, owner_of
+from ..dataplane.shared_chains import translated_to
+from ..ruleset import ChainKey, Observed, Rules
+
+_MOST_SAMPLES = 100
+_NETWORK_PARTS = 2
+
+
+class Known(NamedTuple):
+    """A service. digest: empty where what the user wrote was not seen. chains: by address family."""
+
+    digest: str
+    chains: Dict[str, List[str]]
+    backends: List[str]
+    sets: List[str]
+
+
+class Memory(NamedTuple):
+    """settings: a digest of all else that rules depend on. shared: by address family. samples: services as users write
+    them, of each kind at least one.
+    """
+
+    settings: str
+    services: Dict[str, Known]
+    shared: Dict[str, Observed]
+    samples: List[Any]
+
+
+class Difference(NamedTuple):
+    """changed: services as users write them. gone: names. kept: what is known of the others."""
+
+    changed: List[Any]
+    gone: Set[str]
+    kept: Dict[str, Known]
+
+    @property
+    def names(self) -> Set[str]:
+        return {raw["name"] for raw in self.changed} | self.gone
+
+
+def digest(raw: Any) -> str:
+    """Of what a user wrote, or of settings. Equal ones that are written in another order have another digest."""
+    return hashlib.sha256(json.dumps(raw, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def difference(memory: Memory, state: str, services: Sequence[Any], exclusive: bool) -> Optional[Difference]:
+    """What is asked for beyond what is there already; None where that cannot be told service by service."""
+    if not all(isinstance(raw, dict) and isinstance(raw.get("name"), str) for raw in services):
+        return None
+    wanted = {raw["name"]: raw for raw in services}
+    known = memory.services
+    if len(wanted) != len(services) or (state == "absent" and exclusive):
+        return None
+    if state == "absent":
+        changed, gone = [], wanted.keys() & known.keys()
+    else:
+        changed = [raw for name, raw in wanted.items() if name not in known or known[name].digest != digest(raw)]
+        gone = known.keys() - wanted.keys() if exclusive else set()
+    differing = gone | {raw["name"] for raw in changed}
+    return Difference(changed, gone, {name: one for name, one in known.items() if name not in differing})
+
+
+def remember(
+    settings: str,
+    services: Iterable[Any],
+    held: Mapping[str, Observed],
+    layout: Layout,
+    kept: Mapping[str, Known],
+    samples: List[Any],
+) -> Memory:
+    """What is held once a run is done. services: as users write them. kept: services of which it holds no chains."""
+    raws = {raw["name"]: raw for raw in services}
+    found: Dict[str, Known] = dict(kept)
+    for family, one in held.items():
+        for name, chains in _chains_by_owner(one, layout).items():
+            known = found.setdefault(name, Known(digest(raws[name]) if name in raws else "", {}, [], []))
+            rules = [rule for chain in chains for rule in one.chains["nat", chain]]
+            known.chains[family] = chains
+            known.backends.extend(translated_to(rules))
+            known.sets.extend(sorted(layout.affinity_sets(rules)))
+    shared = {family: Observed(_shared(one.chains, layout), dict(one.hooks)) for family, one in held.items()}
+    in_shared = {owner_of(rule) or "" for one in shared.values() for rules in one.chains.values() for rule in rules}
+    for name in (in_shared | raws.keys()) - found.keys() - {""}:
+        found[name] = Known(digest(raws[name]) if name in raws else "", {}, [], [])
+    return Memory(settings, found, shared, samples)
+
+
+def to_plain(memory: Memory) -> Dict[str, Any]:
+    """In the types of JSON."""
+    shared = {
+        family: [[[*key, list(rules)] for key, rules in part.items()] for part in (one.chains, one.hooks)]
+        for family, one in memory.shared.items()
+    }
+    return {**memory._asdict(), "services": memory.services, "shared": shared}
+
+
+def from_plain(plain: Any) -> Optional[Memory]:
+    """The reverse of `to_plain`; None for what it never made."""
+    try:
+        shared = {
+            family: Observed(*({(table, chain): rules for table, chain, rules in part} for part in parts))
+            for family, parts in plain["shared"].items()
+        }
+        services = {name: Known(*known) for name, known in plain["services"].items()}
+        return Memory(plain["settings"], services, shared, plain["samples"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _chains_by_owner(one: Observed, layout: Layout) -> Dict[str, List[str]]:
+    found: Dict[str, List[str]] = {}
+    for key, rules in one.chains.items():
+        owner = owner_of(rules[0]) if rules and layout.is_per_service(key) else None
+        if owner:
+            found.setdefault(owner, []).append(key[1])
+    return found
+
+
+def _shared(chains: Mapping[ChainKey, Rules], layout: Layout) -> Dict[ChainKey, Rules]:
+    return {key: rules for key, rules in chains.items() if not layout.is_per_service(key)}
+
+
+def samples(raws: Sequence[Any]) -> List[Any]:
+    """All when they are few, else at least one of those that differ in their keys, protocol, policies or networks."""
+    if len(raws) <= _MOST_SAMPLES:
+        return list(raws)
+    found: Dict[str, Any] = {}
+    for raw in raws:
+        kind = {key: value for key, value in raw.items() if isinstance(value, str) and key not in ("name", "vip")}
+        found.setdefault(digest([kind, sorted(raw), _networks(raw)]), raw)
+    return list(found.values())[:_MOST_SAMPLES]
+
+
+def _networks(raw: Mapping[str, Any]) -> List[str]:
+    given = raw.get("vip", [])
+    addresses = [given] if isinstance(given, str) else given
+    return sorted({".".join(str(address).split(".")[:_NETWORK_PARTS]) for address in addresses or []})
