@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 from ipvs_host import IpvsHost
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import SCHEDULERS
@@ -68,10 +69,9 @@ KINDS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("options", "line"), KINDS, ids=[line for dummy, line in KINDS])
 def test_a_service_of_every_kind(host: IpvsHost, options: dict[str, Any], line: str) -> None:
-    result = host.apply(**options)
-    assert result["diff"] == {"before": "", "after": line + "\n"}
+    assert host.diff(**options) == ("", line + "\n")
     assert host.saved() == [line]
-    assert not host.apply(**options)["changed"]
+    assert host.diff(**options) == ("", "")
 
 
 DESTINATIONS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
@@ -93,10 +93,10 @@ DESTINATIONS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 def test_a_destination_of_every_kind(
     host: IpvsHost, service: dict[str, Any], destination: dict[str, Any], line: str
 ) -> None:
-    host.apply(**service, destinations=[destination])
+    host.diff(**service, destinations=[destination])
     assert host.saved()[1].endswith(line)
-    assert not host.apply(**service, destinations=[destination])["changed"]
-    host.converge(**service, destinations=[destination], state="absent")
+    assert host.diff(**service, destinations=[destination]) == ("", "")
+    host.diff(**service, destinations=[destination], state="absent")
     assert len(host.saved()) == 1
 
 
@@ -184,7 +184,7 @@ def test_other_services_stay_as_they_are(host: IpvsHost) -> None:
 
 def test_the_destinations_can_move_to_another_method_and_back(host: IpvsHost) -> None:
     for method, option in (("masquerade", "-m"), ("direct", "-g"), ("tunnel", "-i"), ("masquerade", "-m")):
-        host.converge(**WEB, destinations=[{"address": "10.0.0.1", "forward_method": method}])
+        host.diff(**WEB, destinations=[{"address": "10.0.0.1", "forward_method": method}])
         assert f"10.0.0.1:80 {option} -w 1" in host.saved()[1]
 
 
@@ -205,8 +205,6 @@ def test_a_change_that_the_kernel_refuses_leaves_what_was_there(host: IpvsHost) 
 
 def test_examples_of_the_documentation(host: IpvsHost) -> None:
     """Every example runs, in order, in check mode too."""
-    import yaml
-
     text = (
         (COLLECTION / "plugins" / "modules" / "ipvs_service.py").read_text().split('EXAMPLES = r"""')[1].split('"""')[0]
     )
