@@ -18,6 +18,8 @@ from paths import CHECKOUT, COLLECTION, VENV
 CORES = len(os.sched_getaffinity(0))
 TARGET_PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 TOOLCHAIN = Path(__file__).parent
+OF_EVERY_KERNEL = ("bed", "ipvs_choosing", "ipvs_kernel", "ipvs_service")
+SEMANTICS_OF_IPVS = ("affinity", "changing", "choosing", "flows", "node", "reaching", "refusing", "rewriting", "sctp")
 WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
 
 
@@ -86,13 +88,14 @@ def _namespaces() -> list[Stage]:
 
 
 def _virtual() -> list[Stage]:
-    """Tests inside of virtual machines, on both kernels of Debian, and with virtual machines as managed hosts."""
+    """Tests inside of virtual machines, on both kernels of Debian, and with a virtual machine as managed host."""
     inside = [python(), "-m", "lab.vm", "test", "--machines", str(CORES)]
-    hosts = [python(), "-m", "pytest", "--durations=10", "tests/virtual_hosts"]
+    semantics = [f"tests/integration/test_semantics_{words}.py" for words in SEMANTICS_OF_IPVS]
     commands = {
         "ipvs": [*inside, "tests/virtual"],
-        "ipvs-trixie": [*inside, "--suite", "trixie", "tests/virtual"],
-        "machines": hosts,
+        "ipvs-semantics": [*inside, "--option=--dataplane=ipvs", "--option=-kipvs-nft", *semantics],
+        "ipvs-trixie": [*inside, "--suite=trixie", *(f"tests/virtual/test_{words}.py" for words in OF_EVERY_KERNEL)],
+        "machines": [python(), "-m", "pytest", "--durations=10", "tests/virtual_hosts"],
     }
     return [Stage(name, command, "virtual", cores=CORES, timeout=2400.0) for name, command in commands.items()]
 
