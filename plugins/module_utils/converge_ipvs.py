@@ -14,6 +14,7 @@ from .converge_conntrack import Reconciliation
 from .dataplane.frontend_sets import set_names, wanted_sets
 from .dataplane.frontends import Frontends, bound_addresses, compile_frontends
 from .dataplane.iptables import families
+from .dataplane.ipvs_chains import wanted_chains
 from .dataplane.rules import Layout
 from .dataplane.shared_chains import hook_jumps
 from .families import AllTables
@@ -43,6 +44,8 @@ from .plan.staged_chains import stage_chains, uses_iptables
 from .plan.virtual_services import plan_virtual_services
 from .ruleset import ChainKey, Observed, Rules
 from .service import Claim, InvalidServices, Node, Service, claims, conflicts, parse_names, parse_services
+
+_OTHER_HOOKS = {("mangle", "OUTPUT"), ("raw", "PREROUTING"), ("raw", "OUTPUT")}
 
 
 class Held(NamedTuple):
@@ -106,8 +109,8 @@ def _plan(
     kernel: IpvsKernel,
     node: Node,
 ) -> IpvsChange:
-    used = {key.family for key in wanted}
-    staged = {family: stage_chains(observed, node, family, family in used) for family, observed in held.chains.items()}
+    chains = wanted_chains(wanted, node)
+    staged = {family: stage_chains(observed, node, chains[family]) for family, observed in held.chains.items()}
     ours_held = {key: held.virtual[key] for key in ours if key in held.virtual}
     return IpvsChange(
         summary=summarise(wanted, ours),
@@ -164,7 +167,7 @@ def _observe_chains(tables: Mapping[str, AllTables], node: Node, wanted: Set[str
 
 
 def _observe_family(tool: AllTables, layout: Layout) -> Observed:
-    hooks = {(jump.table, jump.hook) for jump in hook_jumps(layout)} | {("mangle", "OUTPUT")}
+    hooks = {(jump.table, jump.hook) for jump in hook_jumps(layout)} | _OTHER_HOOKS
     held: Dict[ChainKey, Rules] = {
         (table, chain): rules
         for table, text in by_table(tool.save_all()).items()

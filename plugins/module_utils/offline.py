@@ -16,7 +16,7 @@ from . import addresses as ip
 from .dataplane.frontend_sets import wanted_sets
 from .dataplane.frontends import bound_addresses, compile_frontends
 from .dataplane.iptables import compile_services
-from .dataplane.ipvs_chains import ipvs_chains
+from .dataplane.ipvs_chains import wanted_chains
 from .dataplane.packet import LOOPBACK, Packet, parse_rule
 from .dataplane.rules import Layout
 from .dataplane.trace import Trace, trace
@@ -122,8 +122,8 @@ def _render_ipvs(services: Any, node: Node, families: Sequence[str]) -> str:
     found = {key: one for key, one in found.items() if key.family in families}
     addresses = plan_addresses(bound_addresses(found.values(), node), None).after()
     parts = {"ipset": plan_service_sets(wanted_sets(found, node), {}).after}
-    for family in sorted({key.family for key in found}):
-        parts[_TOOLS[family]] = _rules(ipvs_chains(node, family))
+    for family, state in wanted_chains(found, node).items():
+        parts[_TOOLS[family]] = _rules(state)
     parts["ipvsadm"] = plan_virtual_services(virtual_services(found), {}).after
     parts["ip -batch"] = "".join(line + "\n" for line in addresses)
     return "".join("# %s\n%s" % (tool, text) for tool, text in parts.items() if text)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import pytest
@@ -32,8 +33,8 @@ def test_the_nodes_daemons_are_not_exposed_on_a_vip(network: Network, family: st
     with Servers() as servers:
         servers.serve(network.hosts["node1"], "daemon", everywhere, 22, protocol)
         network.applied([_web("b11", family=family)])
-        for source in ("client", "b11", "node1"):
-            own = network.ask(source, ADDRESSES["node1"][family], 22, protocol, count=2)
+        for source, own_address in (("client", "node1"), ("b11", "bridge1"), ("node1", "node1")):
+            own = network.ask(source, ADDRESSES[own_address][family], 22, protocol, count=2)
             assert set(own.backends) == {"daemon"}, own
             at_vip = network.ask(source, vip(1, family), 22, protocol, count=2)
             assert at_vip.answered == 0
@@ -60,22 +61,23 @@ def test_sctp_associations_are_led_to_backends(network: Network, family: str) ->
 
 @pytest.mark.parametrize("method", ["direct", "tunnel"])
 def test_packets_can_be_handed_on_as_they_are(network: Network, method: str) -> None:
-    """The backend has the address itself, and answers past the node, to the client's own address."""
-    backend = network.hosts["b11"]
-    backend.add_address("lo", f"{vip(5, IPV4)}/32")
+    """The backend, here the other node, has the address itself, and answers past the node, to the client's own address."""
+    backend, address = network.hosts["node2"], vip(5, IPV4)
+    backend.add_address("lo", f"{address}/32")
     if method == "tunnel":
+        subprocess.run(["modprobe", "ipip"], check=True)
         backend.ip("link", "set", "tunl0", "up")
         for interface in ("all", "tunl0"):
             backend.sysctl(f"net/ipv4/conf/{interface}/rp_filter", 0)
     try:
         with Servers() as servers:
-            servers.serve(backend, "b11", vip(5, IPV4), 8080)
-            web = {"name": "web", "vip": vip(5, IPV4), "port": 8080, "forward_method": method}
-            network.applied([{**web, "backends": backends("b11")}], node={"local_cidrs": []})
-            tally = network.ask("client", vip(5, IPV4), 8080, count=5)
-        assert tally.answers == {("b11", ADDRESSES["client"][IPV4]): 5}, tally
+            servers.serve(backend, "node2", address, 8080)
+            web = {"name": "web", "vip": address, "port": 8080, "forward_method": method}
+            network.applied([{**web, "backends": [{"address": ADDRESSES["node2"][IPV4]}]}], node={"local_cidrs": []})
+            tally = network.ask("client", address, 8080, count=5)
+        assert tally.answers == {("node2", ADDRESSES["client"][IPV4]): 5}, tally
     finally:
-        backend.ip("address", "delete", f"{vip(5, IPV4)}/32", "dev", "lo")
+        backend.ip("address", "delete", f"{address}/32", "dev", "lo")
         if method == "tunnel":
             backend.ip("link", "set", "tunl0", "down")
         for name in ("arp_ignore", "arp_announce"):

@@ -28,6 +28,7 @@ _TYPES = {
     "REJECT": "hash:ip,port",
     "GUARDED": "hash:ip,port",
     "SOURCES": "hash:ip,port,net",
+    "ONE-WAY": "hash:ip,port",
     "BOUND": "hash:ip",
     "LOOP-BACK": "hash:ip,port,ip",
 }
@@ -89,12 +90,20 @@ def _entries(frontends: List[Frontend], node: Node) -> Dict[str, List[Entry]]:
         record[one.masquerade].append(entry)
         if one.rejects:
             found["REJECT"].append(entry)
+        if is_one_way(one):
+            found["ONE-WAY"].append(entry)
         if one.sources is not None:
             found["GUARDED"].append(entry)
             found["SOURCES"] += [entry._replace(element="%s,%s" % (element, source)) for source in one.sources]
     found["BOUND"] = [Entry(address) for address in sorted(bound_addresses(frontends, node), key=ip.sort_key)]
     found["LOOP-BACK"] = [Entry(element) for element in sorted(_hairpins(frontends))]
     return found
+
+
+def is_one_way(frontend: Frontend) -> bool:
+    """Whether its answers do not come back through this node."""
+    destinations = frontend.virtual.destinations.values() if frontend.virtual else ()
+    return any(one.forward_method != "masquerade" for one in destinations)
 
 
 def _element(key: ServiceKey) -> str:

@@ -15,7 +15,8 @@ from typing import Dict, List
 from .. import addresses as ip
 from ..ruleset import ChainKey, Desired, Jump
 from ..service import Node
-from .frontend_sets import SetNames
+from .frontend_sets import SetNames, is_one_way
+from .frontends import Frontends
 from .rules import Layout, rule
 from .shared_chains import hook_jumps, masquerade_chains
 
@@ -24,13 +25,31 @@ _UNREACHABLE = {ip.IPV4: "icmp-port-unreachable", ip.IPV6: "icmp6-port-unreachab
 _ESTABLISHED = "-m conntrack --ctstate RELATED,ESTABLISHED"
 _INVALID = "-m conntrack --ctstate INVALID"
 _NEW = "-m conntrack --ctstate NEW"
+_UNTRACKED = "-m conntrack --ctstate UNTRACKED"
 _SERVICE_SETS = {"VIP": "to a vip", "EXTERNAL": "external traffic", "LOCAL": "external traffic, local backends"}
 
 
-def ipvs_chains(node: Node, family: str) -> Desired:
-    """The whole of the rules, in one address family that has services."""
+def wanted_chains(frontends: Frontends, node: Node) -> Dict[str, Desired]:
+    """By address family; one without services has no rules."""
+    result = {}
+    for family in ip.FAMILIES:
+        own = [one for one in frontends.values() if one.key.family == family]
+        result[family] = ipvs_chains(node, family, any(map(is_one_way, own))) if own else Desired()
+    return result
+
+
+def ipvs_chains(node: Node, family: str, one_way: bool = False) -> Desired:
+    """The whole of the rules, in one address family that has services.
+
+    one_way: whether there are some whose answers do not come back through this node. Connection tracking, which would
+    call the rest of such a connection invalid, does not see them.
+    """
     chains = _Chains(node, family)
-    return Desired({**chains.nat(), **chains.filter(), **chains.mangle()}, chains.jumps())
+    desired = Desired({**chains.nat(), **chains.filter(), **chains.mangle()}, chains.jumps())
+    if one_way:
+        desired.chains.update(chains.raw())
+        desired.jumps += chains.raw_jumps()
+    return desired
 
 
 class _Chains:
@@ -74,13 +93,19 @@ class _Chains:
         drop_invalid = self.node.drop_invalid
         new = rule(self.layout.shared("NEW"), "new connections", match=_NEW)
         to_backends = "%s -m ipvs --ipvs" % self._in("LOOP-BACK", "dst", "dst", "dst")
+        unseen = "%s %s" % (_UNTRACKED, self._in("GUARDED"))
         chains = {
             "INPUT": [
                 *(self._invalid_to_services() if drop_invalid else []),
                 new,
+                rule(self.layout.shared("SOURCES"), "source ranges", match=unseen),
                 *[rule("ACCEPT", what, match=self._in(name)) for name, what in _SERVICE_SETS.items()],
             ],
-            "OUTPUT": [new, rule("ACCEPT", "service traffic", match=to_backends)],
+            "OUTPUT": [
+                new,
+                rule("ACCEPT", "service traffic", match=to_backends),
+                rule("ACCEPT", "service traffic", match=self._in("ONE-WAY") + " -m ipvs --ipvs"),
+            ],
             "NEW": self._new(),
             "SOURCES": self._source_ranges(),
             "REPLIES": [
@@ -128,3 +153,12 @@ class _Chains:
             Jump("filter", "FORWARD", rule(shared("REPLIES"), "%s replies" % prefix)),
             Jump("mangle", "OUTPUT", rule(shared("SOURCES"), "%s source ranges" % prefix, match=guarded)),
         ]
+
+    def raw(self) -> Dict[ChainKey, List[str]]:
+        """What connection tracking is not to see."""
+        return {("raw", self.layout.shared("ONE-WAY")): [rule("CT --notrack", "answered past this node")]}
+
+    def raw_jumps(self) -> List[Jump]:
+        text = "%s services answered past this node" % self.layout.prefix
+        to_chain = rule(self.layout.shared("ONE-WAY"), text, match=self._in("ONE-WAY"))
+        return [Jump("raw", hook, to_chain) for hook in ("PREROUTING", "OUTPUT")]

@@ -58,6 +58,7 @@ class Layout:
         ("filter", "REPLIES"),
         ("filter", "SOURCES"),
         ("mangle", "SOURCES"),
+        ("raw", "ONE-WAY"),
     )
 
     def __init__(self, prefix: str) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..dataplane.ipvs_chains import ipvs_chains
 from ..dataplane.rules import Layout
 from ..dataplane.shared_chains import hook_jumps
 from ..ruleset import Desired, Observed
@@ -31,12 +30,11 @@ class StagedChains(NamedTuple):
     whole: ChainPlan
 
 
-def stage_chains(observed: Observed, node: Node, family: str, needed: bool) -> StagedChains:
-    """needed: whether the family has services. observed: the chains of both dataplanes."""
-    if not needed:
-        whole = plan(Desired(), observed)
+def stage_chains(observed: Observed, node: Node, final: Desired) -> StagedChains:
+    """final: empty where the family has no services. observed: the chains of both dataplanes."""
+    if not final.chains:
+        whole = plan(final, observed)
         return StagedChains(ChainPlan(), ChainPlan(), whole, whole)
-    final = ipvs_chains(node, family)
     whole = plan(final, observed)
     if not uses_iptables(observed, node):
         return StagedChains(whole, ChainPlan(), ChainPlan(), whole)
