@@ -34,7 +34,7 @@ class Bare(World):
             ['service "two"', 'service "web"', "taken already"],
         ),
         ({"service_proxy_services": [GOOD], "service_proxy_masquerade_mark": "x"}, ["masquerade_mark", "hexadecimal"]),
-        ({"service_proxy_services": [GOOD], "service_proxy_dataplane": "ipvs"}, ["dataplane", "not supported yet"]),
+        ({"service_proxy_services": [GOOD], "service_proxy_dataplane": "nftables"}, ["dataplane", "not supported yet"]),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_touched(
