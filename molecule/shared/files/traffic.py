@@ -6,7 +6,7 @@
 """Serve, ask and hold: a backend that says who it is and whom it sees, and its clients.
 
 serve NAME PORT...                    answer on these TCP and UDP ports with "NAME SOURCE_ADDRESS"
-ask PROTOCOL ADDRESS PORT COUNT       print each answer on a line, or "refused", "timeout", "denied" or "unreachable"
+ask PROTOCOL ADDRESS PORT COUNT       print each answer on a line, or "refused", "timeout", "denied" or "unreachable"; give up at the fifth of these
 hold ADDRESS PORT SECONDS             keep one TCP connection, ask ten times a second, print what comes
 """
 
@@ -20,6 +20,7 @@ import threading
 import time
 
 PATIENCE = 2.5  # seconds: a client whose first SYN was answered by an ICMP error only believes the second
+MOST_FAILURES = 5
 WORDS = {errno.ECONNREFUSED: "refused", errno.EPERM: "denied", errno.EHOSTUNREACH: "unreachable", errno.ENETUNREACH: "unreachable"}
 
 
@@ -68,16 +69,25 @@ def opened(protocol: str, address: str, port: str) -> socket.socket:
 
 
 def ask(protocol: str, address: str, port: str, count: str) -> None:
+    failures = 0
     for _attempt in range(int(count)):
-        try:
-            with opened(protocol, address, port) as connection:
-                if protocol == "udp":
-                    connection.send(b"?\n")
-                print(connection.recv(200).decode().strip() or "closed")
-        except socket.timeout:
-            print("timeout")
-        except OSError as error:
-            print(WORDS.get(error.errno or 0) or error)
+        word = asked(protocol, address, port)
+        print(word)
+        failures += " " not in word
+        if failures == MOST_FAILURES:
+            return
+
+
+def asked(protocol: str, address: str, port: str) -> str:
+    try:
+        with opened(protocol, address, port) as connection:
+            if protocol == "udp":
+                connection.send(b"?\n")
+            return connection.recv(200).decode().strip() or "closed"
+    except socket.timeout:
+        return "timeout"
+    except OSError as error:
+        return WORDS.get(error.errno or 0) or str(error).replace(" ", "-")
 
 
 def hold(address: str, port: str, seconds: str) -> None:

@@ -183,6 +183,12 @@ restore_addresses() {
     ' "$directory/addresses" | ip -batch -
 }
 
+# systemd calls firewalld started when it has its name on the bus, and then it flushes.
+wait_for_firewalld() {
+    [ -d /run/systemd/system ] && command -v firewall-cmd > /dev/null && systemctl is-active --quiet firewalld || return 0
+    timeout 30 sh -c 'until firewall-cmd --quiet --state; do sleep 0.2; done' || echo "firewalld has not finished: not waiting any longer"
+}
+
 restore() {
     # Sets come before the rules that use them, addresses after what answers at them.
     [ ! -e "$directory/sets" ] || ipset -exist restore < "$directory/sets"
@@ -224,7 +230,10 @@ case $action in
         keep addresses "$(addresses)"
         [ "$action" = compare ] || rm -f "$run"
         ;;
-    restore) restore ;;
+    restore)
+        wait_for_firewalld
+        restore
+        ;;
     watch)
         [ -z "$(find "$run" -mmin -10 2> /dev/null)" ] || exit 0
         if flushed iptables || flushed ip6tables || without_virtual_services || without_device; then
