@@ -100,7 +100,8 @@ options:
         type: int
       upper_threshold:
         description:
-          - With so many connections the server gets no new ones. V(0), the default of a destination that is added, means without end.
+          - With so many connections, those among them that have just ended, the server gets no new ones. V(0), the default of a
+            destination that is added, means without end.
         type: int
       lower_threshold:
         description:
