@@ -2,19 +2,39 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The controller's part of the module `vip_service`: it knows by which name the inventory calls the node."""
+"""The controller's part of the module `vip_service`: it knows by which name the inventory calls the node, and brings long
+lists of services there as one text, and only where they are not there already.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import pack
+
+_LONG = 200
+"""Services; below that their text saves nothing."""
+_VARIABLE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+_TEMPLATE = re.compile(r"\{[{%#]")
 
 
 class ActionModule(ActionBase):
     """Runs the module with ``node.name``, where it is not given, set to the inventory's name of the host."""
 
     _requires_connection = True
+
+    @classmethod
+    def finalize_task_arg(cls, name: str, value: Any, templar: Any, context: Any) -> Any:
+        """A variable with services and without a template in it is taken as it is: templating it takes seconds."""
+        found = _VARIABLE.fullmatch(value) if name == "services" and isinstance(value, str) else None
+        services = templar.available_variables.get(found.group(1)) if found else None
+        if isinstance(services, list) and _is_plain(services):
+            return services
+        return super().finalize_task_arg(name, value, templar, context)
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
@@ -23,5 +43,29 @@ class ActionModule(ActionBase):
         node = arguments.get("node") or {}
         if isinstance(node, dict) and not node.get("name"):
             arguments["node"] = {**node, "name": variables["inventory_hostname"]}
+        services = arguments.get("services")
+        if isinstance(services, list) and len(services) >= _LONG and _is_plain(services):
+            return self._send(arguments, services, variables)
         result: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=variables)
         return result
+
+    def _send(self, arguments: Mapping[str, Any], services: list[Any], variables: dict[str, Any]) -> dict[str, Any]:
+        """The digest first, and the services themselves only to a node that does not have them."""
+        payload = pack(services)
+        rest = {key: value for key, value in arguments.items() if key != "services"}
+        for sent in ({"digest": payload.digest}, payload._asdict()):
+            result: dict[str, Any] = self._execute_module(module_args={**rest, "_payload": sent}, task_vars=variables)
+            if not result.pop("services_needed", False):
+                break
+        return result
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether this is made of what JSON knows, without any template."""
+    if isinstance(value, str):
+        return not _TEMPLATE.search(value)
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) for key in value) and all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, (bool, int, float))

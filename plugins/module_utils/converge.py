@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from functools import partial
 from typing import (
-    Any,
     Callable,
     Collection,
     Dict,
@@ -25,13 +24,14 @@ from typing import (
 
 from . import addresses as ip
 from .converge_conntrack import Reconciliation, Tracking, families_with_connections, plan_reconciliation
-from .converge_memory import Records, Scope, partial_scope, settings_digest, whole_scope
+from .converge_memory import Records, Request, Scope, partial_scope, settings_digest, whole_scope
 from .dataplane.iptables import compile_service, families
 from .dataplane.rules import Layout
 from .dataplane.shared_chains import hook_jumps
 from .families import FamilyPlans, Tables
 from .ipset_types import HeldSet, SetHeader
 from .kernel.xtables import XtablesError, parse_save
+from .plan import memory as memories
 from .plan.affinity import SetPlan, plan_sets
 from .plan.chains import plan
 from .plan.memory import Memory
@@ -79,15 +79,6 @@ class Kernel(NamedTuple):
     sets: Sets
     tracking: Tracking
     records: Optional[Records] = None
-
-
-class Request(NamedTuple):
-    """What a task asks for."""
-
-    state: str
-    services: Sequence[Any]
-    exclusive: bool
-    dataplane: str
 
 
 class Change(NamedTuple):
@@ -147,6 +138,28 @@ def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:
             except InvalidServices:
                 pass  # what is wrong is told with regard to all services
     return _plan(request, whole_scope(request.state, request.services, request.exclusive), node, kernel, settings)
+
+
+def nothing_to_do(node: Node, dataplane: str, kernel: Kernel) -> Optional[Change]:
+    """The change that changes nothing, where the last run was asked for the same and left the rules as they are.
+
+    None where this is not certain, or UDP flows have to be judged, which takes the services themselves.
+    """
+    records = kernel.records
+    memory = records.recall() if records else None
+    if not (records and memory and records.is_repeated and memory.settings == settings_digest(node)):
+        return None
+    if memories.has_udp(memory):
+        return None
+    return Change(
+        Summary([], [], []),
+        FamilyPlans({}, kernel.tables),
+        SetPlan([], []),
+        kernel,
+        Reconciliation({}, node, kernel.tracking),
+        parse_services(memory.samples, dataplane, node),
+        lambda: memory,
+    )
 
 
 def _plan(request: Request, scope: Scope, node: Node, kernel: Kernel, settings: str) -> Change:

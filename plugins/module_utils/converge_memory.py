@@ -15,18 +15,32 @@ from .dataplane.shared_chains import masquerade_chains
 from .families import Tables
 from .kernel.memory import NftMemory
 from .kernel.xtables import Xtables, XtablesError
+from .payload import unpack
 from .plan import memory as memories
 from .plan.memory import Difference, Known, Memory
 from .ruleset import Observed
-from .service import Node
+from .service import InvalidServices, Node
 
 _COMPILER = ("chances", "dispatch", "iptables", "pools", "rules", "shared_chains")
 _MOST_CHAINS = 400
 """Reading so many chains one by one takes as long as reading some thousand services whole."""
 
 
+class Request(NamedTuple):
+    """What a task asks for."""
+
+    state: str
+    services: Sequence[Any]
+    exclusive: bool
+    dataplane: str
+
+
 class Records(Protocol):
     """What a run leaves for the next."""
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether what is asked for is what was asked for in the run that left what was recalled."""
 
     def recall(self) -> Optional[Memory]:
         """What the last run left, if no rule has changed since."""
@@ -39,21 +53,31 @@ class Records(Protocol):
 
 
 class NftRecords:
-    """Those of a host with iptables-nft, for one chain prefix."""
+    """Those of a host with iptables-nft, for one chain prefix. request: a digest of all that is asked for, if it is known."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, request: str = "") -> None:
         self._memory = NftMemory(prefix)
-        self._left: Optional[Memory] = None
+        self._request = request
+        self._left: Any = None
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether what is asked for is what was asked for in the run that left what was recalled."""
+        return bool(self._request) and self._left is not None and self._left.get("request") == self._request
 
     def recall(self) -> Optional[Memory]:
-        self._left = memories.from_plain(self._memory.recall())
-        return self._left
+        left = self._memory.recall()
+        memory = memories.from_plain(left)
+        self._left = left if memory else None
+        return memory
 
     def keep(self, memory: Optional[Memory], transactions: int) -> None:
         if memory is None:
             self.forget()
-        elif transactions or memory != self._left:
-            self._memory.keep(memories.to_plain(memory), transactions)
+            return
+        left = {"request": self._request, **memories.to_plain(memory)}
+        if transactions or left != self._left:
+            self._memory.keep(left, transactions)
 
     def forget(self) -> None:
         self._memory.forget()
@@ -91,12 +115,27 @@ class Scope(NamedTuple):
         return memories.remember(settings, self.written, held, layout, self.kept, samples)
 
 
-def records_of(tables: Mapping[str, Xtables], prefix: str) -> Optional[Records]:
+def records_of(tables: Mapping[str, Xtables], prefix: str, request: str = "") -> Optional[Records]:
     """Those of this host; None where nothing tells cheaply whether rules have changed."""
     try:
-        return NftRecords(prefix) if all(tool.is_nft for tool in tables.values()) else None
+        return NftRecords(prefix, request) if all(tool.is_nft for tool in tables.values()) else None
     except XtablesError:
         return None
+
+
+def request_digest(request: Request, payload: Mapping[str, str]) -> str:
+    """Of all that a task asks for, by the digest of its services; empty where that is not given."""
+    if not payload:
+        return ""
+    return memories.digest([payload["digest"], request.state, request.exclusive, request.dataplane])
+
+
+def services_of(request: Request, payload: Mapping[str, str]) -> Sequence[Any]:
+    """The services as users write them, however they came. Raises InvalidServices for what the controller never sends."""
+    try:
+        return unpack(payload["body"]) if payload else request.services
+    except ValueError as error:
+        raise InvalidServices(["_payload: %s" % error]) from error
 
 
 def settings_digest(node: Node) -> str:

@@ -335,15 +335,29 @@ diff:
 
 import gc
 import platform
-from typing import Any, Dict, Union
+from typing import Any, Dict, Optional, Union
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import Kernel, NoSets, Request
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import records_of
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import (
+    Kernel,
+    NoSets,
+    Request,
+    nothing_to_do,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import (
+    records_of,
+    request_digest,
+    services_of,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_warnings import warnings
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontends import DEVICE
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplanes import Facilities, plan_run
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplanes import (
+    AnyChange,
+    Facilities,
+    has_remains,
+    plan_run,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel import sysctl
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.conntrack import Conntrack, ConntrackError
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.dummy import Device, DeviceError
@@ -390,18 +404,26 @@ def _sets() -> Union[Ipset, NoSets]:
 
 def _result(module: AnsibleModule) -> Dict[str, Any]:
     refuse_unsupported(module.params["dataplane"])
+    payload = module.params["_payload"] or {}
     request = Request(**{key: module.params[key] for key in Request._fields})
     node, tables = _node(module), both_families(module)
     sets = _sets()
+    records = records_of(tables, node.chain_prefix, request_digest(request, payload))
     has = Facilities(
-        Kernel(tables, sets, Conntrack(), records_of(tables, node.chain_prefix)),
+        Kernel(tables, sets, Conntrack(), records),
         tables,
         sets,
         Device(DEVICE),
         sysctl,
         Ipvs,
     )
-    change = plan_run(request, node, has)
+    change: Optional[AnyChange]
+    if "body" in payload or not payload:
+        change = plan_run(request._replace(services=services_of(request, payload)), node, has)
+    else:
+        change = None if has_remains(node, has) else nothing_to_do(node, request.dataplane, has.kernel)
+    if change is None:
+        return {"changed": False, "services_needed": True}
     for warning in warnings(change.services, request.dataplane, node, tables, module.run_command):
         module.warn(warning)
     if not module.check_mode:
@@ -424,6 +446,7 @@ def main() -> None:
             "exclusive": {"type": "bool", "default": False},
             "dataplane": {"choices": list(DATAPLANES), "default": "iptables"},
             "node": {"type": "dict", "default": {}},
+            "_payload": {"type": "dict", "no_log": True},
         },
         supports_check_mode=True,
     )

@@ -101,13 +101,19 @@ def remember(
     return Memory(settings, found, shared, samples)
 
 
+def has_udp(memory: Memory) -> bool:
+    """Whether there is a service over UDP."""
+    return any("-p udp " in rule for one in memory.shared.values() for rules in one.chains.values() for rule in rules)
+
+
 def to_plain(memory: Memory) -> Dict[str, Any]:
     """In the types of JSON."""
     shared = {
         family: [[[*key, list(rules)] for key, rules in part.items()] for part in (one.chains, one.hooks)]
         for family, one in memory.shared.items()
     }
-    return {**memory._asdict(), "services": memory.services, "shared": shared}
+    services = {name: list(known) for name, known in memory.services.items()}
+    return {"settings": memory.settings, "services": services, "shared": shared, "samples": memory.samples}
 
 
 def from_plain(plain: Any) -> Optional[Memory]:

@@ -1,0 +1,265 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A run looks only at what differs from what the last one left: it must come to the same, and miss nothing that others do.
+
+The dataplane runs in this process, in a thread that has entered the namespace: hundreds of runs in seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Any
+
+import pytest
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import (
+    Change,
+    Kernel,
+    NoSets,
+    nothing_to_do,
+    plan_services,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import (
+    Request,
+    records_of,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.conntrack import Conntrack
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import DIRECTORY
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import Xtables
+from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node
+from lab.namespaces import Namespace
+
+EDITS = 500
+STEPS = 80
+SEED = 6
+PREFIX = "MEM%d" % (os.getpid() % 10000)
+NODE = parse_node(
+    {
+        "name": "node1",
+        "addresses": ["192.0.2.1", "2001:db8::1"],
+        "local_cidrs": ["10.0.0.0/16"],
+        "chain_prefix": PREFIX,
+    }
+)
+BACK_END = "xtables-nft-multi"
+
+_numbers = count()
+
+
+class LocalRunner:
+    """Tools of this machine, and what was run: the words of each call."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+
+    def find(self, tool: str) -> str | None:
+        return shutil.which(BACK_END if tool in ("iptables", "ip6tables") else tool)
+
+    def run(self, argv: Sequence[str], stdin: str = "") -> tuple[int, str, str]:
+        self.calls.append(list(argv))
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+
+class Node:
+    """A namespace with iptables-nft."""
+
+    def __init__(self) -> None:
+        self.namespace = Namespace("l4mem%dn%d" % (os.getpid(), next(_numbers)))
+        self.runner = LocalRunner()
+        self.tables = {family: Xtables(self.runner, family) for family in ("ipv4", "ipv6")}
+
+    def plan(self, request: Request, remembering: bool = True, digest: str = "") -> Change:
+        def inside() -> Change:
+            records = records_of(self.tables, PREFIX, digest) if remembering else None
+            return plan_services(request, NODE, Kernel(self.tables, NoSets("none"), Conntrack(), records))
+
+        self.runner.calls.clear()
+        return self.namespace.call(inside)
+
+    def apply(self, services: Sequence[Any], digest: str = "", **request: Any) -> Change:
+        change = self.plan(_request(services, **request), digest=digest)
+        self.namespace.call(change.apply)
+        return change
+
+    def read_whole(self) -> bool:
+        """Whether the last plan read whole tables."""
+        return any(word.endswith("-save") for argv in self.runner.calls for word in argv)
+
+    def tool(self, *arguments: str, family: str = "iptables") -> str:
+        return self.namespace.run(BACK_END, family, *arguments).stdout
+
+
+def _request(services: Sequence[Any], state: str = "present", exclusive: bool = True) -> Request:
+    return Request(state, services, exclusive, "iptables")
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    made = Node()
+    with made.namespace:
+        yield made
+    for path in DIRECTORY.glob("*-%s.json" % PREFIX):
+        path.unlink()
+
+
+def _service(number: int, **keys: Any) -> dict[str, Any]:
+    backends = [{"address": "10.0.0.%d" % (at + 1), "port": 8080} for at in range(1 + number % 3)]
+    vips = ["10.96.%d.%d" % (number // 200, number % 200 + 1)]
+    extra: dict[str, Any] = {}
+    if number % 4 == 0:
+        extra["node_port"] = 30000 + number
+    if number % 5 == 0:
+        vips.append("fd96::%x" % (number + 1))
+    if number % 7 == 0:
+        backends = []
+    return {"name": "s%d" % number, "vip": vips, "port": 80, "backends": backends, **extra, **keys}
+
+
+def _services(many: int) -> list[dict[str, Any]]:
+    return [_service(number) for number in range(many)]
+
+
+def test_what_is_there_is_not_read(node: Node) -> None:
+    services = _services(60)
+    assert node.apply(services).changed
+    assert node.read_whole()
+    assert not node.apply(services).changed
+    assert not node.read_whole()
+    services[8] = _service(8, port=81)
+    del services[20]
+    services.append(_service(300))
+    summary = node.apply(services).summary
+    assert (summary.added, summary.updated, summary.removed) == (["s300"], ["s8"], ["s20"])
+    assert not node.read_whole()
+    assert not node.plan(_request(services), remembering=False).changed
+
+
+def test_looking_at_what_differs_comes_to_what_looking_at_everything_does(node: Node) -> None:
+    chance = random.Random(SEED)
+    present: dict[str, dict[str, Any]] = {raw["name"]: raw for raw in _services(45)}
+    node.apply(list(present.values()))
+    partial = 0
+    for _step in range(STEPS):
+        numbers = chance.sample(range(70), chance.randint(1, 4))
+        named = [_service(number, port=chance.choice([80, 81])) for number in numbers]
+        names = [raw["name"] for raw in named]
+        kind = chance.choice(["exclusive", "some", "absent"])
+        if kind == "absent":
+            present = {name: raw for name, raw in present.items() if name not in names}
+            node.apply([{"name": name} for name in names], state="absent", exclusive=False)
+        elif kind == "some":
+            present.update(zip(names, named))
+            node.apply(named, exclusive=False)
+        else:
+            present = {name: raw for name, raw in present.items() if name not in names[1:]}
+            present[names[0]] = named[0]
+            node.apply(list(present.values()))
+        partial += not node.read_whole()
+        fresh = node.plan(_request(list(present.values())), remembering=False)
+        assert fresh.diff == {"before": "", "after": ""}, kind
+    assert partial == STEPS
+
+
+def test_every_edit_by_hand_is_found_and_repaired(node: Node) -> None:
+    """One rule of ours taken away, doubled, moved, or a stranger put between, in any chain."""
+    services = _services(50)
+    node.apply(services)
+    whole = _saved(node)
+    chance = random.Random(SEED)
+    for _edit in range(EDITS):
+        edit = _edit_by_hand(node, chance, whole)
+        change = node.apply(services)
+        assert change.changed, edit
+        if chance.random() < 0.1:
+            assert _saved(node) == whole, edit
+    assert _saved(node) == whole
+
+
+def _saved(node: Node) -> dict[str, str]:
+    """Of both families."""
+    return {
+        family: "".join(
+            line + "\n"
+            for table in ("nat", "filter")
+            for line in node.tool("-t", table, "-S", family=family).splitlines()
+            for line in [f"{table} {line}"]
+        )
+        for family in ("iptables", "ip6tables")
+    }
+
+
+def _edit_by_hand(node: Node, chance: random.Random, whole: dict[str, str]) -> list[str]:
+    family = chance.choice(["iptables", "iptables", "iptables", "ip6tables"])
+    rules = [line for line in whole[family].splitlines() if f" -A {PREFIX}-" in line]
+    table, _append, chain, rest = chance.choice(rules).split(" ", 3)
+    count_of = sum(line.startswith(f"{table} -A {chain} ") for line in rules)
+    place = str(chance.randint(1, count_of))
+    edits = {
+        "gone": ["-D", chain, place],
+        "doubled": ["-A", chain, "-m", "comment", "--comment", "again", "-j", "RETURN"],
+        "stranger": ["-I", chain, place, "-p", "tcp", "--dport", "7", "-j", "RETURN"],
+        "flushed": ["-F", chain],
+        "replaced": ["-R", chain, place, "-p", "udp", "--dport", "9", "-j", "RETURN"],
+    }
+    kind = chance.choice(sorted(edits))
+    node.tool("-t", table, *edits[kind], family=family)
+    return [kind, family, table, chain, place, rest]
+
+
+def test_a_run_that_cannot_be_sure_reads_everything(node: Node) -> None:
+    """Somebody changes rules between a plan and its being applied."""
+    services = _services(40)
+    node.apply(services)
+    services[1] = _service(1, port=99)
+    change = node.plan(_request(services))
+    node.tool("-t", "nat", "-A", PREFIX + "-SERVICES", "-j", "RETURN")
+    node.namespace.call(change.apply)
+    assert node.apply(services).changed
+    assert node.read_whole()
+    assert not node.apply(services).changed
+
+
+def test_other_settings_of_the_node_are_looked_at_as_a_whole(node: Node) -> None:
+    services = _services(40)
+    node.apply(services)
+    kernel = Kernel(node.tables, NoSets("none"), Conntrack())
+
+    def inside() -> Change:
+        records = records_of(node.tables, PREFIX)
+        other = NODE._replace(masquerade_all=True)
+        return plan_services(_request(services), other, kernel._replace(records=records))
+
+    assert node.namespace.call(inside).changed
+
+
+def test_a_repeated_request_is_known_by_its_digest_alone(node: Node) -> None:
+    services = _services(60)
+    node.apply(services, digest="one")
+
+    def inside(digest: str) -> Change | None:
+        records = records_of(node.tables, PREFIX, digest)
+        return nothing_to_do(NODE, "iptables", Kernel(node.tables, NoSets("none"), Conntrack(), records))
+
+    found = node.namespace.call(inside, "one")
+    assert found is not None
+    assert not found.changed
+    assert node.namespace.call(inside, "other") is None
+    node.tool("-t", "nat", "-A", "OUTPUT", "-j", "RETURN")
+    assert node.namespace.call(inside, "one") is None
+
+
+def test_udp_services_have_their_flows_judged_every_time(node: Node) -> None:
+    node.apply([*_services(5), _service(50, protocol="udp")], digest="one")
+    change = node.plan(_request([*_services(5), _service(50, protocol="udp")]))
+    assert change.reconciliation.targets
+    records = node.namespace.call(records_of, node.tables, PREFIX, "one")
+    kernel = Kernel(node.tables, NoSets("none"), Conntrack(), records)
+    assert node.namespace.call(nothing_to_do, NODE, "iptables", kernel) is None
