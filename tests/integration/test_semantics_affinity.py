@@ -51,6 +51,7 @@ def test_affinity_is_separate_for_each_service(network: Network, family: str) ->
     assert len(chosen) > 1
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(10)
 def test_more_clients_than_the_recent_match_knows_are_remembered(network: Network) -> None:
     """500 clients, each an address of its own: its list would hold 100."""
