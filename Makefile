@@ -7,7 +7,7 @@ RUN := $(VENV)/python tests/toolchain/run.py
 LAB := PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python -m lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast lint units integration molecule demo lab lab-down build clean
+.PHONY: help setup test test-fast lint units integration molecule bench demo lab lab-down build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ integration: setup ## tests in network namespaces (root)
 
 molecule: setup ## Molecule's scenarios on hosts in containers (root)
 	@$(RUN) molecule
+
+bench: setup ## measure rules, connections and runs against floors, and write docs/benchmarks (root, minutes)
+	@$(VENV)/python tests/bench/run.py
 
 demo: setup ## a lab of namespaces converges, serves, is scaled up and removed, before your eyes (root)
 	@$(LAB) demo

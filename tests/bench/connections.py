@@ -13,16 +13,18 @@ A direct connection goes to 10.0.3.2, through a router that has no rules at all.
 from __future__ import annotations
 
 import os
+import random
 import select
 import socket
 import statistics
 import struct
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from itertools import islice, repeat
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from layouts import BACKEND, BACKEND_PORT
 
@@ -34,19 +36,34 @@ if TYPE_CHECKING:
 Address = tuple[str, int]
 ROUNDS = 60
 PER_ROUND = 40
-DIRECT = ("10.0.3.2", BACKEND_PORT - 1)
-NO_SERVICE = (BACKEND, BACKEND_PORT - 1)
+DIRECT = "10.0.3.2"
+NO_SERVICE = (BACKEND, BACKEND_PORT)
 _NAME = "l4bench%d-%s"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
+class Target(NamedTuple):
+    """What is connected to, and how many ports of the backend it leads to: what is far apart in memory costs more."""
+
+    address: Address
+    ports: int
+
+    def through(self) -> Iterator[Address]:
+        return repeat(self.address)
+
+    def direct(self) -> Iterator[Address]:
+        """Connections to as many ports, by chance as well, and beside all rules."""
+        while True:
+            yield (DIRECT, BACKEND_PORT + random.randrange(self.ports))
+
+
 class Bench:
-    """A context manager: the three hosts. ports: how many the backend serves, of which connections cost nothing else."""
+    """A context manager: the three hosts. ports: how many the backend serves."""
 
     def __init__(self, ports: int = 3) -> None:
         names = ("client", "node", "plain", "backend")
         self.client, self.node, self.plain, self.backend = (Namespace(_NAME % (os.getpid(), name)) for name in names)
-        self._ports = range(BACKEND_PORT - 1, BACKEND_PORT + ports)
+        self._ports = range(BACKEND_PORT, BACKEND_PORT + ports)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -74,39 +91,36 @@ class Bench:
         self.backend.add_route(outside + ".0/24", "via", inside + ".1")
         router.sysctl("net.ipv4.ip_forward", 1)
 
-    def measure(self, targets: Mapping[str, Address], rounds: int = ROUNDS) -> dict[str, float]:
+    def measure(self, targets: Mapping[str, Target], rounds: int = ROUNDS) -> dict[str, float]:
         """What a connection to each target takes, as a ratio to a direct one: the median of all rounds.
 
-        In each round every target has its turn, so that what else the machine does meets all of them.
+        In each round every target has its turn beside direct connections that are spread alike, so that what else the
+        machine does meets both.
         """
         ratios: dict[str, list[float]] = {name: [] for name in targets}
 
         def turns() -> None:
             for _round in range(rounds):
-                floor = _turn(DIRECT)
                 for name, target in targets.items():
-                    ratios[name].append(_turn(target) / floor)
+                    floor = statistics.median(_times(target.direct()))
+                    ratios[name].append(statistics.median(_times(target.through())) / floor)
 
         self.client.call(turns)
         return {name: statistics.median(found) for name, found in ratios.items()}
 
-    def rates(self, targets: Mapping[str, Address], seconds: float = 1.0) -> dict[str, float]:
-        """Connections per second to each target, one after another, as a ratio to direct ones."""
+    def rate(self, target: Target, rounds: int = ROUNDS) -> float:
+        """Connections per second to a target, one after another, as a ratio to direct ones that are spread alike."""
 
-        def rate(target: Address) -> float:
-            count, start = 0, time.perf_counter()
-            while time.perf_counter() - start < seconds:
-                _connect(target)
-                count += 1
-            return count / (time.perf_counter() - start)
+        def turns() -> float:
+            ratios = [sum(_times(target.direct())) / sum(_times(target.through())) for _round in range(rounds)]
+            return statistics.median(ratios)
 
-        floor = self.client.call(rate, DIRECT)
-        return {name: self.client.call(rate, target) / floor for name, target in targets.items()}
+        return self.client.call(turns)
 
 
-def _turn(target: Address) -> float:
-    """The median seconds of a number of connections."""
-    return statistics.median(_connect(target) for _connection in range(PER_ROUND))
+def _times(addresses: Iterator[Address]) -> list[float]:
+    """Seconds of each of a number of connections."""
+    return [_connect(address) for address in islice(addresses, PER_ROUND)]
 
 
 def _connect(target: Address) -> float:
