@@ -65,7 +65,7 @@ def run(chosen: argparse.Namespace) -> int:
         return run_tests(image(recipe(chosen.suite)), Hardware(accelerator()), chosen.paths, chosen.option, chosen.machines)
     machine = standing() or _new(getattr(chosen, "suite", DEFAULT_SUITE))
     if chosen.command == "ssh":
-        return subprocess.run(machine.ssh.command()).returncode
+        return subprocess.run(machine.ssh.command(), check=False).returncode
     if chosen.command == "run":
         return _run_inside(machine, chosen.argv[1:] if chosen.argv[:1] == ["--"] else chosen.argv)
     print(f"A machine stands. SSH: port {machine.ssh.port}; console: {machine.directory / CONSOLE}")
@@ -75,7 +75,7 @@ def run(chosen: argparse.Namespace) -> int:
 def _run_inside(machine: Machine, argv: Sequence[str]) -> int:
     directory = copy_in(machine.ssh)
     try:
-        return subprocess.run(machine.ssh.command(*inside(directory, argv))).returncode
+        return subprocess.run(machine.ssh.command(*inside(directory, argv)), check=False).returncode
     finally:
         machine.ssh.run("rm", "-rf", directory)
 

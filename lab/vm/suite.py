@@ -10,12 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 from .checkout import copy_in, inside
 from .command import Hardware
@@ -90,7 +90,7 @@ def test_files(paths: Sequence[str]) -> list[Path]:
 def dealt(files: Sequence[Path], shares: int) -> list[list[str]]:
     """Files in at most so many shares of about the same size; a file's length stands for the time that it takes."""
     sizes = {file: (CHECKOUT / file).stat().st_size for file in files}
-    hands: list[list[Path]] = [[] for _ in range(min(shares, len(files)))]
+    hands: list[list[Path]] = [[] for _number in range(min(shares, len(files)))]
     for file in sorted(files, key=lambda file: (-sizes[file], file)):
         min(hands, key=lambda hand: sum(sizes[held] for held in hand)).append(file)
     return [sorted(map(str, hand)) for hand in hands]

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bed import Bed, bed_for
 
+from lab.vm.bed import Bed, bed_for
 from playbooks import Controller
 
 

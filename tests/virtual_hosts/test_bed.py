@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from bed import Bed
 
 from lab.namespaces import Namespace
 from lab.traffic import Servers, connect
+from lab.vm.bed import Bed
 from playbooks import Controller
 
 VIP, PORT = "10.96.0.1", 80

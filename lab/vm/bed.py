@@ -15,9 +15,10 @@ from typing import Any
 import yaml
 
 from lab.namespaces import Namespace, link
-from lab.vm.lan import cable
-from lab.vm.machine import Machine
-from lab.vm.snapshot import restored
+
+from .lan import cable
+from .machine import Machine
+from .snapshot import restored
 
 BRIDGE = "lan"
 HOST_NAME = "node1"
