@@ -235,20 +235,23 @@ class _ServiceCompiler:
         return [
             rule(self._backend_chain(backend), self._say("again to " + at), match="-m set --match-set %s src" % clients)
             for backend in pool
-            for at, clients in [self._identity(backend)]
+            for at in [ip.endpoint(backend.address, backend.port)]
+            for clients in [self._clients(at)]
         ]
 
-    def _identity(self, backend: Backend) -> Tuple[str, str]:
-        """The backend's endpoint, and its ipset of clients."""
-        at = ip.endpoint(backend.address, backend.port)
-        return at, self.layout.of("AFF", self.service.name, at)
+    def _clients(self, at: str) -> str:
+        """The ipset of the clients that the backend at this endpoint remembers."""
+        return self.layout.of("AFF", self.service.name, at)
 
     def _backend_chain(self, backend: Backend) -> str:
-        at, clients = self._identity(backend)
+        at = ip.endpoint(backend.address, backend.port)
         name = self.layout.of("SEP", self.service.name, at)
+        if ("nat", name) in self.chains:
+            return name
         rules = [rule(self.mark_masq, self._say("hairpin"), source=ip.host_network(backend.address))]
         if self.service.session_affinity == "client_ip":
-            remember = "SET --add-set %s src --exist --timeout %d" % (clients, self.service.session_affinity_timeout)
+            timeout = self.service.session_affinity_timeout
+            remember = "SET --add-set %s src --exist --timeout %d" % (self._clients(at), timeout)
             rules.append(rule(remember, self._say("remember the client")))
         rules.append(rule("DNAT --to-destination " + at, self._say(at), protocol=self.service.protocol))
         self.chains[("nat", name)] = rules

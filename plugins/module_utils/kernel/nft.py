@@ -26,6 +26,8 @@ _NUMBERS = {name: number for number, name in _FAMILIES.items()}
 _HOOKS = {0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting"}
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_USE = 1, 3, 4, 5, 6
 _HOOK_NUMBER = 1
+_HOOKED = struct.pack("=HH", 20, _CHAIN_HOOK)
+"""How the number and priority of a hook begin; a host has tens of thousands of chains without."""
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
 _EXPRESSION_NAME, _EXPRESSION_FIELDS = 1, 2
 _IMMEDIATE_VALUE, _DATA_VERDICT, _VERDICT_CODE = 2, 2, 1
@@ -76,7 +78,9 @@ class Nft:
 
 
 def _base_chain(message: bytes) -> Optional[BaseChain]:
-    fields = attributes(message[4:]) if message[0] in _FAMILIES else {}
+    if _HOOKED not in message or message[0] not in _FAMILIES:
+        return None
+    fields = attributes(message[4:])
     if _CHAIN_HOOK not in fields:
         return None
     hook = _number(attributes(fields[_CHAIN_HOOK])[_HOOK_NUMBER])

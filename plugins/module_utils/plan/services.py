@@ -94,13 +94,24 @@ def summarise(
 ) -> Summary:
     """What becomes of which service, over all families."""
     observed = list(observed)
-    had = {name for one in observed for name in observed_names(one)}
-    has = {owner for one in desired for rules in one.chains.values() for owner in map(owner_of, rules) if owner}
+    had = {name for one in observed for name in _names(one.chains, layout)}
+    has = {name for one in desired for name in _names(one.chains, layout)}
     chain_owners = {key[1]: owner for one in observed for key, owner in _owners(one, layout).items()}
     touched = {
         owner for one in plans for line in _changed_lines(one, layout) for owner in _line_owner(line, chain_owners)
     }
     return Summary(sorted(has - had), sorted(touched & has & had), sorted(had - has))
+
+
+def _names(chains: Mapping[ChainKey, Rules], layout: Layout) -> Set[str]:
+    """The services of which there is at least one rule. In a chain of one service the first rule that names it is enough."""
+    found: Set[Optional[str]] = set()
+    for key, rules in chains.items():
+        if layout.is_per_service(key):
+            found.add(next(filter(None, map(owner_of, rules)), None))
+        else:
+            found.update(map(owner_of, rules))
+    return {name for name in found if name}
 
 
 def _changed_lines(one: ChainPlan, layout: Layout) -> List[str]:
