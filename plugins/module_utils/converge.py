@@ -24,7 +24,7 @@ from typing import (
 
 from . import addresses as ip
 from .converge_conntrack import Reconciliation, Tracking, families_with_connections, plan_reconciliation
-from .converge_memory import Records, Request, Scope, partial_scope, settings_digest, whole_scope
+from .converge_memory import TABLES, Records, Request, Scope, edits, partial_scope, settings_digest, whole_scope
 from .dataplane.iptables import compile_service, families
 from .dataplane.rules import Layout
 from .dataplane.shared_chains import hook_jumps
@@ -39,8 +39,6 @@ from .plan.services import Summary, observed_claims, summarise, with_services, w
 from .ruleset import ChainKey, Desired, Observed, Rules
 from .service import InvalidServices, Node, Service, claims, conflicts, parse_names, parse_services
 from .transaction import Step, run
-
-TABLES = ("filter", "nat")
 
 
 class Sets(Protocol):
@@ -120,7 +118,7 @@ class Change(NamedTuple):
         records = self.kernel.records
         if records is None:
             return []
-        return [Step(lambda: records.keep(self.record(), self.families.transactions), records.forget)]
+        return [Step(lambda: records.keep(self.record(), edits(self.families)), records.forget)]
 
 
 def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:

@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 import pkgutil
+import re
+from functools import partial
 from types import MappingProxyType
-from typing import AbstractSet, Any, Dict, Mapping, NamedTuple, Optional, Protocol, Sequence, Set
+from typing import AbstractSet, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Set, Union
 
 from .dataplane.rules import Layout
 from .dataplane.shared_chains import masquerade_chains
-from .families import Tables
-from .kernel.memory import NftMemory
+from .families import FamilyPlans, Tables
+from .kernel.memory import Edits, LegacyMemory, NftMemory, forget
 from .kernel.xtables import Xtables, XtablesError
 from .payload import unpack
 from .plan import memory as memories
@@ -22,6 +24,8 @@ from .ruleset import Observed
 from .service import InvalidServices, Node
 
 _COMPILER = ("chances", "dispatch", "iptables", "pools", "rules", "shared_chains")
+TABLES = ("filter", "nat")
+_POLICY_COUNTERS = re.compile(r" \[\d+:\d+\]$")
 _MOST_CHAINS = 400
 """Reading so many chains one by one takes as long as reading some thousand services whole."""
 
@@ -45,18 +49,18 @@ class Records(Protocol):
     def recall(self) -> Optional[Memory]:
         """What the last run left, if no rule has changed since."""
 
-    def keep(self, memory: Optional[Memory], transactions: int) -> None:
-        """Leave this, if since `recall` nothing but so many transactions has changed rules."""
+    def keep(self, memory: Optional[Memory], edits: Edits) -> None:
+        """Leave this, if since `recall` nothing but these edits has changed rules."""
 
     def forget(self) -> None:
         """Leave nothing."""
 
 
-class NftRecords:
-    """Those of a host with iptables-nft, for one chain prefix. request: a digest of all that is asked for, if it is known."""
+class HostRecords:
+    """Those of a host, for one chain prefix. request: a digest of all that is asked for, if it is known."""
 
-    def __init__(self, prefix: str, request: str = "") -> None:
-        self._memory = NftMemory(prefix)
+    def __init__(self, memory: Union[NftMemory, LegacyMemory], prefix: str, request: str = "") -> None:
+        self._memory, self._prefix = memory, prefix
         self._request = request
         self._left: Any = None
 
@@ -71,16 +75,16 @@ class NftRecords:
         self._left = left if memory else None
         return memory
 
-    def keep(self, memory: Optional[Memory], transactions: int) -> None:
+    def keep(self, memory: Optional[Memory], edits: Edits) -> None:
         if memory is None:
             self.forget()
             return
         left = {"request": self._request, **memories.to_plain(memory)}
-        if transactions or left != self._left:
-            self._memory.keep(left, transactions)
+        if edits.transactions or left != self._left:
+            self._memory.keep(left, edits)
 
     def forget(self) -> None:
-        self._memory.forget()
+        forget(self._prefix)
 
 
 class Scope(NamedTuple):
@@ -116,11 +120,42 @@ class Scope(NamedTuple):
 
 
 def records_of(tables: Mapping[str, Xtables], prefix: str, request: str = "") -> Optional[Records]:
-    """Those of this host; None where nothing tells cheaply whether rules have changed."""
+    """Those of this host; None where nothing tells whether rules have changed."""
     try:
-        return NftRecords(prefix, request) if all(tool.is_nft for tool in tables.values()) else None
+        if all(tool.is_nft for tool in tables.values()):
+            return HostRecords(NftMemory(prefix), prefix, request)
+        if all(tool.is_legacy for tool in tables.values()):
+            return HostRecords(LegacyMemory(prefix, partial(_lines, tables)), prefix, request)
     except XtablesError:
-        return None
+        pass
+    return None
+
+
+def _lines(tables: Mapping[str, Xtables]) -> List[str]:
+    """Chains and rules of both families, each behind its family and table. Raises XtablesError."""
+    return [
+        "%s %s %s" % (family, table, _POLICY_COUNTERS.sub("", line))
+        for family, tool in tables.items()
+        for table in TABLES
+        for line in tool.save(table).splitlines()
+        if line[:1] in (":", "-")
+    ]
+
+
+def edits(families: FamilyPlans) -> Edits:
+    """What these plans change, in the words of `_lines`."""
+    gone = [line for family, one in families.plans.items() for line in _diff_lines(family, one.before)]
+    come = [line for family, one in families.plans.items() for line in _diff_lines(family, one.after)]
+    return Edits(families.transactions, gone, come)
+
+
+def _diff_lines(family: str, text: str) -> Iterator[str]:
+    table = ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif line != "COMMIT":
+            yield "%s %s %s" % (family, table, _POLICY_COUNTERS.sub("", line))
 
 
 def request_digest(request: Request, payload: Mapping[str, str]) -> str:

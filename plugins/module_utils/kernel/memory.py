@@ -9,14 +9,17 @@ It is only ever a shortcut: whatever is missing, cannot be read or is not certai
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
 import struct
+from collections import Counter
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence
 
 from .netlink import NetlinkError, NetlinkSocket, attributes
+from .xtables_text import XtablesError
 
 DIRECTORY = Path("/run/layer4-service-proxy")
 _NETLINK_NETFILTER = 12
@@ -26,6 +29,14 @@ _GENERATION_ID = 1
 _SO_NETNS_COOKIE = 71
 """Linux 5.14: a number that no other network namespace ever had since boot; an inode's number is given again."""
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Edits(NamedTuple):
+    """How a run has changed rules: in how many transactions, and the lines that went and came, in any order."""
+
+    transactions: int
+    gone: Sequence[str]
+    come: Sequence[str]
 
 
 class NftMemory:
@@ -42,42 +53,101 @@ class NftMemory:
         """What was left; None where the rule set is another since then."""
         try:
             self._seen = generation()
-            left = json.loads(self._path().read_text("utf-8"))
-            return left["content"] if left["generation"] == self._seen else None
-        except (OSError, NetlinkError, ValueError, KeyError, TypeError):
+        except (OSError, NetlinkError):
             return None
+        return _read(self._name, str(self._seen))
 
-    def keep(self, content: Any, transactions: int) -> None:
-        """Leave this, if since `recall` nothing but so many transactions has changed the rule set."""
+    def keep(self, content: Any, edits: Edits) -> None:
+        """Leave this, if since `recall` nothing but these edits has changed the rule set."""
         try:
             now = generation()
-            if self._seen is None or now != self._seen + transactions:
-                self.forget()
-                return
-            self._write(json.dumps({"generation": now, "content": content}, separators=(",", ":")))
         except (OSError, NetlinkError):
             return
+        if self._seen is None or now != self._seen + edits.transactions:
+            forget(self._name)
+        else:
+            _write(self._name, str(now), content)
 
-    def forget(self) -> None:
-        """Leave nothing."""
+
+class LegacyMemory:
+    """What is left for a host whose kernel does not count changes, as long as nobody changes tables.
+
+    lines: reads the tables, a line for each chain and rule in their order, without counters. May raise XtablesError.
+    """
+
+    def __init__(self, name: str, lines: Callable[[], List[str]]) -> None:
+        self._name, self._lines = name, lines
+        self._seen: Optional[List[str]] = None
+
+    def recall(self) -> Optional[Any]:
+        """What was left; None where the tables are others since then."""
         try:
-            self._path().unlink()
-        except OSError:
+            self._seen = self._lines()
+        except XtablesError:
+            return None
+        return _read(self._name, _digest(self._seen))
+
+    def keep(self, content: Any, edits: Edits) -> None:
+        """Leave this, if since `recall` nothing but these edits has changed the tables."""
+        try:
+            now = self._lines()
+        except XtablesError:
             return
+        if self._seen is None or _without(self._seen, edits.gone) != _without(now, edits.come):
+            forget(self._name)
+        else:
+            _write(self._name, _digest(now), content)
 
-    def _path(self) -> Path:
-        """Of this namespace since this boot. Raises OSError where the kernel does not tell one from another."""
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as any_socket:
-            (cookie,) = struct.unpack("=Q", any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))
-        return DIRECTORY / ("%s-%d-%s.json" % (_BOOT.read_text().strip(), cookie, self._name))
 
-    def _write(self, text: str) -> None:
+def forget(name: str) -> None:
+    """Leave nothing."""
+    try:
+        _path(name).unlink()
+    except OSError:
+        return
+
+
+def _without(lines: Sequence[str], some: Sequence[str]) -> Optional[List[str]]:
+    """The lines but for these; None when they are not all among them."""
+    left = Counter(some)
+    rest = []
+    for line in lines:
+        if left[line]:
+            left[line] -= 1
+        else:
+            rest.append(line)
+    return None if +left else rest
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _path(name: str) -> Path:
+    """Of this namespace since this boot. Raises OSError where the kernel does not tell one from another."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as any_socket:
+        (cookie,) = struct.unpack("=Q", any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))
+    return DIRECTORY / ("%s-%d-%s.json" % (_BOOT.read_text().strip(), cookie, name))
+
+
+def _read(name: str, state: str) -> Optional[Any]:
+    try:
+        left = json.loads(_path(name).read_text("utf-8"))
+        return left["content"] if left["state"] == state else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(name: str, state: str, content: Any) -> None:
+    try:
         DIRECTORY.mkdir(mode=0o700, exist_ok=True)
-        path = self._path()
+        path = _path(name)
         new = path.with_suffix(".new")
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
+            json.dump({"state": state, "content": content}, file, separators=(",", ":"))
         new.replace(path)
+    except OSError:
+        return
 
 
 def generation() -> int:

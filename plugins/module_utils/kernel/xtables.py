@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ("Rule", "Xtables", "XtablesError", "both_families", "parse_save")
 
 COMMANDS = {"ipv4": "iptables", "ipv6": "ip6tables"}
-_NFT_TOOL = "xtables-nft-multi"
+_NFT_TOOL, _LEGACY_TOOL = "xtables-nft-multi", "xtables-legacy-multi"
 NFT_FAMILIES = {"ipv4": "ip", "ipv6": "ip6"}
 
 
@@ -56,6 +56,11 @@ class Xtables:
     def is_nft(self) -> bool:
         """Whether the back end is known to be iptables-nft."""
         return os.path.basename(self.tool()[0]) == _NFT_TOOL
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether the back end is known to be iptables-legacy."""
+        return os.path.basename(self.tool()[0]) == _LEGACY_TOOL
 
     def _find(self) -> str:
         path = self.runner.find(self.command)
