@@ -23,7 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "network" in metafunc.fixturenames:
+    own = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "network" in metafunc.fixturenames and "network" not in own:
         dataplane = metafunc.config.getoption("--dataplane")
         ids = [back_end if dataplane == "iptables" else f"{dataplane}-{back_end}" for back_end in BACK_ENDS]
         metafunc.parametrize("network", BACK_ENDS, ids=ids, indirect=True, scope="module")
