@@ -155,8 +155,8 @@ def test_destinations_are_added_to_those_that_are_there_unless_exclusive(host: I
 
 def test_absent(host: IpvsHost) -> None:
     """Destinations that are given go alone; what is not there is gone already."""
-    for gone in ({}, {"destinations": [A]}):
-        assert not host.apply(**WEB, **gone, state="absent")["changed"]
+    for destinations in (None, [A]):
+        assert not host.apply(**WEB, destinations=destinations, state="absent")["changed"]
     host.apply(**WEB, destinations=[A, B])
     host.converge(**WEB, destinations=[A, C], state="absent")
     assert len(host.saved()) == 2

@@ -42,7 +42,8 @@ class World:
 
     def __enter__(self) -> World:
         with self._stack as stack:
-            for one in (self.host, self.client, *self.backends.values()):
+            stack.enter_context(self.host)
+            for one in (self.client, *self.backends.values()):
                 stack.enter_context(one)
             self._wire()
             servers = stack.enter_context(Servers())
@@ -102,7 +103,7 @@ def test_round_robin_is_exact_over_1000_connections(world: World, family: str) -
 
 def test_clients_of_one_network_stay_together(world: World) -> None:
     world.host.apply(**WEB, scheduler="rr", persistence_timeout=60, netmask="255.255.255.0", destinations=BOTH)
-    seen = {}
+    seen: dict[str, Counter[str]] = {}
     for network in ("192.0.2", "198.51.100"):
         asked = [connect(world.client, VIP["ipv4"], 80, count=10, source=f"{network}.{last}") for last in (100, 101)]
         seen[network] = sum((tally.backends for tally in asked), Counter())
