@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import pytest
+
 from places import BACKENDS, CLIENT, EVERYWHERE, HOST_OF, NODES, ON_BACKENDS, ON_NODES, OUTSIDE, Place, machine
 
 VIP = "10.100.100.1"

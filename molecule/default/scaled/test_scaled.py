@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import pytest
+
 from held import assert_held
 from places import EVERYWHERE, Place
 

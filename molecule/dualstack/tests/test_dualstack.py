@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import pytest
+
 from places import EVERYWHERE, HOST_OF, NODES, ON_BACKENDS, OUTSIDE, Place
 
 FAMILIES = [("10.100.100.1", {"web1", "web3"}), ("fd00:100::1", {"web2", "web3"})]

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import pytest
+
 from places import BACKENDS, EVERYWHERE, NODES, Place, machine
 
 FIREWALLS = {"node1": "firewalld", "node2": "nftables", "node3": "ufw"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from difflib import unified_diff
 
 import pytest
+
 from places import NODES, machine
 
 
