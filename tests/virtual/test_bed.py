@@ -64,4 +64,6 @@ def test_round_robin_by_packets(node: Namespace) -> None:
 
 def test_what_managed_hosts_have_is_not_what_the_tests_have() -> None:
     """A module that works here only because of the test's tools would be noticed."""
-    assert subprocess.run(["/usr/bin/python3", "-c", "import ansible"], check=False, capture_output=True).returncode == 1
+    assert (
+        subprocess.run(["/usr/bin/python3", "-c", "import ansible"], check=False, capture_output=True).returncode == 1
+    )
