@@ -18,6 +18,7 @@ import socketserver
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 PATIENCE = 2.5  # seconds: a client whose first SYN was answered by an ICMP error only believes the second
 MOST_FAILURES = 5
@@ -99,7 +100,5 @@ def hold(address: str, port: str, seconds: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        serve(*sys.argv[3:])
-    else:
-        {"ask": ask, "hold": hold}[sys.argv[1]](*sys.argv[2:])
+    ACTIONS: dict[str, Callable[..., None]] = {"serve": lambda _name, *ports: serve(*ports), "ask": ask, "hold": hold}
+    ACTIONS[sys.argv[1]](*sys.argv[2:])
