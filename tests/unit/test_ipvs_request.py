@@ -213,3 +213,11 @@ def test_absent_takes_what_is_given() -> None:
     assert list(left.destinations.values()) == [other]
     assert wanted(there, **WEB, destinations=[], state="absent") == there
     assert wanted(None, **to(), state="absent") is None
+
+
+@pytest.mark.parametrize(("exclusive", "left"), [(False, {"10.0.0.1", "10.0.0.2"}), (True, {"10.0.0.1"})])
+def test_exclusive_leaves_no_others(exclusive: bool, left: set[str]) -> None:
+    other = Destination("10.0.0.2", 80, "masquerade", 1)
+    made = wanted(HeldService(held().service, {("10.0.0.2", 80): other}), **to(), exclusive=exclusive)
+    assert made is not None
+    assert {address for address, dummy in made.destinations} == left
