@@ -10,7 +10,7 @@ import pkgutil
 import re
 from functools import partial
 from types import MappingProxyType
-from typing import AbstractSet, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Set, Union
+from typing import AbstractSet, Any, Dict, Iterator, Mapping, NamedTuple, Optional, Protocol, Sequence, Set, Union
 
 from .dataplane.rules import Layout
 from .dataplane.shared_chains import masquerade_chains
@@ -25,7 +25,8 @@ from .service import InvalidServices, Node
 
 _COMPILER = ("chances", "dispatch", "iptables", "pools", "rules", "shared_chains")
 TABLES = ("filter", "nat")
-_POLICY_COUNTERS = re.compile(r" \[\d+:\d+\]$")
+_NO_RULE = re.compile(r"^(?:#|\*|COMMIT$).*\n| \[\d+:\d+\]$", re.MULTILINE)
+"""Comments, the frame of a table, and the counters of chains."""
 _MOST_CHAINS = 400
 """Reading so many chains one by one takes as long as reading some thousand services whole."""
 
@@ -125,25 +126,23 @@ def records_of(tables: Mapping[str, Xtables], prefix: str, request: str = "") ->
         if all(tool.is_nft for tool in tables.values()):
             return HostRecords(NftMemory(prefix), prefix, request)
         if all(tool.is_legacy for tool in tables.values()):
-            return HostRecords(LegacyMemory(prefix, partial(_lines, tables)), prefix, request)
+            return HostRecords(LegacyMemory(prefix, partial(_texts, tables)), prefix, request)
     except XtablesError:
         pass
     return None
 
 
-def _lines(tables: Mapping[str, Xtables]) -> List[str]:
-    """Chains and rules of both families, each behind its family and table. Raises XtablesError."""
-    return [
-        "%s %s %s" % (family, table, _POLICY_COUNTERS.sub("", line))
+def _texts(tables: Mapping[str, Xtables]) -> Dict[str, str]:
+    """What the tables of both families hold, by family and table. Raises XtablesError."""
+    return {
+        "%s %s" % (family, table): _NO_RULE.sub("", tool.save(table))
         for family, tool in tables.items()
         for table in TABLES
-        for line in tool.save(table).splitlines()
-        if line[:1] in (":", "-")
-    ]
+    }
 
 
 def edits(families: FamilyPlans) -> Edits:
-    """What these plans change, in the words of `_lines`."""
+    """What these plans change, in the words of `_texts`."""
     gone = [line for family, one in families.plans.items() for line in _diff_lines(family, one.before)]
     come = [line for family, one in families.plans.items() for line in _diff_lines(family, one.after)]
     return Edits(families.transactions, gone, come)
@@ -155,7 +154,7 @@ def _diff_lines(family: str, text: str) -> Iterator[str]:
         if line.startswith("*"):
             table = line[1:]
         elif line != "COMMIT":
-            yield "%s %s %s" % (family, table, _POLICY_COUNTERS.sub("", line))
+            yield "%s %s %s" % (family, table, _NO_RULE.sub("", line))
 
 
 def request_digest(request: Request, payload: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ import socket
 import struct
 from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from .netlink import NetlinkError, NetlinkSocket, attributes
 from .xtables_text import XtablesError
@@ -72,17 +72,18 @@ class NftMemory:
 class LegacyMemory:
     """What is left for a host whose kernel does not count changes, as long as nobody changes tables.
 
-    lines: reads the tables, a line for each chain and rule in their order, without counters. May raise XtablesError.
+    read: the tables, each a text in the words of ``iptables-save`` without comments and counters, by a name that begins
+    its lines in `Edits`. May raise XtablesError.
     """
 
-    def __init__(self, name: str, lines: Callable[[], List[str]]) -> None:
-        self._name, self._lines = name, lines
-        self._seen: Optional[List[str]] = None
+    def __init__(self, name: str, read: Callable[[], Dict[str, str]]) -> None:
+        self._name, self._read = name, read
+        self._seen: Optional[Dict[str, str]] = None
 
     def recall(self) -> Optional[Any]:
         """What was left; None where the tables are others since then."""
         try:
-            self._seen = self._lines()
+            self._seen = self._read()
         except XtablesError:
             return None
         return _read(self._name, _digest(self._seen))
@@ -90,10 +91,10 @@ class LegacyMemory:
     def keep(self, content: Any, edits: Edits) -> None:
         """Leave this, if since `recall` nothing but these edits has changed the tables."""
         try:
-            now = self._lines()
+            now = self._read()
         except XtablesError:
             return
-        if self._seen is None or _without(self._seen, edits.gone) != _without(now, edits.come):
+        if self._seen is None or _without(_lines(self._seen), edits.gone) != _without(_lines(now), edits.come):
             forget(self._name)
         else:
             _write(self._name, _digest(now), content)
@@ -119,8 +120,12 @@ def _without(lines: Sequence[str], some: Sequence[str]) -> Optional[List[str]]:
     return None if +left else rest
 
 
-def _digest(lines: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+def _lines(tables: Mapping[str, str]) -> List[str]:
+    return ["%s %s" % (name, line) for name, text in tables.items() for line in text.splitlines()]
+
+
+def _digest(tables: Mapping[str, str]) -> str:
+    return hashlib.sha256("\0".join(tables.values()).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _path(name: str) -> Path:
