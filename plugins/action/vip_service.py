@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
         payload = pack(services)
         rest = {key: value for key, value in arguments.items() if key != "services"}
         for sent in ({"digest": payload.digest}, payload._asdict()):
-            result: dict[str, Any] = self._execute_module(module_args={**rest, "_payload": sent}, task_vars=variables)
+            result: dict[str, Any] = self._execute_module(module_args={**rest, "payload": sent}, task_vars=variables)
             if not result.pop("services_needed", False):
                 break
         return result

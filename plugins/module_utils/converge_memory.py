@@ -77,7 +77,7 @@ class HostRecords:
         return memory
 
     def keep(self, memory: Optional[Memory], edits: Edits) -> None:
-        if memory is None:
+        if memory is None or not memory.services:
             self.forget()
             return
         left = {"request": self._request, **memories.to_plain(memory)}
@@ -169,7 +169,7 @@ def services_of(request: Request, payload: Mapping[str, str]) -> Sequence[Any]:
     try:
         return unpack(payload["body"]) if payload else request.services
     except ValueError as error:
-        raise InvalidServices(["_payload: %s" % error]) from error
+        raise InvalidServices(["payload: %s" % error]) from error
 
 
 def settings_digest(node: Node) -> str:

@@ -232,6 +232,11 @@ options:
       udp_timeout:
         description: The same for UDP.
         type: int
+  payload:
+    description:
+      - What O(services) are turned into on the controller when they are many, to travel as one text and only to nodes that do
+        not have them. It is the collection's own. Give O(services) instead.
+    type: dict
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
 attributes:
@@ -404,7 +409,7 @@ def _sets() -> Union[Ipset, NoSets]:
 
 def _result(module: AnsibleModule) -> Dict[str, Any]:
     refuse_unsupported(module.params["dataplane"])
-    payload = module.params["_payload"] or {}
+    payload = module.params["payload"] or {}
     request = Request(**{key: module.params[key] for key in Request._fields})
     node, tables = _node(module), both_families(module)
     sets = _sets()
@@ -446,7 +451,7 @@ def main() -> None:
             "exclusive": {"type": "bool", "default": False},
             "dataplane": {"choices": list(DATAPLANES), "default": "iptables"},
             "node": {"type": "dict", "default": {}},
-            "_payload": {"type": "dict", "no_log": True},
+            "payload": {"type": "dict", "no_log": True},
         },
         supports_check_mode=True,
     )

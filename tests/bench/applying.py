@@ -67,8 +67,8 @@ def _converge(host: Namespace, back_end: str, wanted: list[dict[str, Any]]) -> N
         _run(host, path, services=wanted)
         return
     payload = pack(wanted)
-    if _run(host, path, _payload={"digest": payload.digest}).get("services_needed"):
-        _run(host, path, _payload=payload._asdict())
+    if _run(host, path, payload={"digest": payload.digest}).get("services_needed"):
+        _run(host, path, payload=payload._asdict())
 
 
 def _run(host: Namespace, path: str | None, **options: Any) -> dict[str, Any]:

@@ -262,6 +262,13 @@ def test_a_repeated_request_is_known_by_its_digest_alone(node: Node) -> None:
     assert node.namespace.call(inside, "one") is None
 
 
+def test_without_services_nothing_is_left(node: Node) -> None:
+    node.apply(_services(5))
+    assert list(DIRECTORY.glob("*-%s.json" % PREFIX))
+    node.apply([], state="absent", exclusive=True)
+    assert not list(DIRECTORY.glob("*-%s.json" % PREFIX))
+
+
 def test_udp_services_have_their_flows_judged_every_time(node: Node) -> None:
     node.apply([*_services(5), _service(50, protocol="udp")], digest="one")
     change = node.plan(_request([*_services(5), _service(50, protocol="udp")]))

@@ -104,6 +104,7 @@ def forget(name: str) -> None:
     """Leave nothing."""
     try:
         _path(name).unlink()
+        DIRECTORY.rmdir()
     except OSError:
         return
 
