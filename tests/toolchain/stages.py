@@ -78,7 +78,7 @@ def _units() -> list[Stage]:
 
 
 def _molecule() -> list[Stage]:
-    return [Stage("molecule", [python(), str(TOOLCHAIN / "containers.py")], "molecule", timeout=1500.0)]
+    return [Stage("molecule", [python(), str(TOOLCHAIN / "containers.py")], "molecule", timeout=2400.0)]
 
 
 def _namespaces() -> list[Stage]:
