@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import random
+import struct
 import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -31,7 +32,9 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.ipvs_types im
     destination_line,
     service_line,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipvs import IpvsError
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel import ipvs_messages as wire
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipvs import Ipvs, IpvsError
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.netlink import attributes
 from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.virtual_services import plan_virtual_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import SCHEDULERS
 from module_runner import MANAGED_HOST_PYTHON, library_path
@@ -143,6 +146,31 @@ def test_every_change_from_one_state_to_another(host: IpvsHost) -> None:
     for changes in reversed(phases):
         host.change(*plan.undo(changes))
     assert host.inside(lambda ipvs: ipvs.services()) == states[0]
+
+
+def test_flags_that_nobody_here_knows_are_kept(host: IpvsHost) -> None:
+    """The kernel is told which bits are meant."""
+    unknown = 0x100
+    host.change(AddService(WEB_SERVICE))
+
+    def flags(ipvs: Ipvs) -> int:
+        (body,) = ipvs._dump(wire.message(wire.GET_SERVICE))
+        found = attributes(attributes(body[4:])[1])
+        return int(struct.unpack_from("=I", found[7])[0])
+
+    def set_unknown(ipvs: Ipvs) -> None:
+        message = wire.encode_change(SetService(WEB_SERVICE))
+        pair = struct.pack("=II", 0, 0x3D)
+        assert pair in message
+        ipvs._netlink.execute(ipvs._family, 0, message.replace(pair, struct.pack("=II", unknown, unknown)))
+
+    host.inside(set_unknown)
+    before = host.inside(flags)
+    assert before & unknown
+    host.change(SetService(WEB_SERVICE._replace(one_packet=True, scheduler="sh", scheduler_flags=("sh-port",))))
+    assert host.inside(flags) == before | 0x14
+    host.change(SetService(WEB_SERVICE))
+    assert host.inside(flags) == before
 
 
 def test_a_service_that_is_not_there(host: IpvsHost) -> None:
