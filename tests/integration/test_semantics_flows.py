@@ -103,12 +103,17 @@ def _held(network: Network, family: str, protocol: str, to: str) -> int:
     return len(listed.stdout.splitlines())
 
 
+def _forgotten(network: Network, flows: int) -> int:
+    """How many of them a run has to forget: IPVS forgets those of a destination that goes by itself."""
+    return flows if network.dataplane == "iptables" else 0
+
+
 @pytest.mark.semantics(21)
 def test_a_sender_moves_when_its_backend_is_removed(network: Network, family: str, senders: list[_Sender]) -> None:
     network.applied([_dns(family, "b11")])
     assert _answers(senders) == {"b11"}
     changed = network.applied([_dns(family, "b12")])
-    assert changed["conntrack_deleted"] == len(senders)
+    assert changed["conntrack_deleted"] == _forgotten(network, len(senders))
     assert _answers(senders) == {"b12"}
 
 
@@ -158,7 +163,7 @@ def test_a_sender_moves_when_its_service_is_deleted(
     left, how = ([keeping], {}) if exclusive else ([{"name": "dns"}], {"state": "absent", "exclusive": False})
     gone = network.applied(left, **how)
     assert gone["removed"] == ["dns"]
-    assert gone["conntrack_deleted"] == len(senders)
+    assert gone["conntrack_deleted"] == _forgotten(network, len(senders))
     assert sum(_held(network, family, "udp", address) for address, _port in _ways(family)) == 0
     network.applied([{**_dns(family, "b12"), "name": "successor"}, keeping])
     assert _answers(senders) == {"b12"}
@@ -170,7 +175,7 @@ def test_a_sender_to_an_address_that_its_service_leaves_is_let_go(network: Netwo
     with LongLivedConnection(network.hosts["client"], vip(1, family), 53, "udp") as connection:
         assert connection.first.backend == "b11"
         moved = network.applied([_dns(family, "b11", vip=vip(2, family))], exclusive=False)
-        assert (moved["updated"], moved["conntrack_deleted"]) == (["dns"], 1)
+        assert (moved["updated"], moved["conntrack_deleted"]) == (["dns"], _forgotten(network, 1))
         assert _held(network, family, "udp", vip(1, family)) == 0
 
 
@@ -189,6 +194,7 @@ def test_senders_whose_backend_stays_stay_with_it(network: Network, family: str,
     assert _answers(senders) == {"b12"}
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(21)
 def test_only_stale_udp_entries_to_our_destinations_are_deleted(network: Network, family: str) -> None:
     other = {IPV4: IPV6, IPV6: IPV4}[family]
@@ -221,6 +227,7 @@ def test_only_stale_udp_entries_to_our_destinations_are_deleted(network: Network
     network.hosts["node1"].run("conntrack", "-F")
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(21)
 def test_a_run_that_changes_no_rule_heals_one_that_was_interrupted(network: Network, family: str) -> None:
     """Killed between the rules and conntrack, a run leaves the one changed and the other not."""
