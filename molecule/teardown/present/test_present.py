@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import pytest
 
-from places import EVERYWHERE, NODES, Place, machine
+from places import EVERYWHERE, NODES, ON_NODES, Place, machine
 
 
 @pytest.mark.parametrize("place", EVERYWHERE, ids=str)
 def test_every_place_reaches_the_service(place: Place) -> None:
     assert place.backends("10.100.100.1", 80, 5) <= {"web1", "web3"}
+
+
+@pytest.mark.parametrize("place", ON_NODES, ids=str)
+def test_the_node_port_answers_on_localhost(place: Place) -> None:
+    assert place.backends("127.0.0.1", 30080, 5) <= {"web1", "web3"}
 
 
 @pytest.mark.parametrize("node", NODES)

@@ -8,8 +8,8 @@
 #   restore  puts it back as it was: sets, rules in one transaction for each address family, virtual services, then addresses
 #   watch    restores if someone else has removed our jumps, virtual services or device, unless a run of the roles is under way
 # TIMEOUTS are those of IPVS to keep: TCP, TCP after FIN, UDP, in seconds; 0 leaves one alone.
-# save and compare say "changed" if what was kept differs, "kept" if there is anything to keep, and "systemd" where
-# systemd runs.
+# save and compare say "changed" if what was kept differs, "kept" if there is anything to keep, and where systemd runs "systemd" and
+# "active UNIT" for each of our units that is.
 set -eu
 export LC_ALL=C
 action=$1 prefix=$2 directory=$3 gone=${4-} timeouts=${5-}
@@ -222,7 +222,12 @@ without_device() {
 
 case $action in
     save | compare)
-        [ ! -d /run/systemd/system ] || echo systemd
+        if [ -d /run/systemd/system ]; then
+            echo systemd
+            for unit in layer4-service-proxy.service layer4-service-proxy-watch.timer; do
+                ! systemctl is-active --quiet "$unit" || echo "active $unit"
+            done
+        fi
         keep sets "$(sets)"
         for family in iptables ip6tables; do keep "$family.rules" "$(extracted "$family" kept)"; done
         keep ipvs "$(virtual_services)"
