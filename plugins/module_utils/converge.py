@@ -187,7 +187,7 @@ def _plan(request: Request, scope: Scope, node: Node, kernel: Kernel, settings: 
         set_plan,
         kernel,
         reconciliation,
-        [*services, *unchanged],
+        [*services, *(parse_services(scope.similar, request.dataplane, node) if scope.similar else [])],
         lambda: scope.record(settings, {family: one.result for family, one in plans.items()}, layout),
     )
 

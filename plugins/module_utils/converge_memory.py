@@ -91,8 +91,9 @@ class HostRecords:
 class Scope(NamedTuple):
     """What a run looks at. services: as users write them, or with names alone; gone: names of further services that go.
 
-    unchanged: those that stay but are looked at nevertheless. observed: None for all that the kernel holds.
-    written: services as users write them, to be remembered.
+    unchanged: those that stay but whose flows are judged nevertheless. similar: of those asked for
+    that stay, some of each kind, for warnings. samples: the same of all that stay.
+    observed: None for all that the kernel holds. written: services as users write them, to be remembered.
     """
 
     services: Sequence[Any]
@@ -102,6 +103,7 @@ class Scope(NamedTuple):
     unchanged: Sequence[Any] = ()
     observed: Optional[Dict[str, Observed]] = None
     kept: Mapping[str, Known] = MappingProxyType({})
+    similar: Sequence[Any] = ()
     samples: Sequence[Any] = ()
 
     @property
@@ -194,17 +196,18 @@ def partial_scope(
     if observed is None:
         return None
     udp = [raw for raw in services if raw.get("protocol") == "udp" and raw["name"] in found.kept]
-    seen = {raw["name"] for raw in udp}
     samples = [raw for raw in memory.samples if raw["name"] in found.kept]
+    asked = {raw["name"] for raw in services}
     return Scope(
-        found.changed if state == "present" else [{"name": name} for name in found.gone],
-        False,
-        found.changed,
-        found.gone,
-        udp + [raw for raw in samples if raw["name"] not in seen],
-        observed,
-        found.kept,
-        samples,
+        services=found.changed if state == "present" else [{"name": name} for name in found.gone],
+        exclusive=False,
+        written=found.changed,
+        gone=found.gone,
+        unchanged=udp,
+        observed=observed,
+        kept=found.kept,
+        similar=[raw for raw in samples if state == "present" and raw["name"] in asked],
+        samples=samples,
     )
 
 

@@ -262,6 +262,15 @@ def test_a_repeated_request_is_known_by_its_digest_alone(node: Node) -> None:
     assert node.namespace.call(inside, "one") is None
 
 
+def test_a_run_warns_of_the_services_that_it_names(node: Node) -> None:
+    services = _services(5)
+    node.apply(services)
+    assert {one.name for one in node.plan(_request(services)).services} == {raw["name"] for raw in services}
+    named = node.plan(_request(services[:1], exclusive=False))
+    assert [one.name for one in named.services] == ["s0"]
+    assert not node.plan(_request([{"name": "s1"}], state="absent", exclusive=False)).services
+
+
 def test_without_services_nothing_is_left(node: Node) -> None:
     node.apply(_services(5))
     assert list(DIRECTORY.glob("*-%s.json" % PREFIX))
