@@ -52,6 +52,7 @@ class Load:
             self._done.wait(0.02)
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(20)
 def test_200_scalings_under_load_fail_no_connection(network: Network, record_property: Any) -> None:
     """Those to backends that stay go on, and those to backends that were taken out go on, too."""
