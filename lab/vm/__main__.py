@@ -27,7 +27,9 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lab.vm", description="Virtual machines with Debian's kernel.")
     commands = parser.add_subparsers(dest="command", required=True)
     suites = argparse.ArgumentParser(add_help=False)
-    suites.add_argument("--suite", choices=sorted(PYTHON_OF_SUITE), default=DEFAULT_SUITE, help="of Debian (%(default)s)")
+    suites.add_argument(
+        "--suite", choices=sorted(PYTHON_OF_SUITE), default=DEFAULT_SUITE, help="of Debian (%(default)s)"
+    )
     command = commands.add_parser("test", parents=[suites], help="pytest inside of fresh machines")
     command.add_argument("--machines", type=int, default=1, help="deal the files out to so many (%(default)s)")
     command.add_argument("--option", action="append", default=[], help="of pytest, as in --option=-x")
@@ -62,7 +64,9 @@ def run(chosen: argparse.Namespace) -> int:
         print("ended" if take_down() else "no machine stands")
         return 0
     if chosen.command == "test":
-        return run_tests(image(recipe(chosen.suite)), Hardware(accelerator()), chosen.paths, chosen.option, chosen.machines)
+        return run_tests(
+            image(recipe(chosen.suite)), Hardware(accelerator()), chosen.paths, chosen.option, chosen.machines
+        )
     machine = standing() or _new(getattr(chosen, "suite", DEFAULT_SUITE))
     if chosen.command == "ssh":
         return subprocess.run(machine.ssh.command(), check=False).returncode

@@ -39,7 +39,12 @@ class Hardware:
             *("-accel", self.accelerator + multi, "-cpu", CPU[self.accelerator]),
             *("-smp", str(self.processors), "-m", str(self.memory)),
             *("-kernel", str(image / KERNEL), "-initrd", str(image / INITIAL), "-append", APPEND),
-            *("-drive", f"if=none,id=disk,file={DISK},format=qcow2,cache=unsafe", "-device", "virtio-blk-pci,drive=disk"),
+            *(
+                "-drive",
+                f"if=none,id=disk,file={DISK},format=qcow2,cache=unsafe",
+                "-device",
+                "virtio-blk-pci,drive=disk",
+            ),
             *("-netdev", f"user,id=way-in,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-:22"),
             *("-device", "virtio-net-pci,netdev=way-in,romfile=,addr=0x10"),
             *("-netdev", "hubport,id=lan,hubid=0" if lan is None else f"tap,id=lan,fd={lan}"),

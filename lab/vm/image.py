@@ -147,7 +147,13 @@ def _debootstrap(wanted: Recipe, directory: Path) -> list[str]:
     for script in (before, after):
         script.chmod(0o755)
     return [
-        *("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", f"--include={','.join(wanted.packages)}"),
+        *(
+            "mmdebstrap",
+            "--mode=root",
+            "--variant=minbase",
+            "--format=directory",
+            f"--include={','.join(wanted.packages)}",
+        ),
         *(f"--aptopt={settings}", f"--essential-hook={before}", f"--customize-hook={after}"),
         *(wanted.suite, str(directory / "root")),
     ]

@@ -45,9 +45,7 @@ class Ssh:
         """Run a command, with its output captured."""
         if "input" not in how:
             how["stdin"] = subprocess.DEVNULL
-        return subprocess.run(
-            self.command(*argv), check=check, timeout=timeout, capture_output=True, text=True, **how
-        )
+        return subprocess.run(self.command(*argv), check=check, timeout=timeout, capture_output=True, text=True, **how)
 
     def inventory(self) -> Mapping[str, Any]:
         """Host variables with which Ansible comes in."""

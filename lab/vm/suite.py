@@ -70,7 +70,9 @@ def run_tests(image: Image, hardware: Hardware, paths: Sequence[str], options: S
             failed |= code != 0
             reports.append(share.report())
             if code:
-                print(f"{share.machine.name}: exit status {code}; report: {reports[-1]}; console: {share.machine.keep_console()}")
+                print(
+                    f"{share.machine.name}: exit status {code}; report: {reports[-1]}; console: {share.machine.keep_console()}"
+                )
     print(closing(reports, time.monotonic() - started), flush=True)
     return int(failed)
 

@@ -54,7 +54,9 @@ def test_a_snapshot_is_of_one_hardware(other: Hardware) -> None:
 
 
 def test_a_snapshot_is_of_one_image_one_emulator_and_one_warm_up() -> None:
-    assert len({key(MACHINE.command(image), *words) for image in (IMAGE, Image(Path("/b"))) for words in ("a", "b")}) == 4
+    assert (
+        len({key(MACHINE.command(image), *words) for image in (IMAGE, Image(Path("/b"))) for words in ("a", "b")}) == 4
+    )
 
 
 def test_a_machine_goes_on_with_the_devices_it_was_saved_with() -> None:
@@ -65,7 +67,10 @@ def test_a_machine_goes_on_with_the_devices_it_was_saved_with() -> None:
     assert restored[-2:] == added
     differing = [(old, new) for old, new in zip(booted, restored[:-2]) if old != new]
     assert differing == [
-        ("user,id=way-in,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22", "user,id=way-in,ipv6=off,hostfwd=tcp:127.0.0.1:2222-:22"),
+        (
+            "user,id=way-in,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22",
+            "user,id=way-in,ipv6=off,hostfwd=tcp:127.0.0.1:2222-:22",
+        ),
         ("hubport,id=lan,hubid=0", "tap,id=lan,fd=7"),
     ]
 
