@@ -12,7 +12,11 @@ from dataclasses import dataclass
 import testinfra
 from testinfra.host import Host
 
-NODES = {"node1": ("10.89.77.11", "fd00:89:77::11"), "node2": ("10.89.77.12", "fd00:89:77::12"), "node3": ("10.89.77.13", "fd00:89:77::13")}
+NODES = {
+    "node1": ("10.89.77.11", "fd00:89:77::11"),
+    "node2": ("10.89.77.12", "fd00:89:77::12"),
+    "node3": ("10.89.77.13", "fd00:89:77::13"),
+}
 CLIENT = ("10.89.77.100", "fd00:89:77::100")
 BACKENDS = {
     "web1": ("10.10.1.11", "fd00:10:1::11"),

@@ -16,7 +16,9 @@ from places import NODES, machine
 @pytest.mark.parametrize("node", NODES)
 @pytest.mark.parametrize("tool", ["iptables-save", "ip6tables-save"])
 def test_no_jump_stands_twice(node: str, tool: str) -> None:
-    jumps = Counter(line for line in machine(node).check_output(tool).splitlines() if "-j L4-" in line and "-A L4-" not in line)
+    jumps = Counter(
+        line for line in machine(node).check_output(tool).splitlines() if "-j L4-" in line and "-A L4-" not in line
+    )
     assert len(jumps) >= 5
     assert set(jumps.values()) == {1}, jumps
 

@@ -31,5 +31,7 @@ def test_node_ports_answer(node: str) -> None:
 @pytest.mark.parametrize("node", NODES)
 def test_rules_stand_where_the_nodes_own_iptables_has_them(node: str) -> None:
     host = machine(node)
-    ours = {tool: "L4-SERVICES" in host.check_output(f"{tool}-save -t nat") for tool in ("iptables-legacy", "iptables-nft")}
+    ours = {
+        tool: "L4-SERVICES" in host.check_output(f"{tool}-save -t nat") for tool in ("iptables-legacy", "iptables-nft")
+    }
     assert ours == {"iptables-legacy": node in LEGACY, "iptables-nft": node not in LEGACY}

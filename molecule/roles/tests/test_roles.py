@@ -25,7 +25,10 @@ def test_bridge_lets_backends_reach_each_other_where_nothing_else_is_forwarded()
 
 
 def test_bridge_sets_hairpin_on_the_port_that_was_named_and_on_no_other() -> None:
-    modes = {port: machine("node1").check_output(f"cat /sys/class/net/{port}/brport/hairpin_mode") for port in ("web1", "web2")}
+    modes = {
+        port: machine("node1").check_output(f"cat /sys/class/net/{port}/brport/hairpin_mode")
+        for port in ("web1", "web2")
+    }
     assert modes == {"web1": "1", "web2": "0"}
 
 

@@ -21,7 +21,12 @@ from collections.abc import Callable
 
 PATIENCE = 2.5  # seconds: a client whose first SYN was answered by an ICMP error only believes the second
 MOST_FAILURES = 5
-WORDS = {errno.ECONNREFUSED: "refused", errno.EPERM: "denied", errno.EHOSTUNREACH: "unreachable", errno.ENETUNREACH: "unreachable"}
+WORDS = {
+    errno.ECONNREFUSED: "refused",
+    errno.EPERM: "denied",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETUNREACH: "unreachable",
+}
 
 
 class Stream(socketserver.StreamRequestHandler):

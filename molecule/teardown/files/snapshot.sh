@@ -7,7 +7,7 @@ for tool in iptables ip6tables; do
 done
 ipset save | sed 's/ initval [0-9a-fx]*//; s/^/ipset /'
 ip -oneline link | sed -E 's/ (qlen|state) .*//; s/^[0-9]+: /link /'
-bridge -details link | sed 's/^[0-9]*: /port /'
+bridge -details link | sed -E 's/^[0-9]+: /port /; s/ mcast_n_groups [0-9]+//'
 ip -oneline address | sed -E 's/ (valid_lft|proto) .*//; s/^[0-9]+: /address /'
 ip route | sed 's/^/route /'
 sysctl --all 2> /dev/null | grep '^net\.' | grep -v nf_conntrack_count

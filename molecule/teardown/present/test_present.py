@@ -24,6 +24,8 @@ def test_the_node_port_answers_on_localhost(place: Place) -> None:
 @pytest.mark.parametrize("node", NODES)
 def test_the_snapshot_shows_each_kind_of_trace(node: str) -> None:
     host = machine(node)
-    added = set(host.check_output("snapshot").splitlines()) - set(host.file("/var/tmp/found").content_string.splitlines())
+    added = set(host.check_output("snapshot").splitlines()) - set(
+        host.file("/var/tmp/found").content_string.splitlines()
+    )
     kinds = {line.split()[0] for line in added}
     assert {"iptables", "ip6tables", "ipset", "net.ipv4.conf.all.route_localnet", "file", "unit"} <= kinds
