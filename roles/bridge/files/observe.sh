@@ -17,6 +17,11 @@ for directory in /sys/class/net/*/bridge; do
     for port in "/sys/class/net/$bridge/brif"/*; do
         [ -d "$port" ] || continue
         echo "port $bridge $(basename "$port")"
+        link=/sys/class/net/$(basename "$port")
+        # A network card, or what stands on one, such as a bond or a VLAN.
+        for below in "$link/device" "$link"/lower_*; do
+            [ ! -e "$below" ] || { echo "uplink $(basename "$port")"; break; }
+        done
         [ "$(cat "$port/hairpin_mode")" = 0 ] || echo "on hairpin $(basename "$port")"
     done
 done
