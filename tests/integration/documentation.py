@@ -25,7 +25,10 @@ COLLECTION = Path(__file__).resolve().parents[2]
 COLLECTION_NAME = "layer4.service_proxy"
 TARGET = "documented"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PREDICTION_HOLDS = ["predicted is changed == done is changed", "predicted.diff | default([]) == done.diff | default([])"]
+PREDICTION_HOLDS = [
+    "predicted is changed == done is changed",
+    "predicted.diff | default([]) == done.diff | default([])",
+]
 
 # The hosts that the examples of filters speak of.
 WEB = {
@@ -86,7 +89,11 @@ def examples(kind: str, name: str) -> Any:
 
 def markdown_blocks() -> Iterator[Block]:
     """Every block of YAML in the READMEs and the documentation."""
-    for path in [COLLECTION / "README.md", *sorted(COLLECTION.glob("docs/*.md")), *sorted(COLLECTION.glob("roles/*/*.md"))]:
+    for path in [
+        COLLECTION / "README.md",
+        *sorted(COLLECTION.glob("docs/*.md")),
+        *sorted(COLLECTION.glob("roles/*/*.md")),
+    ]:
         text = path.read_text()
         for fence in FENCE.finditer(text):
             if fence[1] in ("yaml", "yml"):
@@ -94,7 +101,9 @@ def markdown_blocks() -> Iterator[Block]:
 
 
 def is_plays(content: Any) -> bool:
-    return isinstance(content, list) and all({"hosts", "import_playbook", "ansible.builtin.import_playbook"} & set(item) for item in content)
+    return isinstance(content, list) and all(
+        {"hosts", "import_playbook", "ansible.builtin.import_playbook"} & set(item) for item in content
+    )
 
 
 def is_tasks(content: Any) -> bool:
@@ -102,7 +111,9 @@ def is_tasks(content: Any) -> bool:
 
 
 def is_inventory(content: Any) -> bool:
-    return isinstance(content, dict) and all(isinstance(group, dict) and {"hosts", "children", "vars"} >= set(group) for group in content.values())
+    return isinstance(content, dict) and all(
+        isinstance(group, dict) and {"hosts", "children", "vars"} >= set(group) for group in content.values()
+    )
 
 
 def proving_tasks(tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -121,14 +132,18 @@ def _proof(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield {**task, "name": f"{name} (again)", "diff": True, **unchanged}
 
 
-def run_tasks(directory: Path, host: Host, tasks: Sequence[dict[str, Any]], collections: str | None = None, **inventory: Any) -> str:
+def run_tasks(
+    directory: Path, host: Host, tasks: Sequence[dict[str, Any]], collections: str | None = None, **inventory: Any
+) -> str:
     """Run tasks on a host by ansible-playbook and return its output; a failure is an AssertionError that shows it.
 
     collections: search path, by default the environment's. inventory: further groups, in the form of a YAML inventory.
     """
     play = {"name": "Examples", "hosts": TARGET, "gather_facts": False, "tasks": list(tasks)}
     (directory / "playbook.yml").write_text(yaml.safe_dump([play], sort_keys=False))
-    (directory / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": {TARGET: host_variables(host)}, "children": inventory}}))
+    (directory / "inventory.yml").write_text(
+        yaml.safe_dump({"all": {"hosts": {TARGET: host_variables(host)}, "children": inventory}})
+    )
     return ansible_playbook(directory, "-i", "inventory.yml", "playbook.yml", collections=collections)
 
 

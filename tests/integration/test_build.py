@@ -32,7 +32,18 @@ from documentation import (
 from lab.hosts import Host
 
 # Of the project's files, what is for its developers. Everything else is for users, and must be in the archive.
-NOT_BUILT = {".ansible-lint", ".ci", ".gitignore", ".yamllint", "Makefile", "ansible.cfg", "lab", "molecule", "pyproject.toml", "tests"}
+NOT_BUILT = {
+    ".ansible-lint",
+    ".ci",
+    ".gitignore",
+    ".yamllint",
+    "Makefile",
+    "ansible.cfg",
+    "lab",
+    "molecule",
+    "pyproject.toml",
+    "tests",
+}
 NOT_BUILT |= {"requirements-dev.txt", "requirements-units.txt"}
 MADE_BY_BUILD = {"FILES.json", "MANIFEST.json"}
 REPLACED_BY_BUILD = {"galaxy.yml"}

@@ -99,7 +99,11 @@ def check_inventory(directory: Path, inventory: Any) -> None:
     path = directory / "inventory.yml"
     path.write_text(yaml.safe_dump(inventory, sort_keys=False))
     command = [sys.executable, "-m", "ansible", "inventory", "-i", str(path), "--list"]
-    environment = {**os.environ, "ANSIBLE_INVENTORY_UNPARSED_FAILED": "1", "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1"}
+    environment = {
+        **os.environ,
+        "ANSIBLE_INVENTORY_UNPARSED_FAILED": "1",
+        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -117,4 +121,9 @@ def names(content: Any) -> Iterator[str]:
 
 def role_options() -> set[str]:
     specifications = [yaml.safe_load(path.read_text()) for path in COLLECTION.glob("roles/*/meta/argument_specs.yml")]
-    return {option for specification in specifications for entry in specification["argument_specs"].values() for option in entry["options"]}
+    return {
+        option
+        for specification in specifications
+        for entry in specification["argument_specs"].values()
+        for option in entry["options"]
+    }

@@ -256,9 +256,7 @@ def use_by_rule(host: SetHost, name: str) -> str:
         ({"counters": False}, "maxelem 65536 timeout 300 comment"),
     ],
 )
-def test_changed_options_of_a_set_in_use_keep_its_members(
-    host: SetHost, change: dict[str, Any], create: str
-) -> None:
+def test_changed_options_of_a_set_in_use_keep_its_members(host: SetHost, change: dict[str, Any], create: str) -> None:
     host.ipset("create", "s", "hash:ip", "timeout", "300", "comment", "counters")
     host.ipset("add", "s", "10.0.0.1", "timeout", "100", "packets", "3", "bytes", "9", "comment", "one")
     host.ipset("add", "s", "10.0.0.2", "timeout", "0")

@@ -31,7 +31,9 @@ def test_the_error_says_what_is_missing_and_how_to_load_it(had: str) -> None:
         before = _held(node)
         refused = run_module(node, "vip_service", {"services": [WEB], "dataplane": "ipvs", "node": {"name": "node1"}})
         if not refused.get("failed"):
-            pytest.skip("this kernel loaded IPVS when it was asked, so that what is said without it cannot be seen here")
+            pytest.skip(
+                "this kernel loaded IPVS when it was asked, so that what is said without it cannot be seen here"
+            )
         assert "modprobe ip_vs" in refused["msg"]
         assert len(refused["msg"].splitlines()) == 1
         without_counters = [line for line in before.splitlines() if not line.startswith("#")]

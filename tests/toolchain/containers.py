@@ -57,12 +57,16 @@ def main(arguments: list[str]) -> int:
 
 def molecule(*arguments: str) -> int:
     """Run Molecule and return its exit status."""
-    return subprocess.run(["molecule", "--base-config", str(BASE_CONFIG), *arguments], cwd=CHECKOUT, check=False).returncode
+    return subprocess.run(
+        ["molecule", "--base-config", str(BASE_CONFIG), *arguments], cwd=CHECKOUT, check=False
+    ).returncode
 
 
 def keep_what_nodes_logged() -> None:
     """Save journal, rules and links of every node beside the stage's own log."""
-    listed = subprocess.run(["podman", "ps", "--format={{.Names}}"], capture_output=True, text=True, check=True).stdout.split()
+    listed = subprocess.run(
+        ["podman", "ps", "--format={{.Names}}"], capture_output=True, text=True, check=True
+    ).stdout.split()
     for name in (name for name in listed if name.startswith(CONTAINER_PREFIX)):
         log = LOGS / f"molecule-{name}.log"
         with log.open("w") as output:

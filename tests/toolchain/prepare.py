@@ -137,7 +137,9 @@ def logged(command: Sequence[str], environment: Mapping[str, str] | None = None)
     """Run a command with its output in a log; end here, with that output, if it fails."""
     log = LOGS / f"setup-{Path(command[0]).name}.log"
     with log.open("wb") as output:
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+        )
     if done.returncode:
         sys.stderr.write(log.read_text(errors="replace")[-4000:])
         sys.exit(f"setup failed: {' '.join(command)} (exit {done.returncode}); log: {log}")

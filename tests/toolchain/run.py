@@ -102,7 +102,11 @@ def run_all(chosen: Iterable[Stage]) -> list[Outcome]:
 
 def stage_environment() -> dict[str, str]:
     """What every stage sees: the tools' environment first, no setting and no collection of the user's own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHONPATH", "MOLECULE_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("ANSIBLE_", "PYTHONPATH", "MOLECULE_"))
+    }
     pythons = [str(Path(path).parent) for path in map(interpreter, TARGET_PYTHONS) if path]
     system = [path for path in os.environ.get("PATH", os.defpath).split(os.pathsep) if Path(path).name != PYENV_SHIMS]
     return {
@@ -158,7 +162,10 @@ def report(one: Running) -> Outcome:
     passed = one.process.returncode == 0
     say(f"{one.stage.name}: {'ok' if passed else 'FAILED'} after {one.seconds():.1f} s  {closing.strip('= ')}".rstrip())
     if not passed:
-        print("\n".join([*(f"    {line}" for line in lines[-60:]), f"    log: {one.log.relative_to(CHECKOUT)}"]), flush=True)
+        print(
+            "\n".join([*(f"    {line}" for line in lines[-60:]), f"    log: {one.log.relative_to(CHECKOUT)}"]),
+            flush=True,
+        )
     return Outcome(one.stage.name, passed, one.seconds(), one.log, closing)
 
 
@@ -170,7 +177,9 @@ def summarize(outcomes: list[Outcome], seconds: float) -> int:
     failed = [outcome for outcome in outcomes if not outcome.passed]
     for outcome in failed:
         print(f"{outcome.name} failed: see {outcome.log.relative_to(CHECKOUT)}")
-    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} stages passed in {seconds:.0f} s; logs in {LOGS.relative_to(CHECKOUT)}")
+    print(
+        f"{len(outcomes) - len(failed)} of {len(outcomes)} stages passed in {seconds:.0f} s; logs in {LOGS.relative_to(CHECKOUT)}"
+    )
     return 1 if failed else 0
 
 

@@ -32,7 +32,9 @@ class Proof(NamedTuple):
 
 def proofs() -> list[Proof]:
     """All of them, by line and name."""
-    files = sorted(path for kind in ("integration", "virtual") for path in (CHECKOUT / "tests" / kind).glob("test_*.py"))
+    files = sorted(
+        path for kind in ("integration", "virtual") for path in (CHECKOUT / "tests" / kind).glob("test_*.py")
+    )
     return sorted({proof for path in files for proof in _proofs_of(path)})
 
 

@@ -103,7 +103,12 @@ def _virtual() -> list[Stage]:
 def _interpreters() -> dict[str, str]:
     """Every Python that this machine has, of those that a managed host may have: version to path."""
     found = {version: interpreter(version) for version in TARGET_PYTHONS}
-    own = subprocess.run([python(), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, check=True)
+    own = subprocess.run(
+        [python(), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return {**{version: path for version, path in found.items() if path}, own.stdout.strip(): python()}
 
 
@@ -111,5 +116,9 @@ def interpreter(version: str) -> str | None:
     """A working interpreter, from PATH or from where pyenv keeps its own."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     candidates = [shutil.which(f"python{version}"), *map(str, sorted(pyenv.glob(f"{version}.*/bin/python{version}")))]
-    works = [path for path in candidates if path and not subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode]
+    works = [
+        path
+        for path in candidates
+        if path and not subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode
+    ]
     return works[0] if works else None

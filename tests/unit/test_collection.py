@@ -22,7 +22,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 NAME = "layer4.service_proxy"
 MODULE_UTILS = CHECKOUT / "plugins" / "module_utils"
 MODULES = sorted(path.stem for path in (CHECKOUT / "plugins" / "modules").glob("[a-z]*.py"))
-PLUGINS = sorted(path.stem for kind in ("filter", "connection") for path in (CHECKOUT / "plugins" / kind).glob("[a-z]*.py"))
+PLUGINS = sorted(
+    path.stem for kind in ("filter", "connection") for path in (CHECKOUT / "plugins" / kind).glob("[a-z]*.py")
+)
 ROLES = sorted(path.parent.parent.name for path in CHECKOUT.glob("roles/*/meta/main.yml"))
 # Packages that only some parts of module_utils may use: what touches the system, and what carries policy.
 SYSTEM = {"fcntl", "os", "pathlib", "pyroute2", "shutil", "socket", "subprocess", "tempfile"}
@@ -45,7 +47,9 @@ def documentation() -> Any:
 
 
 def ansible_doc(*arguments: str) -> str:
-    return subprocess.run([sys.executable, "-m", "ansible", "doc", *arguments], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-m", "ansible", "doc", *arguments], capture_output=True, text=True, check=True
+    ).stdout
 
 
 def test_ansible_finds_this_checkout_and_no_other_copy() -> None:
@@ -80,7 +84,9 @@ def test_a_changelog_fragment_tells_of_every_module_plugin_and_role() -> None:
 
 def test_the_readme_tells_of_every_module_plugin_and_role() -> None:
     readme = (CHECKOUT / "README.md").read_text()
-    assert [name for name in [*MODULES, *PLUGINS, *ROLES] if f"`{name}`" not in readme and f"{NAME}.{name}`" not in readme] == []
+    assert [
+        name for name in [*MODULES, *PLUGINS, *ROLES] if f"`{name}`" not in readme and f"{NAME}.{name}`" not in readme
+    ] == []
 
 
 def test_requirements_for_users_are_the_dependencies_of_the_collection() -> None:
@@ -89,7 +95,9 @@ def test_requirements_for_users_are_the_dependencies_of_the_collection() -> None
 
 
 def test_every_python_file_carries_the_licence() -> None:
-    files = [path for top in ("lab", "plugins", "tests") for path in (CHECKOUT / top).rglob("*.py") if path.stat().st_size]
+    files = [
+        path for top in ("lab", "plugins", "tests") for path in (CHECKOUT / top).rglob("*.py") if path.stat().st_size
+    ]
     assert [str(path) for path in files if not _licensed(path)] == []
 
 
@@ -100,13 +108,23 @@ def _licensed(path: Path) -> bool:
 
 @pytest.mark.parametrize("part", ["dataplane", "plan"])
 def test_policy_does_not_touch_the_system(part: str) -> None:
-    offences = {(path.name, name) for path in (MODULE_UTILS / part).rglob("*.py") for name in imported(path) if name in SYSTEM | {"kernel"}}
+    offences = {
+        (path.name, name)
+        for path in (MODULE_UTILS / part).rglob("*.py")
+        for name in imported(path)
+        if name in SYSTEM | {"kernel"}
+    }
     assert not offences
 
 
 def test_kernel_knows_no_service() -> None:
     policy = {"dataplane", "plan", "service"}
-    assert not {(path.name, name) for path in (MODULE_UTILS / "kernel").rglob("*.py") for name in imported(path) if name in policy}
+    assert not {
+        (path.name, name)
+        for path in (MODULE_UTILS / "kernel").rglob("*.py")
+        for name in imported(path)
+        if name in policy
+    }
 
 
 def imported(path: Path) -> set[str]:

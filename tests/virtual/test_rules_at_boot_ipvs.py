@@ -50,7 +50,20 @@ class Boot:
         node.run("ipvsadm", "--restore", input=VIRTUAL_SERVICES + FOREIGN)
         node.run("iptables", "-t", "mangle", "-N", "L4-SOURCES")
         node.run("iptables", "-t", "mangle", "-A", "PREROUTING", "-j", "L4-SOURCES")
-        node.run("iptables", "-t", "mangle", "-A", "L4-SOURCES", "-m", "set", "--match-set", "L4-VIP", "dst,dst", "-j", "RETURN")
+        node.run(
+            "iptables",
+            "-t",
+            "mangle",
+            "-A",
+            "L4-SOURCES",
+            "-m",
+            "set",
+            "--match-set",
+            "L4-VIP",
+            "dst,dst",
+            "-j",
+            "RETURN",
+        )
         node.ip("link", "add", "l4-ipvs0", "type", "dummy")
         node.ip("link", "set", "l4-ipvs0", "addrgenmode", "none", "up")
         node.ip("address", "add", "10.9.9.9/32", "dev", "l4-ipvs0")
@@ -66,9 +79,13 @@ class Boot:
         """
         addresses = self.node.ip("-oneline", "address", "show", "dev", "l4-ipvs0", "scope", "global").splitlines()
         return {
-            "sets": sorted(line for line in self.node.run("ipset", "save").stdout.splitlines() if line.startswith("add L4-VIP")),
+            "sets": sorted(
+                line for line in self.node.run("ipset", "save").stdout.splitlines() if line.startswith("add L4-VIP")
+            ),
             "virtual services": sorted(set(self.node.run("ipvsadm", "-Sn").stdout.splitlines())),
-            "rules": [line for line in self.node.run("iptables-save", "-t", "mangle").stdout.splitlines() if "L4-" in line],
+            "rules": [
+                line for line in self.node.run("iptables-save", "-t", "mangle").stdout.splitlines() if "L4-" in line
+            ],
             "addresses": sorted(line.split("\\")[0].split(maxsplit=1)[1] for line in addresses),
         }
 
