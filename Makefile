@@ -34,7 +34,7 @@ molecule: setup ## Molecule's scenarios on hosts in containers (root)
 	@$(RUN) molecule
 
 bench: setup ## measure rules, connections and runs against floors, and write docs/benchmarks (root, minutes)
-	@$(VENV)/python tests/bench/run.py
+	@$(VENV)/python tests/bench/measure.py
 
 demo: setup ## a lab of namespaces converges, serves, is scaled up and removed, before your eyes (root)
 	@$(LAB) demo

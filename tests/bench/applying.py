@@ -28,7 +28,7 @@ class Applying(NamedTuple):
     """Seconds; memory in MiB, the most that the first run or a tool that it ran has had."""
 
     back_end: str
-    count: int
+    services: int
     floor: float
     first: float
     nothing: float

@@ -49,7 +49,7 @@ def page(
             [
                 [
                     one.back_end,
-                    "%d" % one.count,
+                    "%d" % one.services,
                     "%.2f" % one.floor,
                     "%.2f" % one.first,
                     "%.1f" % (one.first / one.floor),
@@ -85,7 +85,7 @@ def applying_plot(applying: Sequence[Applying]) -> str:
             ("one changed", one.one_changed),
             ("nothing changed", one.nothing),
         ):
-            series.setdefault("%s: %s" % (one.back_end, what), []).append((one.count, seconds))
+            series.setdefault("%s: %s" % (one.back_end, what), []).append((one.services, seconds))
     return plot(series, "services", "seconds")
 
 

@@ -40,6 +40,9 @@ class FakeTables:
         declared = [":%s - [0:0]" % name for name in chains]
         return "\n".join(declared + ["-A %s %s" % (name, rule) for name, rules in chains.items() for rule in rules])
 
+    def list_chain(self, table: str, chain: str) -> Optional[List[str]]:
+        return self.tables[table].get(chain)
+
     def restore(self, text: str, test: bool = False) -> None:
         """As iptables-restore --noflush does it, for chains alone."""
         assert not test

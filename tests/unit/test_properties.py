@@ -62,7 +62,8 @@ def shape(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def flat(chains: Mapping[ChainKey, Rules]) -> Dict[ChainKey, Rules]:
     """The chains with each dispatch tree as the one list that it stands for."""
-    layout, found = Layout("L4"), {}
+    layout = Layout("L4")
+    found: Dict[ChainKey, Rules] = {}
     for key, rules in chains.items():
         first = layout.dispatch(key)
         own = [rule for rule in rules if first is None or layout.dispatch((key[0], target_of(rule) or "")) != first]

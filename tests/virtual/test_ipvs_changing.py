@@ -188,7 +188,7 @@ class TestSwitch:
             network.applied([_web("b11")])
             results: list[dict[str, Any]] = []
             with _connected(network, "b11") as connection:
-                how = {"dataplane": "iptables", "node": {"drain_timeout": 60}}
+                how: dict[str, Any] = {"dataplane": "iptables", "node": {"drain_timeout": 60}}
                 thread = threading.Thread(target=lambda: results.append(network.apply([_web("b11")], **how)))
                 thread.start()
                 _until(lambda: "L4-SVC-" in network.rules())

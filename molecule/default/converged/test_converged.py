@@ -54,6 +54,7 @@ def test_backends_see_the_node_in_place_of_the_client(place: Place) -> None:
 @pytest.mark.parametrize("node", NODES)
 def test_what_restores_the_rules_is_enabled_and_stands_before_the_network_is_online(node: str) -> None:
     unit = machine(node).service("layer4-service-proxy")
-    assert unit.is_valid
+    verified = machine(node).run("systemd-analyze verify --man=no layer4-service-proxy.service")
+    assert (verified.rc, verified.stdout, verified.stderr) == (0, "", "")
     assert unit.is_enabled
     assert "network-online.target" in unit.systemd_properties["Before"].split()

@@ -89,7 +89,7 @@ def _measured(back_end: str, rules: str, targets: dict[str, Target], rated: str)
 
 def _machine() -> str:
     version = subprocess.run(["iptables", "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
-    words = (platform.release(), os.cpu_count(), version, platform.python_version())
+    words = (platform.release(), os.cpu_count() or 1, version, platform.python_version())
     return "Linux %s, %d cores, iptables %s, Python %s" % words
 
 
