@@ -167,8 +167,10 @@ class TestNamespaces:
             endpoint.bind(("10.9.1.2", 0))
 
     def test_sysctls_are_the_namespace_s(self, wire: Wire) -> None:
-        assert wire.router.sysctl("net.ipv4.ip_forward") == "1"
-        assert wire.client.sysctl("net.ipv4.ip_forward") == "0"
+        for value in (0, 1):
+            wire.client.sysctl("net.ipv4.ip_forward", value)
+            assert wire.client.sysctl("net.ipv4.ip_forward") == str(value)
+            assert wire.router.sysctl("net.ipv4.ip_forward") == "1"
 
     def test_delete_ends_what_runs_inside_and_can_be_repeated(self) -> None:
         namespace = Namespace(f"{prefix()}-brief").create()
