@@ -258,6 +258,7 @@ def test_a_run_looks_only_at_the_services_that_it_names(network: Network, family
     assert network.applied(both)["conntrack_deleted"] == 1
 
 
+@pytest.mark.iptables_only
 def test_ten_thousand_stale_flows_are_no_burden(network: Network, tmp_path: Any) -> None:
     network.applied([_dns(IPV4, "b11")])
     target, stale = (vip(1, IPV4), 53), (ADDRESSES["b12"][IPV4], PORT)
