@@ -129,7 +129,7 @@ class Servers:
     def _loop(self) -> None:
         while self._open:
             for key, _events in self._selector.select():
-                if key.fileobj in self._selector.get_map():
+                if self._open and key.fileobj in self._selector.get_map():
                     key.data()
 
     def _finish(self) -> None:
