@@ -30,8 +30,8 @@ units: setup ## unit tests on every Python found (no root)
 integration: setup ## tests in network namespaces (root)
 	@$(RUN) namespaces
 
-test-hosts: setup ## whole hosts: Molecule's scenarios, virtual machines as hosts, IPVS on the kernel of Debian 13 (root)
-	@$(RUN) molecule machines ipvs-trixie
+test-hosts: setup ## whole hosts (Molecule, virtual machines), the traffic tests with IPVS, the kernel of Debian 13 (root)
+	@$(RUN) molecule machines ipvs-semantics ipvs-trixie
 
 molecule: setup ## Molecule's scenarios on hosts in containers (root)
 	@$(RUN) molecule

@@ -20,8 +20,10 @@ TARGET_PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 TOOLCHAIN = Path(__file__).parent
 OF_EVERY_KERNEL = ("bed", "ipvs_choosing", "ipvs_kernel", "ipvs_service")
 SEMANTICS_OF_IPVS = ("affinity", "changing", "choosing", "flows", "node", "reaching", "refusing", "rewriting", "sctp")
-BY_NAME_ONLY = ("molecule", "ipvs-trixie", "machines")
-"""Not in ``all``: whole hosts in containers, machines that reboot and a second kernel take as long as all else together."""
+BY_NAME_ONLY = ("molecule", "ipvs-semantics", "ipvs-trixie", "machines")
+"""Not in ``all``: whole hosts in containers, machines that reboot, a second kernel, and the traffic tests once more with IPVS take
+as long as all else together.
+"""
 WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
 
 
