@@ -10,15 +10,13 @@ goes in the opposite order.
 
 from __future__ import annotations
 
-import time
 from functools import partial
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Protocol, Sequence
 
 from .converge_conntrack import Reconciliation, Tracking
 from .families import AllTables, FamilyPlans
-from .flow import Endpoint
 from .ipset_types import HeldSet
-from .ipvs_types import HeldService, IpvsRefusedError, ServiceKey, Timeouts
+from .ipvs_types import HeldService, ServiceKey, Timeouts
 from .plan.affinity import SetPlan
 from .plan.bound_addresses import AddressPlan
 from .plan.chains import ChainPlan
@@ -31,8 +29,7 @@ from .plan.virtual_services import VirtualServicePlan
 from .service import Service
 from .surroundings import DeviceState
 from .transaction import Step, run
-
-_POLL_SECONDS = 0.5
+from .virtual_steps import VirtualServices, virtual_step, wait_step
 
 
 class Device(Protocol):
@@ -59,14 +56,10 @@ class Sysctls(Protocol):
     def write(self, name: str, value: int) -> None: ...
 
 
-class Ipvs(Protocol):
+class Ipvs(VirtualServices, Protocol):
     """What is needed of IPVS (`kernel.ipvs.Ipvs`)."""
 
     def services(self) -> Dict[ServiceKey, HeldService]: ...
-
-    def apply(self, changes: Sequence[Any]) -> None: ...
-
-    def connections(self, keys: Iterable[ServiceKey]) -> Dict[ServiceKey, Dict[Endpoint, Tuple[int, int]]]: ...
 
     def timeouts(self) -> Timeouts: ...
 
@@ -148,7 +141,7 @@ class IpvsChange(NamedTuple):
             steps.append(Step(partial(ipvs.set_timeouts, new), partial(ipvs.set_timeouts, old)))
         steps += bind(self.sets.additions, self.kernel.sets)
         steps += self._chain_steps("prepared")
-        steps.append(self._virtual_step(self.virtual.additions))
+        steps.append(virtual_step(self.virtual, self.virtual.additions, ipvs))
         if self.addresses.create:
             steps.append(Step(device.create, device.delete))
         if self.addresses.up:
@@ -157,12 +150,13 @@ class IpvsChange(NamedTuple):
         return steps + self._chain_steps("switched")
 
     def _going(self) -> List[Step]:
-        sets, device = self.kernel.sets, self.kernel.device
+        sets, device, ipvs = self.kernel.sets, self.kernel.device, self.kernel.ipvs
         steps = [Step(partial(sets.destroy, old.name), partial(sets.create, old)) for old in self.affinity.destroy]
         if self.drain_timeout and self.virtual.draining:
-            steps += [self._virtual_step(self.virtual.drain), Step(self._wait, _nothing)]
+            steps.append(virtual_step(self.virtual, self.virtual.drain, ipvs))
+            steps.append(wait_step(self.virtual.draining, ipvs, self.drain_timeout))
         steps.append(_address_step(device, [], self.addresses.remove))
-        steps.append(self._virtual_step(self.virtual.removals))
+        steps.append(virtual_step(self.virtual, self.virtual.removals, ipvs))
         steps += bind(self.sets.removals, sets)
         steps += self._chain_steps("removed")
         steps += bind(self.sets.destroyed, sets)
@@ -173,28 +167,6 @@ class IpvsChange(NamedTuple):
     def _chain_steps(self, stage: str) -> List[Step]:
         plans: Dict[str, ChainPlan] = {family: getattr(staged, stage) for family, staged in self.chains.items()}
         return FamilyPlans(plans, self.kernel.tables).steps()
-
-    def _virtual_step(self, changes: Sequence[Any]) -> Step:
-        """Virtual services and destinations, all of these changes or none."""
-
-        def apply() -> None:
-            try:
-                self.kernel.ipvs.apply(changes)
-            except IpvsRefusedError as error:
-                self.kernel.ipvs.apply(self.virtual.undo(error.made))
-                raise
-
-        return Step(apply, lambda: self.kernel.ipvs.apply(self.virtual.undo(changes)))
-
-    def _wait(self) -> None:
-        """Until the connections of what goes have ended, at most for the time that the node gives them."""
-        until = time.monotonic() + self.drain_timeout
-        going = self.virtual.draining
-        while time.monotonic() < until:
-            counts = self.kernel.ipvs.connections({key for key, dummy in going})
-            if not any(counts.get(key, {}).get(endpoint, (0, 0))[0] for key, endpoint in going):
-                return
-            time.sleep(_POLL_SECONDS)
 
 
 def _address_step(device: Device, add: Sequence[str], remove: Sequence[str]) -> Step:

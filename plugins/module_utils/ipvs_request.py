@@ -21,9 +21,8 @@ from .ipvs_types import (
     VirtualService,
     service_name,
 )
-from .service import FORWARD_METHODS, SCHEDULERS
+from .service import FORWARD_METHODS, PROTOCOLS, SCHEDULERS
 
-PROTOCOLS = ("tcp", "udp", "sctp")
 FLAGS = tuple(flag for flags in SCHEDULER_FLAGS.values() for flag in flags)
 DEFAULT_SCHEDULER = "wlc"
 """As of ipvsadm(8)."""

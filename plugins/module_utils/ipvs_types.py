@@ -11,7 +11,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
 from . import addresses as ip
 from .flow import Endpoint
 
-HOST_LENGTH = {ip.IPV4: 32, ip.IPV6: 128}
+HOST_LENGTH = {family: ip.bits(family) for family in ip.FAMILIES}
 """The netmask with which every client is on its own."""
 SCHEDULER_FLAGS: Dict[str, Tuple[str, ...]] = {"sh": ("sh-fallback", "sh-port"), "mh": ("mh-fallback", "mh-port")}
 """In the order of the kernel's bits; other schedulers know none."""

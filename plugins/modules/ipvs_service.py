@@ -238,13 +238,12 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_virt
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils.ipvs_request import (
     FLAGS,
-    PROTOCOLS,
     InvalidVirtualServiceError,
     parse_request,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipvs import Ipvs, IpvsError, NoIpvsError
 from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.virtual_services import VirtualServicePlan
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import SCHEDULERS
+from ansible_collections.layer4.service_proxy.plugins.module_utils.service import PROTOCOLS, SCHEDULERS
 from ansible_collections.layer4.service_proxy.plugins.module_utils.transaction import UndoFailed
 
 

@@ -24,7 +24,6 @@ VIP, EXTERNAL_IP, LOAD_BALANCER, NODE_PORT = "vip", "external ip", "load balance
 KINDS = (VIP, EXTERNAL_IP, LOAD_BALANCER, NODE_PORT)
 DEFAULT_SCHEDULER = "wrr"
 _FALLBACK = {"sh": "sh-fallback", "mh": "mh-fallback"}
-_HOST_LENGTH = {ip.IPV4: 32, ip.IPV6: 128}
 
 
 class Frontend(NamedTuple):
@@ -141,7 +140,7 @@ class _Compiler:
             scheduler,
             _flags(scheduler, destinations),
             self.service.session_affinity_timeout if persistent else 0,
-            _HOST_LENGTH[key.family],
+            ip.bits(key.family),
             False,
         )
 
@@ -155,7 +154,7 @@ def _flags(scheduler: str, destinations: Iterable[Destination]) -> Tuple[str, ..
 def _storable(cidr: str) -> List[str]:
     """A network as an ipset holds it: one address without its length, and everything in two halves."""
     address, dummy, length = cidr.partition("/")
-    if int(length) == _HOST_LENGTH[ip.family_of(cidr)]:
+    if int(length) == ip.bits(ip.family_of(cidr)):
         return [address]
     if int(length) == 0:
         return ["::/1", "8000::/1"] if ip.family_of(cidr) == ip.IPV6 else ["0.0.0.0/1", "128.0.0.0/1"]
