@@ -200,8 +200,9 @@ def test_a_node_setting_changes_the_chains_that_it_is_about(
 @thorough
 @given(services(), NODE)
 def test_the_chain_prefix_is_all_that_it_changes(raw: List[Raw], node: Raw) -> None:
-    ours, kube = (render_services(raw, {"node": {**node, "chain_prefix": prefix}}) for prefix in ("L4", "KUBE"))
-    renamed = re.sub(r"\bL4(?=[- ]\w)", "KUBE", ours)
+    """Two of one length: with a longer one a chain of a tree may need its short name (`Layout.branch`)."""
+    ours, kube = (render_services(raw, {"node": {**node, "chain_prefix": prefix}}) for prefix in ("L4L4", "KUBE"))
+    renamed = re.sub(r"\bL4L4(?=[- ]\w)", "KUBE", ours)
     assert sorted(renamed.splitlines()) == sorted(kube.splitlines())
 
 
