@@ -9,7 +9,7 @@ Destinations come before others go, so that a virtual service that has some is n
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..flow import Endpoint
 from ..ipvs_types import (
@@ -94,12 +94,13 @@ def plan_virtual_services(wanted: Services, held: Services) -> VirtualServicePla
         drain += _drained(key, going)
         draining += _draining(key, going)
         removals += [DeleteDestination(key, at) for at in going]
-        _add_lines(before, after, want, have)
+        before += _lines(have, want)
+        after += _lines(want, have)
     for key in sorted(set(held) - set(wanted)):
         drain += _drained(key, held[key].destinations)
         draining += _draining(key, held[key].destinations)
         removals.append(DeleteService(key))
-        before += _lines(held[key])
+        before += _lines(held[key], None)
     return VirtualServicePlan(held, additions, drain, draining, removals, _text(before), _text(after))
 
 
@@ -122,35 +123,14 @@ def _draining(key: ServiceKey, going: Iterable[Endpoint]) -> List[Tuple[ServiceK
     return [] if key.protocol == _DATAGRAMS else [(key, endpoint) for endpoint in going]
 
 
-def _lines(held: HeldService) -> List[str]:
+def _lines(held: Optional[HeldService], other: Optional[HeldService]) -> List[str]:
+    """What of the one is not so in the other; a setting that has no word in the lines shows by its line on both sides."""
+    if held is None:
+        return []
     key = held.service.key
-    return [service_line(held.service), *(destination_line(key, one) for one in held.destinations.values())]
-
-
-def _add_lines(before: List[str], after: List[str], want: HeldService, have: Optional[HeldService]) -> None:
-    """The lines that differ; a setting that has no word in them shows by the line on both sides."""
-    old: Dict[object, str] = _named_lines(have) if have else {}
-    new = _named_lines(want)
-    changed = _changed(want, have)
-    before += [line for name, line in old.items() if name in changed]
-    after += [line for name, line in new.items() if name in changed]
-
-
-def _named_lines(held: HeldService) -> Dict[object, str]:
-    key = held.service.key
-    lines: Dict[object, str] = {None: service_line(held.service)}
-    lines.update({at: destination_line(key, one) for at, one in held.destinations.items()})
-    return lines
-
-
-def _changed(want: HeldService, have: Optional[HeldService]) -> Dict[object, bool]:
-    """The destinations that are not as wanted, and None for the virtual service itself."""
-    if have is None:
-        return dict.fromkeys([None, *want.destinations], True)
-    every = {**have.destinations, **want.destinations}
-    differing = {at for at in every if have.destinations.get(at) != want.destinations.get(at)}
-    own: List[object] = [] if have.service == want.service else [None]
-    return dict.fromkeys([*own, *differing], True)
+    service, destinations = (other.service, other.destinations) if other else (None, {})
+    own = [service_line(held.service)] if held.service != service else []
+    return own + [destination_line(key, one) for at, one in held.destinations.items() if destinations.get(at) != one]
 
 
 def _text(lines: List[str]) -> str:
