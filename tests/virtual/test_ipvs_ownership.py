@@ -6,16 +6,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from network import ADDRESSES, IPV4, IPV6, Network, backends, balancer_ip, external_ip, vip
 
 from lab.namespaces import Namespace
+from module_runner import COLLECTION
 
 FOREIGN = (
     "-A -t 192.0.2.1:9 -s rr\n-A -f 7 -s lc\n-A -u 10.96.0.1:9999 -s wlc\n-a -t 192.0.2.1:9 -r 10.0.1.11:9 -m -w 5\n"
 )
+KEEPER = COLLECTION / "roles" / "node" / "files" / "rules.sh"
 
 
 def _everything(**options: Any) -> list[dict[str, Any]]:
@@ -34,6 +37,15 @@ def _held(node: Namespace) -> str:
     dropped = ("#", ":")
     kept = [line for line in text.splitlines() if not line.startswith(dropped) and "link" not in line]
     return "\n".join(sorted(line.split(" hashsize")[0] for line in kept))
+
+
+def _flush(node: Namespace) -> None:
+    """As a boot leaves it, sysctls aside."""
+    for tool in ("iptables", "ip6tables"):
+        node.run(f"{tool}-restore", input="".join(f"*{table}\nCOMMIT\n" for table in ("filter", "mangle", "nat", "raw")))
+    node.run("ipset", "destroy")
+    node.run("ipvsadm", "-C")
+    node.ip("link", "delete", "l4-ipvs0")
 
 
 def _forget(network: Network) -> Namespace:
@@ -61,6 +73,19 @@ def test_what_is_read_back_with_ipvsadm_is_what_the_diff_said(network: Network) 
     batch = [line.split() for line in after.partition("# ip -batch\n")[2].splitlines() if line.startswith("address")]
     shown = node.ip("-oneline", "address", "show", "dev", "l4-ipvs0")
     assert {words[2] for words in batch} == {line.split()[3] for line in shown.splitlines()}
+
+
+def test_what_is_kept_for_boot_is_all_that_a_run_makes(network: Network, tmp_path: Path) -> None:
+    node = _forget(network)
+    direct = {"name": "direct", "vip": vip(4, IPV4), "port": 80, "forward_method": "direct"}
+    wanted = [*_everything(), {**direct, "backends": backends("b11", "b12", port=80)}]
+    network.applied(wanted)
+    before = _held(node)
+    node.run("sh", str(KEEPER), "save", "L4", str(tmp_path))
+    _flush(node)
+    node.run("sh", str(KEEPER), "restore", "L4", str(tmp_path))
+    assert _held(node) == before
+    assert network.applied(wanted)["changed"] is False
 
 
 def test_virtual_services_of_others_stay(network: Network) -> None:

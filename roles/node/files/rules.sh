@@ -96,7 +96,7 @@ services_are_gone() {
 # Our ipsets without what the kernel chooses itself; those in which backends remember their clients without the clients.
 sets() {
     ! services_are_gone && command -v ipset > /dev/null || return 0
-    names="$prefix-(AFF-[A-Z0-9]*|(6-)?(VIP|EXTERNAL|LOCAL|REJECT|GUARDED|SOURCES|BOUND|LOOP-BACK))"
+    names="$prefix-(AFF-[A-Z0-9]*|(6-)?(VIP|EXTERNAL|LOCAL|REJECT|GUARDED|SOURCES|ONE-WAY|BOUND|LOOP-BACK))"
     held=$(ipset save 2> /dev/null | sed -nE "/^(create|add) $names /p" | sed "/^add $prefix-AFF-/d")
     echo "$held" | sed -n '/^create/{s/hashsize [0-9]*/hashsize 64/; s/ bucketsize [0-9]*//; s/ initval [0-9a-fx]*//; p}' | sort
     echo "$held" | sed -n '/^add/p' | sort
