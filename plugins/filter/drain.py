@@ -59,18 +59,14 @@ _value:
 
 from typing import Any, Callable
 
-from ansible.errors import AnsibleFilterError
-
 from ansible_collections.layer4.service_proxy.plugins.module_utils.drain import drain_backends
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import InvalidServices
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils.filters import refusing_services
 
 
+@refusing_services
 def drain(services: Any, backends: Any) -> list[Any]:
     """The filter."""
-    try:
-        return drain_backends(services, backends)
-    except InvalidServices as error:
-        raise AnsibleFilterError(str(error)) from None
+    return drain_backends(services, backends)
 
 
 class FilterModule:

@@ -56,18 +56,14 @@ _value:
 
 from typing import Any, Callable
 
-from ansible.errors import AnsibleFilterError
-
 from ansible_collections.layer4.service_proxy.plugins.module_utils.drain import find_endpoints
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import InvalidServices
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils.filters import refusing_services
 
 
+@refusing_services
 def endpoints(services: Any, of: Any = None) -> list[dict[str, Any]]:
     """The filter."""
-    try:
-        return find_endpoints(services, of)
-    except InvalidServices as error:
-        raise AnsibleFilterError(str(error)) from None
+    return find_endpoints(services, of)
 
 
 class FilterModule:

@@ -60,18 +60,14 @@ _value:
 
 from typing import Any, Callable
 
-from ansible.errors import AnsibleFilterError
-
 from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import find_mistakes
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import InvalidServices
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils.filters import refusing_services
 
 
+@refusing_services
 def mistakes(services: Any, **options: Any) -> list[str]:
     """The filter. AnsibleFilterError when it is called wrongly."""
-    try:
-        return find_mistakes(services, options)
-    except InvalidServices as error:
-        raise AnsibleFilterError(str(error)) from None
+    return find_mistakes(services, options)
 
 
 class FilterModule:

@@ -71,18 +71,14 @@ _value:
 
 from typing import Any, Callable
 
-from ansible.errors import AnsibleFilterError
-
 from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import render_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import InvalidServices
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils.filters import refusing_services
 
 
+@refusing_services
 def render(services: Any, **options: Any) -> str:
     """The filter."""
-    try:
-        return render_services(services, options)
-    except InvalidServices as error:
-        raise AnsibleFilterError(str(error)) from None
+    return render_services(services, options)
 
 
 class FilterModule:

@@ -147,18 +147,14 @@ _value:
 
 from typing import Any, Callable
 
-from ansible.errors import AnsibleFilterError
-
 from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import trace_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import InvalidServices
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils.filters import refusing_services
 
 
+@refusing_services
 def trace(services: Any, **connection: Any) -> dict[str, Any]:
     """The filter; its options are by name alone, as ``from`` is a word of Python's."""
-    try:
-        return trace_services(services, connection)
-    except InvalidServices as error:
-        raise AnsibleFilterError(str(error)) from None
+    return trace_services(services, connection)
 
 
 class FilterModule:
