@@ -12,11 +12,11 @@ from .converge import Change, Kernel, NoSets, Request, plan_services
 from .converge_conntrack import Reconciliation
 from .converge_ipvs import moved, plan_ipvs, plan_leaving
 from .dataplane.frontend_sets import set_names
-from .families import AllTables
 from .flow import Endpoint
 from .ipvs_change import Device, Ipvs, IpvsChange, IpvsKernel, Sets, Sysctls
 from .ipvs_types import HeldService, ServiceKey, Timeouts
 from .kernel.ipvs import NoIpvsError
+from .kernel.xtables import Xtables
 from .plan.services import Summary
 from .service import InvalidServices, Node, Service
 from .transaction import run
@@ -45,7 +45,7 @@ class Facilities(NamedTuple):
     """What a node has. ipvs: opens it, or raises NoIpvsError where the kernel has none."""
 
     kernel: Kernel
-    tables: Mapping[str, AllTables]
+    tables: Mapping[str, Xtables]
     sets: Union[Sets, NoSets]
     device: Device
     sysctls: Sysctls

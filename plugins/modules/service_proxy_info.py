@@ -230,39 +230,23 @@ dataplanes:
 """
 
 import platform
-from typing import Any, Dict, Union
+from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import Kernel, NoSets
 from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_info import iptables_info, ipvs_info
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontends import DEVICE
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplanes import Facilities
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel import sysctl
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.conntrack import Conntrack
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.dummy import Device, DeviceError
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipset import Ipset, IpsetError, NoIpsetError
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipvs import Ipvs, IpvsError
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import XtablesError, both_families
+from ansible_collections.layer4.service_proxy.plugins.module_utils.host import FACILITY_ERRORS, facilities
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import InvalidServices, parse_node
 
 DATAPLANES = ("iptables", "ipvs")
 
 
-def _sets() -> Union[Ipset, NoSets]:
-    try:
-        return Ipset()
-    except NoIpsetError as error:
-        return NoSets(str(error))
-
-
 def _dataplanes(module: AnsibleModule) -> Dict[str, Any]:
     given = module.params["node"].get("chain_prefix")
     node = parse_node({"name": platform.node(), **({"chain_prefix": given} if given is not None else {})})
-    tables, sets = both_families(module), _sets()
-    has = Facilities(Kernel(tables, sets, Conntrack()), tables, sets, Device(DEVICE), sysctl, Ipvs)
+    has = facilities(module, node.chain_prefix)
     readers = {
-        "iptables": lambda: iptables_info(tables, sets.headers(), node.chain_prefix),
+        "iptables": lambda: iptables_info(has.tables, has.sets.headers(), node.chain_prefix),
         "ipvs": lambda: ipvs_info(has, node),
     }
     return {name: readers[name]() for name in module.params["dataplane"]}
@@ -280,7 +264,7 @@ def main() -> None:
         dataplanes = _dataplanes(module)
     except InvalidServices as error:
         module.fail_json(msg=str(error), problems=error.problems)
-    except (DeviceError, IpsetError, IpvsError, XtablesError) as error:
+    except FACILITY_ERRORS as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, dataplanes=dataplanes)
 

@@ -340,55 +340,23 @@ diff:
 
 import gc
 import platform
-from typing import Any, Dict, Optional, Union
+from typing import Any, Dict, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import (
-    Kernel,
-    NoSets,
-    Request,
-    nothing_to_do,
-)
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import (
-    records_of,
-    request_digest,
-    services_of,
-)
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import Request, nothing_to_do
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import request_digest, services_of
 from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_warnings import warnings
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontends import DEVICE
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplanes import (
-    AnyChange,
-    Facilities,
-    has_remains,
-    plan_run,
-)
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel import sysctl
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.conntrack import Conntrack, ConntrackError
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.dummy import Device, DeviceError
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipset import Ipset, IpsetError, NoIpsetError
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipvs import Ipvs, IpvsError, NoIpvsError
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.link import LinkError, own_addresses
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import XtablesError, both_families
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplanes import AnyChange, has_remains, plan_run
+from ansible_collections.layer4.service_proxy.plugins.module_utils.host import FACILITY_ERRORS, facilities
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.link import own_addresses
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import (
     DATAPLANES,
     InvalidServices,
     Node,
     parse_node,
     refuse_unsupported,
-)
-from ansible_collections.layer4.service_proxy.plugins.module_utils.transaction import UndoFailed
-
-FACILITY_ERRORS = (
-    ConntrackError,
-    DeviceError,
-    IpsetError,
-    IpvsError,
-    LinkError,
-    NoIpvsError,
-    sysctl.SysctlError,
-    UndoFailed,
-    XtablesError,
 )
 
 
@@ -400,28 +368,12 @@ def _node(module: AnsibleModule) -> Node:
     return parse_node(settings)
 
 
-def _sets() -> Union[Ipset, NoSets]:
-    try:
-        return Ipset()
-    except NoIpsetError as error:
-        return NoSets(str(error))
-
-
 def _result(module: AnsibleModule) -> Dict[str, Any]:
     refuse_unsupported(module.params["dataplane"])
     payload = module.params["payload"] or {}
     request = Request(**{key: module.params[key] for key in Request._fields})
-    node, tables = _node(module), both_families(module)
-    sets = _sets()
-    records = records_of(tables, node.chain_prefix, request_digest(request, payload))
-    has = Facilities(
-        Kernel(tables, sets, Conntrack(), records),
-        tables,
-        sets,
-        Device(DEVICE),
-        sysctl,
-        Ipvs,
-    )
+    node = _node(module)
+    has = facilities(module, node.chain_prefix, request_digest(request, payload))
     change: Optional[AnyChange]
     if "body" in payload or not payload:
         change = plan_run(request._replace(services=services_of(request, payload)), node, has)
@@ -429,7 +381,7 @@ def _result(module: AnsibleModule) -> Dict[str, Any]:
         change = None if has_remains(node, has) else nothing_to_do(node, request.dataplane, has.kernel)
     if change is None:
         return {"changed": False, "services_needed": True}
-    for warning in warnings(change.services, request.dataplane, node, tables, module.run_command):
+    for warning in warnings(change.services, request.dataplane, node, has.tables, module.run_command):
         module.warn(warning)
     if not module.check_mode:
         change.apply()
