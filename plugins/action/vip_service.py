@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import pack
+from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import Payload, packed, to_text
 
 _LONG = 200
 """Services; below that their text saves nothing."""
@@ -29,12 +29,19 @@ class ActionModule(ActionBase):
 
     @classmethod
     def finalize_task_arg(cls, name: str, value: Any, templar: Any, context: Any) -> Any:
-        """A variable with services and without a template in it is taken as it is: templating it takes seconds."""
-        found = _VARIABLE.fullmatch(value) if name == "services" and isinstance(value, str) else None
-        services = templar.available_variables.get(found.group(1)) if found else None
-        if isinstance(services, list) and _is_plain(services):
-            return services
-        return super().finalize_task_arg(name, value, templar, context)
+        """A long list of services becomes a `Payload`: of a list, Ansible would look into every value again.
+
+        A variable without a template in it is taken as it is: templating it takes seconds.
+        """
+        if name != "services":
+            return super().finalize_task_arg(name, value, templar, context)
+        found = _VARIABLE.fullmatch(value) if isinstance(value, str) else None
+        untemplated = templar.available_variables.get(found.group(1)) if found else value
+        return (
+            _packed(untemplated, are_templates=True)
+            or _packed(templated := super().finalize_task_arg(name, value, templar, context))
+            or templated
+        )
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
@@ -43,15 +50,14 @@ class ActionModule(ActionBase):
         node = arguments.get("node") or {}
         if isinstance(node, dict) and not node.get("name"):
             arguments["node"] = {**node, "name": variables["inventory_hostname"]}
-        services = arguments.get("services")
-        if isinstance(services, list) and len(services) >= _LONG and _is_plain(services):
-            return self._send(arguments, services, variables)
+        if isinstance(arguments.get("services"), Payload):
+            return self._send(arguments, variables)
         result: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=variables)
         return result
 
-    def _send(self, arguments: Mapping[str, Any], services: list[Any], variables: dict[str, Any]) -> dict[str, Any]:
+    def _send(self, arguments: Mapping[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """The digest first, and the services themselves only to a node that does not have them."""
-        payload = pack(services)
+        payload: Payload = arguments["services"]
         rest = {key: value for key, value in arguments.items() if key != "services"}
         for sent in ({"digest": payload.digest}, payload._asdict()):
             result: dict[str, Any] = self._execute_module(module_args={**rest, "payload": sent}, task_vars=variables)
@@ -60,12 +66,12 @@ class ActionModule(ActionBase):
         return result
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether this is made of what JSON knows, without any template."""
-    if isinstance(value, str):
-        return not _TEMPLATE.search(value)
-    if isinstance(value, list):
-        return all(map(_is_plain, value))
-    if isinstance(value, dict):
-        return all(isinstance(key, str) for key in value) and all(map(_is_plain, value.values()))
-    return value is None or isinstance(value, (bool, int, float))
+def _packed(services: Any, are_templates: bool = False) -> Payload | None:
+    """The services as one text; None for what is not long, not made of what JSON knows, or needs to be templated first."""
+    if not isinstance(services, list) or len(services) < _LONG:
+        return None
+    try:
+        text = to_text(services)
+    except TypeError:
+        return None
+    return None if are_templates and _TEMPLATE.search(text) else packed(text)

@@ -25,10 +25,20 @@ class Payload(NamedTuple):
     body: str
 
 
+def to_text(services: Sequence[Any]) -> str:
+    """The same for services that are written in another order of their keys. Raises TypeError for what JSON does not know."""
+    return json.dumps(services, sort_keys=True, separators=(",", ":"))
+
+
+def packed(text: str) -> Payload:
+    """Of what `to_text` gives."""
+    plain = text.encode()
+    return Payload(hashlib.sha256(plain).hexdigest(), base64.b64encode(zlib.compress(plain, _FASTEST)).decode())
+
+
 def pack(services: Sequence[Any]) -> Payload:
     """Raises TypeError for what JSON does not know."""
-    text = json.dumps(services, sort_keys=True, separators=(",", ":")).encode()
-    return Payload(hashlib.sha256(text).hexdigest(), base64.b64encode(zlib.compress(text, _FASTEST)).decode())
+    return packed(to_text(services))
 
 
 def unpack(body: str) -> List[Any]:
