@@ -8,6 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 
-CONTROLLER_ONLY = ["test_collection*.py", "test_filter_*.py", "test_netns_connection.py", "test_role*.py"]
+CONTROLLER_ONLY = [
+    "test_action_*.py",
+    "test_collection*.py",
+    "test_filter_*.py",
+    "test_netns_connection.py",
+    "test_role*.py",
+]
 
 collect_ignore_glob = [] if importlib.util.find_spec("yaml") else CONTROLLER_ONLY

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("ansible.plugins.action", reason="runs on the controller's ansible-core")
-
 from ansible_collections.layer4.service_proxy.plugins.action.vip_service import ActionModule
 from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import Payload, unpack
 
