@@ -24,6 +24,7 @@ options:
       - Without it the name is C(ansible_host), or else the host's inventory name.
     type: str
     vars:
+      - name: ansible_host
       - name: ansible_netns_name
   view:
     description:

@@ -40,7 +40,7 @@ INVENTORY = {
                     for name, address in (("one", "10.8.0.1"), ("two", "10.8.0.2"))
                 }
             },
-            "plain": {"hosts": {f"{PREFIX}-plain": {}}},
+            "plain": {"hosts": {f"{PREFIX}-plain": {}, "by-host": {"ansible_host": "{{ prefix }}-plain", "prefix": PREFIX}}},
         },
     }
 }
@@ -125,6 +125,13 @@ PLAYBOOK = f"""
     - name: Also to one whose namespace is its inventory name
       ansible.builtin.command: ip netns identify
       delegate_to: {PREFIX}-plain
+      register: delegated
+      changed_when: false
+      failed_when: delegated.stdout != '{PREFIX}-plain'
+
+    - name: And to one whose namespace is its ansible_host
+      ansible.builtin.command: ip netns identify
+      delegate_to: by-host
       register: delegated
       changed_when: false
       failed_when: delegated.stdout != '{PREFIX}-plain'
