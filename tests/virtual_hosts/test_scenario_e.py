@@ -33,9 +33,9 @@ printf '%s\n' '[Match]' Name=eth1 '[Network]' LinkLocalAddressing=no Address={NO
 networkctl reload
 /usr/lib/systemd/systemd-networkd-wait-online --interface=eth1 --timeout=60
 """
-# What the roles may change; sysctls of ip_vs are not there before it is loaded.
+# What the roles may change; sysctls of ip_vs are not there before it is loaded, and iptables-nft keeps an empty table once it is there.
 STATE = r"""
-for tool in iptables-save ip6tables-save; do $tool | sed '/^#/d; s/ \[[0-9:]*\]$//'; done
+for tool in iptables-save ip6tables-save; do $tool | sed -n 's/ \[[0-9:]*\]$//; /^-A/p; /^:/{/ACCEPT$/!p}'; done
 ipset list; ipvsadm -Sn
 ip -o address | sed 's/valid_lft.*//'; ip -o link | awk '{print $2, $3}'
 grep -H . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding /proc/sys/net/ipv4/conf/all/route_localnet
