@@ -8,18 +8,16 @@ lists of services there as one text, and only where they are not there already.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import Payload, packed, to_text
+from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import Payload, pack, packed
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils.services_variable import plain_text, resolved
 
 _LONG = 200
 """Services; below that their text saves nothing."""
-_VARIABLE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-_TEMPLATE = re.compile(r"\{[{%#]")
 
 
 class ActionModule(ActionBase):
@@ -31,17 +29,19 @@ class ActionModule(ActionBase):
     def finalize_task_arg(cls, name: str, value: Any, templar: Any, context: Any) -> Any:
         """A long list of services becomes a `Payload`: of a list, Ansible would look into every value again.
 
-        A variable without a template in it is taken as it is: templating it takes seconds.
+        Where there is no template in it, it is taken as it is.
         """
         if name != "services":
             return super().finalize_task_arg(name, value, templar, context)
-        found = _VARIABLE.fullmatch(value) if isinstance(value, str) else None
-        untemplated = templar.available_variables.get(found.group(1)) if found else value
-        return (
-            _packed(untemplated, are_templates=True)
-            or _packed(templated := super().finalize_task_arg(name, value, templar, context))
-            or templated
-        )
+        untemplated = resolved(value, templar.available_variables)
+        text = plain_text(untemplated) if _is_long(untemplated) else None
+        if text is not None:
+            return packed(text)
+        services = super().finalize_task_arg(name, value, templar, context)
+        try:
+            return pack(services) if _is_long(services) else services
+        except TypeError:
+            return services
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
@@ -66,12 +66,5 @@ class ActionModule(ActionBase):
         return result
 
 
-def _packed(services: Any, are_templates: bool = False) -> Payload | None:
-    """The services as one text; None for what is not long, not made of what JSON knows, or needs to be templated first."""
-    if not isinstance(services, list) or len(services) < _LONG:
-        return None
-    try:
-        text = to_text(services)
-    except TypeError:
-        return None
-    return None if are_templates and _TEMPLATE.search(text) else packed(text)
+def _is_long(services: Any) -> bool:
+    return isinstance(services, list) and len(services) >= _LONG

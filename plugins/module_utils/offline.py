@@ -92,7 +92,7 @@ def find_mistakes(services: Any, options: Mapping[str, Any]) -> List[str]:
     given = _parse_options("mistakes", options, _MISTAKES_FIELDS)
     try:
         refuse_unsupported(given["dataplane"])
-        parse_services(services, given["dataplane"], parse_node(given["node"]))
+        _parsed(services, given["dataplane"], parse_node(given["node"]))
     except InvalidServices as error:
         return error.problems
     return []

@@ -34,19 +34,35 @@ class Bare(World):
             ['service "two"', 'service "web"', "taken already"],
         ),
         ({"service_proxy_services": [GOOD], "service_proxy_masquerade_mark": "x"}, ["masquerade_mark", "hexadecimal"]),
+        ({"service_proxy_services": GOOD}, ["services is of type dict", "a list of dicts"]),
         ({"service_proxy_services": [GOOD], "service_proxy_dataplane": "nftables"}, ["dataplane", "not supported yet"]),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_touched(
     variables: dict[str, Any], words: list[str], tmp_path: Path
 ) -> None:
+    message = _refusal(variables, tmp_path)
+    assert len(message.splitlines()) == 1
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"service_proxy_conntrack_max": "many"}, {"service_proxy_bridges": "many"}, {"service_proxy_exclusive": "many"}],
+)
+def test_so_is_a_mistake_in_the_settings_of_any_role(variables: dict[str, Any], tmp_path: Path) -> None:
+    message = _refusal({"service_proxy_services": [GOOD], **variables}, tmp_path)
+    assert next(iter(variables)) in message
+
+
+def _refusal(variables: dict[str, Any], directory: Path) -> str:
+    """What site.yml says, having touched nothing."""
     with Bare() as world:
         before, number = world.snapshot(), generation(world.node)
-        controller = Controller(tmp_path)
+        controller = Controller(directory)
         controller.inventory({"node1": world.node}, variables)
         run = controller.run(expect_failure=True)
-        assert len(run.message.splitlines()) == 1
-        for word in words:
-            assert word in run.message
         assert differences(world.snapshot(), before) == []
         assert generation(world.node) == number
+        return run.message

@@ -12,6 +12,7 @@ CONTROLLER_ONLY = [
     "test_action_*.py",
     "test_collection*.py",
     "test_filter_*.py",
+    "test_lookup_*.py",
     "test_netns_connection.py",
     "test_role*.py",
 ]

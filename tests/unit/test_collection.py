@@ -23,7 +23,7 @@ NAME = "layer4.service_proxy"
 MODULE_UTILS = CHECKOUT / "plugins" / "module_utils"
 MODULES = sorted(path.stem for path in (CHECKOUT / "plugins" / "modules").glob("[a-z]*.py"))
 PLUGINS = sorted(
-    path.stem for kind in ("filter", "connection") for path in (CHECKOUT / "plugins" / kind).glob("[a-z]*.py")
+    path.stem for kind in ("connection", "filter", "lookup") for path in (CHECKOUT / "plugins" / kind).glob("[a-z]*.py")
 )
 ROLES = sorted(path.parent.parent.name for path in CHECKOUT.glob("roles/*/meta/main.yml"))
 # Packages that only some parts of module_utils may use: what touches the system, and what carries policy.
