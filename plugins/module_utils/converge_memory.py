@@ -47,6 +47,10 @@ class Records(Protocol):
     def is_repeated(self) -> bool:
         """Whether what is asked for is what was asked for in the run that left what was recalled."""
 
+    @property
+    def state(self) -> str:
+        """A text that the host's rules have only as long as nobody changes one; empty where it is not known."""
+
     def recall(self) -> Optional[Memory]:
         """What the last run left, if no rule has changed since."""
 
@@ -69,6 +73,14 @@ class HostRecords:
     def is_repeated(self) -> bool:
         """Whether what is asked for is what was asked for in the run that left what was recalled."""
         return bool(self._request) and self._left is not None and self._left.get("request") == self._request
+
+    @property
+    def state(self) -> str:
+        """A text that the host's rules have only as long as nobody changes one; empty where it is not known."""
+        try:
+            return self._memory.state
+        except OSError:
+            return ""
 
     def recall(self) -> Optional[Memory]:
         left = self._memory.recall()

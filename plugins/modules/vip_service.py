@@ -323,6 +323,13 @@ conntrack_deleted:
   returned: success
   type: int
   sample: 0
+rules_state:
+  description:
+    - A text that this host's iptables rules have only as long as nobody changes one, or since the boot before. By it the role
+      P(layer4.service_proxy.proxy#role) knows what it has saved already. Empty where it is not known.
+  returned: success
+  type: str
+  sample: 5a4f5e2c-6d0b-4a6c-9d3c-0f6e5a3c8f1e-1-L4 12
 diff:
   description:
     - The lines that change, as C(iptables-save), C(ipset save) and C(ipvsadm -Sn) print them, and as C(sysctl -p) and C(ip -batch) take
@@ -344,7 +351,7 @@ from typing import Any, Dict, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import Request, nothing_to_do
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import Change, Request, nothing_to_do
 from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import request_digest, services_of
 from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_warnings import warnings
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontends import DEVICE
@@ -386,10 +393,12 @@ def _result(module: AnsibleModule) -> Dict[str, Any]:
     if not module.check_mode:
         change.apply()
     deleted = change.reconciliation.run(delete=not module.check_mode)
+    records = has.kernel.records if isinstance(change, Change) else None
     return {
         "changed": change.changed,
         "diff": change.diff,
         "conntrack_deleted": deleted,
+        "rules_state": records.state if records else "",
         **change.summary._asdict(),
     }
 

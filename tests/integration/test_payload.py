@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lab.hosts import Host
-from playbooks import Controller
+from playbooks import Controller, Run
 
 MANY = 250
 TASK = {
@@ -67,9 +67,20 @@ def test_one_service_that_differs_is_seen(host: Host, tmp_path: Path) -> None:
     controller.inventory({"node1": host}, {"service_proxy_services": services})
     ((_task, _host, result),) = controller.run(play).results
     assert (result["added"], result["updated"], result["removed"]) == ([], ["s7"], [])
+    states = [_state(controller.run(play)) for _again in range(2)]
     host.run("iptables", "-t", "nat", "-F", "L4-SERVICES")
-    assert controller.run(play).changed == 1
-    assert controller.run(play).changed == 0
+    repaired, after = controller.run(play), controller.run(play)
+    assert (repaired.changed, after.changed) == (1, 0)
+    states += [_state(repaired), _state(after)]
+    assert states == [states[0]] * 2 + [states[2]] * 2
+    assert "" != states[0] != states[2] != ""
+
+
+def _state(run: Run) -> str:
+    """What the only task calls the state of the rules."""
+    ((_task, _host, result),) = run.results
+    state: str = result["rules_state"]
+    return state
 
 
 def test_a_mistake_in_many_services_is_told_by_name(host: Host, tmp_path: Path) -> None:

@@ -84,6 +84,29 @@ def test_what_is_saved_once_is_saved(rules: Rules) -> None:
     assert rules.script("save") == {"kept"}
 
 
+def test_what_was_saved_in_a_state_is_not_read_again(rules: Rules) -> None:
+    state = ("", "0 0 0", "boot-1 7")
+    assert rules.script("save", *state) == {"changed", "kept"}
+    saved = rules.file.read_text()
+    rules.run("iptables", "-t", "nat", "-A", "L4-SERVICES", "-j", "L4-BACKEND")
+    assert rules.script("save", *state) == rules.script("compare", *state) == {"kept"}
+    assert rules.file.read_text() == saved
+    assert rules.script("compare", "", "0 0 0", "boot-1 8") == {"changed", "kept"}
+    rules.file.write_text(saved.replace("10.9.9.9", "10.9.9.8"))
+    assert rules.script("save", *state) == {"changed", "kept"}
+    assert "-j L4-BACKEND\n-A L4-SERVICES -j L4-BACKEND" in rules.file.read_text()
+    assert rules.script("save", *state) == {"kept"}
+
+
+@pytest.mark.parametrize("other", [("", "0 0 0", "boot-2 7"), ("", "900 0 0", "boot-1 7"), ("", "0 0 0", ""), ()])
+def test_in_any_other_state_all_is_read(rules: Rules, other: tuple[str, ...]) -> None:
+    rules.script("save", "", "0 0 0", "boot-1 7")
+    rules.run("iptables", "-t", "nat", "-A", "L4-SERVICES", "-j", "L4-BACKEND")
+    assert "changed" in rules.script("save", *other)
+    rules.run("iptables", "-t", "nat", "-A", "L4-SERVICES", "-j", "RETURN")
+    assert "changed" in rules.script("save", "", "0 0 0", "boot-1 7")
+
+
 def test_to_compare_writes_nothing(rules: Rules) -> None:
     assert rules.script("compare") == {"kept", "changed"}
     assert not rules.file.parent.exists()

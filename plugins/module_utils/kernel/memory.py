@@ -49,6 +49,11 @@ class NftMemory:
         self._name = name
         self._seen: Optional[int] = None
 
+    @property
+    def state(self) -> str:
+        """A text that no other rule set of a host ever has; empty where it is not known."""
+        return "" if self._seen is None else "%s %d" % (_path(self._name).stem, self._seen)
+
     def recall(self) -> Optional[Any]:
         """What was left; None where the rule set is another since then."""
         try:
@@ -59,13 +64,15 @@ class NftMemory:
 
     def keep(self, content: Any, edits: Edits) -> None:
         """Leave this, if since `recall` nothing but these edits has changed the rule set."""
+        before, self._seen = self._seen, None
         try:
             now = generation()
         except (OSError, NetlinkError):
             return
-        if self._seen is None or now != self._seen + edits.transactions:
+        if before is None or now != before + edits.transactions:
             forget(self._name)
         else:
+            self._seen = now
             _write(self._name, str(now), content)
 
 
@@ -80,6 +87,11 @@ class LegacyMemory:
         self._name, self._read = name, read
         self._seen: Optional[Dict[str, str]] = None
 
+    @property
+    def state(self) -> str:
+        """A text that other tables do not have; empty where it is not known."""
+        return "" if self._seen is None else "%s %s" % (_path(self._name).stem, _digest(self._seen))
+
     def recall(self) -> Optional[Any]:
         """What was left; None where the tables are others since then."""
         try:
@@ -90,13 +102,15 @@ class LegacyMemory:
 
     def keep(self, content: Any, edits: Edits) -> None:
         """Leave this, if since `recall` nothing but these edits has changed the tables."""
+        before, self._seen = self._seen, None
         try:
             now = self._read()
         except XtablesError:
             return
-        if self._seen is None or _without(_lines(self._seen), edits.gone) != _without(_lines(now), edits.come):
+        if before is None or _without(_lines(before), edits.gone) != _without(_lines(now), edits.come):
             forget(self._name)
         else:
+            self._seen = now
             _write(self._name, _digest(now), content)
 
 

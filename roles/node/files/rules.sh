@@ -1,18 +1,20 @@
 #!/bin/sh
 # Keeps what our services have put into the kernel for the next boot, and brings it back: iptables chains that carry our prefix with
 # the jumps to them from built-in chains, our ipsets, our virtual services in IPVS, and the addresses of l4-ipvs0.
-# Usage: rules.sh save|compare|restore|watch PREFIX DIRECTORY [GONE [TIMEOUTS]]
+# Usage: rules.sh save|compare|restore|watch PREFIX DIRECTORY [GONE [TIMEOUTS [STATE]]]
 #   save     writes it all to DIRECTORY, or removes what is there when there is nothing
 #   compare  does as save does, but writes nothing, and as if the chains named in GONE were gone: BRIDGE and BACKEND, with
 #            SERVICES for all others, which take sets, virtual services and addresses along
 #   restore  puts it back as it was: sets, rules in one transaction for each address family, virtual services, then addresses
 #   watch    restores if someone else has removed our jumps, virtual services or device, unless a run of the roles is under way
 # TIMEOUTS are those of IPVS to keep: TCP, TCP after FIN, UDP, in seconds; 0 leaves one alone.
+# STATE is what vip_service calls the state of the rules, which no others have: what has been saved with it is not read again.
 # save and compare say "changed" if what was kept differs, "kept" if there is anything to keep, and where systemd runs "systemd" and
 # "active UNIT" for each of our units that is.
 set -eu
 export LC_ALL=C
-action=$1 prefix=$2 directory=$3 gone=${4-} timeouts=${5-}
+action=$1 prefix=$2 directory=$3 gone=${4-} timeouts=${5-} state=${6-}
+stamp=$directory/state
 tables="filter mangle nat raw"
 device=l4-ipvs0
 # A run of the roles is under way while this file is there and no older than ten minutes.
@@ -147,6 +149,24 @@ keep() {
     fi
 }
 
+# With which state what is kept was saved, and what that is.
+stamped() {
+    echo "$state, $timeouts"
+    for file in sets iptables.rules ip6tables.rules ipvs timeouts addresses; do
+        [ ! -e "$directory/$file" ] || echo "$file $(cksum < "$directory/$file")"
+    done
+}
+
+keep_all() {
+    [ "$action" = compare ] || rm -f "$stamp"
+    keep sets "$(sets)"
+    for family in iptables ip6tables; do keep "$family.rules" "$(extracted "$family" kept)"; done
+    keep ipvs "$(virtual_services)"
+    keep timeouts "$(ipvs_timeouts)"
+    keep addresses "$(addresses)"
+    [ "$action" = compare ] || [ -z "$state" ] || [ ! -d "$directory" ] || stamped > "$stamp"
+}
+
 # Jumps that are there already go in the same transaction, so that there is none twice.
 restore_rules() {
     file=$directory/$1.rules
@@ -228,11 +248,7 @@ case $action in
                 ! systemctl is-active --quiet "$unit" || echo "active $unit"
             done
         fi
-        keep sets "$(sets)"
-        for family in iptables ip6tables; do keep "$family.rules" "$(extracted "$family" kept)"; done
-        keep ipvs "$(virtual_services)"
-        keep timeouts "$(ipvs_timeouts)"
-        keep addresses "$(addresses)"
+        if [ -n "$state" ] && [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(stamped)" ]; then echo kept; else keep_all; fi
         [ "$action" = compare ] || rm -f "$run"
         ;;
     restore)
