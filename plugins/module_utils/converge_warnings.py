@@ -29,14 +29,13 @@ def warnings(
     """For these services on this node; none without services. Never fails: what cannot be read is not warned of."""
     if not services:
         return []
-    found = observe(services, node, tables, run)
-    if dataplane == "ipvs":
-        found = found._replace(unreachable=())
-    return service_warnings(services) + node_warnings(services, node, found)
+    return service_warnings(services) + node_warnings(services, node, observe(services, dataplane, node, tables, run))
 
 
-def observe(services: Sequence[Service], node: Node, tables: Mapping[str, Xtables], run: Run) -> Surroundings:
-    """As much of the surroundings as these services depend on."""
+def observe(
+    services: Sequence[Service], dataplane: str, node: Node, tables: Mapping[str, Xtables], run: Run
+) -> Surroundings:
+    """As much of the surroundings as these services depend on. With ipvs their addresses are the node's own."""
     used = families_in_use(services, node)
     hooked, chains = _chains(services, node)
     found = _links(run)
@@ -51,7 +50,7 @@ def observe(services: Sequence[Service], node: Node, tables: Mapping[str, Xtable
         outside=outside,
         links=found,
         bridge_netfilter=_bridge_netfilter(),
-        unreachable=_unreachable(services),
+        unreachable=() if dataplane == "ipvs" else _unreachable(services),
         other_back_end={
             family: other
             for family in sorted(used)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple
+from collections.abc import Mapping
+from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE, BOOLEANS_TRUE
 
@@ -58,23 +59,23 @@ def parse_fields(owner: str, raw: Any, fields: Mapping[str, Field], problems: Li
         if key not in fields
     ]
     values: Dict[str, Any] = {}
-    for key, field in fields.items():
+    for key, (parse, default) in fields.items():
         value = raw.get(key)
         if value is not None:
-            _parse_field(owner, key, field, value, values, problems)
-        elif field.default is MISSING:
-            problems.append("%s: %s is missing: must be %s" % (owner, key, _allowed(field)))
+            try:
+                values[key] = parse(value)
+            except Problem as problem:
+                problems.append(_wrong(owner, key, value, problem))
+        elif default is MISSING:
+            problems.append("%s: %s is missing: must be %s" % (owner, key, _allowed(fields[key])))
         else:
-            values[key] = field.default
+            values[key] = default
     return values
 
 
-def _parse_field(owner: str, key: str, field: Field, value: Any, values: Dict[str, Any], problems: List[str]) -> None:
-    try:
-        values[key] = field.parse(value)
-    except Problem as problem:
-        shown = value if problem.value is MISSING else problem.value
-        problems.append("%s: %s%s is %s: must be %s" % (owner, key, problem.at, quoted(shown), problem.allowed))
+def _wrong(owner: str, key: str, value: Any, problem: Problem) -> str:
+    shown = value if problem.value is MISSING else problem.value
+    return "%s: %s%s is %s: must be %s" % (owner, key, problem.at, quoted(shown), problem.allowed)
 
 
 def _allowed(field: Field) -> str:

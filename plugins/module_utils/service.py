@@ -10,7 +10,8 @@ the value and what is allowed.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Mapping
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import addresses as ip
 from .fields import Field, Problem, boolean, choice, integer, listed, one_of_type, parse_fields, pattern, quoted
@@ -105,6 +106,11 @@ class Node(NamedTuple):
     tcp_timeout: Optional[int] = None
     tcpfin_timeout: Optional[int] = None
     udp_timeout: Optional[int] = None
+
+    def has_node_ports(self, address: str) -> bool:
+        """Whether an address of the node is one of those that have node ports."""
+        networks = self.node_port_addresses
+        return not networks or any(ip.contains(network, address) for network in networks)
 
 
 def _address(value: Any) -> str:

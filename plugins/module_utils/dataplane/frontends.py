@@ -60,9 +60,7 @@ def bound_addresses(frontends: Iterable[Frontend], node: Node) -> Set[str]:
 
 def node_port_addresses(node: Node) -> List[str]:
     """The node's addresses that have node ports."""
-    networks = node.node_port_addresses
-    usable = [address for address in node.addresses if not ip.unfit_for_service(address)]
-    return [one for one in usable if not networks or any(ip.contains(network, one) for network in networks)]
+    return [one for one in node.addresses if not ip.unfit_for_service(one) and node.has_node_ports(one)]
 
 
 class _Compiler:

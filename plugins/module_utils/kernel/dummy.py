@@ -13,12 +13,11 @@ import errno
 import os
 import socket
 import struct
-from typing import Iterable, Iterator, Optional, Tuple
+from typing import Iterable, Iterator, Optional
 
 from ..surroundings import DeviceState
 from .netlink import (
     NLM_F_CREATE,
-    NLM_F_DUMP,
     NLM_F_EXCL,
     NetlinkError,
     NetlinkSocket,
@@ -41,6 +40,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
 _IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200
 _SCOPE_GLOBAL = 0
 _FOREVER = 0xFFFFFFFF
+_BLOCK = 64
 _UP = 1
 _KIND = "dummy"
 _FAMILIES = {socket.AF_INET: 32, socket.AF_INET6: 128}
@@ -76,23 +76,18 @@ class Device:
 
     def state(self) -> Optional[DeviceState]:
         """None where there is no device of this name."""
-        index = self._index()
-        if index is None:
+        message = self._link()
+        if message is None:
             return None
-        (message,) = self._ask(_GET_LINK, 0, _LINK.pack(0, 0, index, 0, 0))
-        flags = _LINK.unpack_from(message)[3]
+        _family, _type, index, flags, _change = _LINK.unpack_from(message)
         info = attributes(attributes(message[_LINK.size :]).get(_IFLA_LINKINFO, b""))
         kind = info.get(_INFO_KIND, b"").rstrip(b"\0").decode()
         return DeviceState(kind, bool(flags & _UP), frozenset(self._addresses(index)))
 
     def create(self) -> None:
         """The device, up and without any address."""
-        payload = (
-            _LINK.pack(0, 0, 0, 0, 0)
-            + attribute(_IFLA_IFNAME, self.name.encode() + b"\0")
-            + nested(_IFLA_LINKINFO, attribute(_INFO_KIND, _KIND.encode() + b"\0"))
-        )
-        self._tell("creating it", _NEW_LINK, NLM_F_CREATE | NLM_F_EXCL, payload)
+        kind = nested(_IFLA_LINKINFO, attribute(_INFO_KIND, _KIND.encode() + b"\0"))
+        self._tell("creating it", _NEW_LINK, NLM_F_CREATE | NLM_F_EXCL, self._by_name() + kind)
         self._make_no_address()
         self.set_up(True)
 
@@ -111,43 +106,42 @@ class Device:
         self._tell("deleting it", _DELETE_LINK, 0, _LINK.pack(0, 0, self._existing(), 0, 0))
 
     def add(self, addresses: Iterable[str]) -> None:
-        """One by one, in order; one that is there already is no error."""
-        index = self._existing()
-        for address in addresses:
-            payload = _address_message(address, index)
-            self._tell("adding address %s" % address, _NEW_ADDRESS, NLM_F_CREATE | NLM_F_EXCL, payload, errno.EEXIST)
+        """In order; one that is there already is no error. Of those around one that is refused, some may be there."""
+        self._tell_all("adding address %s", _NEW_ADDRESS, NLM_F_CREATE | NLM_F_EXCL, addresses, errno.EEXIST)
 
     def remove(self, addresses: Iterable[str]) -> None:
         """One that is gone already is no error."""
-        index = self._existing()
-        for address in addresses:
-            payload = _address_message(address, index)
-            self._tell("removing address %s" % address, _DELETE_ADDRESS, 0, payload, errno.EADDRNOTAVAIL)
+        self._tell_all("removing address %s", _DELETE_ADDRESS, 0, addresses, errno.EADDRNOTAVAIL)
 
-    def _index(self) -> Optional[int]:
+    def _by_name(self) -> bytes:
+        return _LINK.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, self.name.encode() + b"\0")
+
+    def _link(self) -> Optional[bytes]:
+        """What the kernel says of the device. ioctl(2), as if_nametoindex(3) has it, would look for a module of its name."""
         try:
-            return socket.if_nametoindex(self.name)
-        except OSError:
-            return None
+            (message,) = self._netlink.request(_GET_LINK, 0, self._by_name())
+        except NetlinkError as error:
+            if error.code == errno.ENODEV:
+                return None
+            raise DeviceError(self.name, "reading it", error.code) from error
+        return message
 
     def _existing(self) -> int:
-        index = self._index()
-        if index is None:
+        message = self._link()
+        if message is None:
             raise DeviceError(self.name, "looking it up", errno.ENODEV)
-        return index
+        return int(_LINK.unpack_from(message)[2])
 
     def _addresses(self, index: int) -> Iterator[str]:
-        for message in self._ask(_GET_ADDRESS, NLM_F_DUMP, _ADDRESS.pack(0, 0, 0, 0, 0)):
+        try:
+            messages = self._netlink.dump(_GET_ADDRESS, _ADDRESS.pack(0, 0, 0, 0, 0))
+        except NetlinkError as error:
+            raise DeviceError(self.name, "reading its addresses", error.code) from error
+        for message in messages:
             family, _length, _flags, scope, at = _ADDRESS.unpack_from(message)
             if at == index and scope == _SCOPE_GLOBAL and family in _FAMILIES:
                 found = attributes(message[_ADDRESS.size :])
                 yield socket.inet_ntop(family, found.get(_IFA_LOCAL) or found[_IFA_ADDRESS])
-
-    def _ask(self, kind: int, flags: int, payload: bytes) -> Tuple[bytes, ...]:
-        try:
-            return tuple(self._netlink.request(kind, flags, payload))
-        except NetlinkError as error:
-            raise DeviceError(self.name, "reading it", error.code) from error
 
     def _tell(self, doing: str, kind: int, flags: int, payload: bytes, expected: int = 0) -> None:
         try:
@@ -155,6 +149,15 @@ class Device:
         except NetlinkError as error:
             if error.code != expected:
                 raise DeviceError(self.name, doing, error.code) from error
+
+    def _tell_all(self, doing: str, kind: int, flags: int, addresses: Iterable[str], expected: int) -> None:
+        index, rest = self._existing(), list(addresses)
+        while rest:
+            block, rest = rest[:_BLOCK], rest[_BLOCK:]
+            refused = self._netlink.execute_block(kind, flags, [_address_message(one, index) for one in block])
+            for at, code in sorted(refused.items()):
+                if code != expected:
+                    raise DeviceError(self.name, doing % block[at], code)
 
 
 def _address_message(address: str, index: int) -> bytes:

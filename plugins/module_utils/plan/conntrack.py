@@ -88,12 +88,7 @@ class _NodePorts:
     """The addresses on which a node has node ports."""
 
     def __init__(self, node: Node) -> None:
-        networks = node.node_port_addresses
-        self._addresses = frozenset(
-            address
-            for address in node.addresses
-            if not networks or any(ip.contains(network, address) for network in networks)
-        )
+        self._addresses = frozenset(filter(node.has_node_ports, node.addresses))
         self._loopback = node.localhost_node_ports
 
     def look_up(self, targets: Targets, flow: Flow) -> Optional[Target]:
