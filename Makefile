@@ -36,7 +36,7 @@ test-hosts: setup ## whole hosts (Molecule, virtual machines), the traffic tests
 molecule: setup ## Molecule's scenarios on hosts in containers (root)
 	@$(RUN) molecule
 
-bench: setup ## measure rules, connections and runs against floors, and write docs/benchmarks (root, minutes)
+bench: setup ## measure rules, connections and runs against floors, and write docs/benchmarks (root, half an hour)
 	@$(VENV)/python tests/bench/measure.py
 
 demo: setup ## a lab of namespaces converges, serves, is scaled up and removed, before your eyes (root)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""All benchmarks, and their page in the documentation. Needs root; takes minutes; wants a quiet machine."""
+"""All benchmarks, and their page in the documentation. Needs root; takes half an hour, with --quick some minutes; wants a quiet machine."""
 
 from __future__ import annotations
 
@@ -11,78 +11,107 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT), *(str(CHECKOUT / part) for part in (".cache/collections", "tests/integration"))]
 
 import connections
 import layouts
+import playing
 import report
-from applying import Applying, measure
+from applying import measure
 from connections import Target
+from report import Results, Table
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import render_services
 
 DOCUMENTATION = CHECKOUT / "docs" / "benchmarks"
 BACK_ENDS = ("nft", "legacy")
-COUNTS = (100, 1000, 10000)
-POOLS = (3, 30, 300)
+
+
+class Size(NamedTuple):
+    """How much is measured. fleet: nodes, services on each, forks."""
+
+    counts: Sequence[int]
+    pools: Sequence[int]
+    rounds: int
+    fleet: tuple[int, int, int]
+
+
+WHOLE = Size((100, 1000, 10000), (3, 30, 300), connections.ROUNDS, (50, 200, 10))
+QUICK = Size((100, 1000), (3, 30), 5, (3, 50, 3))
 _LONGEST = 600.0
 
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--most", type=int, default=COUNTS[-1], help="leave out what is about more services")
+    parser.add_argument("--quick", action="store_true", help="little of each, to see that all of it works")
+    parser.add_argument("--output", type=Path, help="where the page goes, by default into the documentation")
     options = parser.parse_args(arguments)
-    counts = [count for count in COUNTS if count <= options.most]
-    applying = [_told(measure(back_end, count)) for back_end in BACK_ENDS for count in counts]
-    results = {
-        "A new connection through %d services, as a ratio to a direct one" % counts[-1]: _through(counts[-1]),
-        "A new connection to a service with 3, 30 and 300 backends, as a ratio to a direct one": _pools(),
-    }
-    DOCUMENTATION.mkdir(exist_ok=True)
-    (DOCUMENTATION / "README.md").write_text(report.page(_machine(), applying, results))
-    (DOCUMENTATION / "applying.svg").write_text(report.applying_plot(applying))
+    size = QUICK if options.quick else WHOLE
+    output = options.output or (CHECKOUT / ".cache" / "benchmarks" if options.quick else DOCUMENTATION)
+    results = _measure(size)
+    output.mkdir(parents=True, exist_ok=True)
+    for name, text in report.files(_machine(), results).items():
+        (output / name).write_text(text)
 
 
-def _told(one: Applying) -> Applying:
+def _measure(size: Size) -> Results:
+    started = time.perf_counter()
+    return Results(
+        applying=[_told(measure(back_end, count)) for back_end in BACK_ENDS for count in size.counts],
+        playing=[_told(playing.measure_playing(count)) for count in size.counts],
+        loop=_told(playing.measure_loop()),
+        through={count: _through(count, size) for count in size.counts},
+        pools=_pools(size),
+        fleet=_told(playing.measure_fleet(*size.fleet)),
+        minutes=(time.perf_counter() - started) / 60,
+    )
+
+
+def _told(one: Any) -> Any:
     print(one, flush=True)
     return one
 
 
-def _through(count: int) -> dict[str, dict[str, float]]:
+def _through(count: int, size: Size) -> Table:
     """The first, middle and last of so many services, and traffic for none, in our layout and in a list."""
     wanted = layouts.services(count)
-    ours = render_services(wanted, {"node": layouts.NODE, "ip_version": "ipv4"})
     places = {"first": 0, "middle": count // 2, "last": count - 1}
     targets = {name: Target((layouts.vip(number), layouts.PORT), 3) for name, number in places.items()}
-    targets["traffic for no service"] = Target(connections.NO_SERVICE, 1)
-    found = {}
-    for back_end in BACK_ENDS:
-        for layout, rules in (("tree", ours), ("kube-proxy's list", layouts.linear(wanted))):
-            name = "iptables-%s, %s" % (back_end, layout)
-            found[name] = _measured(back_end, rules, targets, "last")
-    return found
+    targets[report.NO_SERVICE] = Target(connections.NO_SERVICE, 1)
+    return _in_both_layouts(wanted, targets, "last", 3, size.rounds)
 
 
-def _pools() -> dict[str, dict[str, float]]:
-    wanted = [layouts.service(number, number) for number in POOLS]
+def _pools(size: Size) -> Table:
+    """A service with so many backends each."""
+    wanted = [layouts.service(number, number) for number in size.pools]
+    targets = {"%d" % number: Target((layouts.vip(number), layouts.PORT), number) for number in size.pools}
+    return _in_both_layouts(wanted, targets, "%d" % size.pools[-1], size.pools[-1], size.rounds)
+
+
+def _in_both_layouts(
+    wanted: list[dict[str, Any]], targets: dict[str, Target], rated: str, ports: int, rounds: int
+) -> Table:
     ours = render_services(wanted, {"node": layouts.NODE, "ip_version": "ipv4"})
-    targets = {"%d" % number: Target((layouts.vip(number), layouts.PORT), number) for number in POOLS}
     found = {}
     for back_end in BACK_ENDS:
-        for layout, rules in (("tree", ours), ("kube-proxy's list", layouts.linear(wanted))):
-            found["iptables-%s, %s" % (back_end, layout)] = _measured(back_end, rules, targets, "%d" % POOLS[-1])
+        for layout, rules in ((report.TREE, ours), (report.LIST, layouts.linear(wanted))):
+            found["iptables-%s, %s" % (back_end, layout)] = _measured(back_end, rules, targets, rated, ports, rounds)
     return found
 
 
-def _measured(back_end: str, rules: str, targets: dict[str, Target], rated: str) -> dict[str, float]:
-    with connections.Bench(POOLS[-1]) as bench:
+def _measured(
+    back_end: str, rules: str, targets: dict[str, Target], rated: str, ports: int, rounds: int
+) -> dict[str, float]:
+    with connections.Bench(ports) as bench:
         bench.node.run("xtables-%s-multi" % back_end, "iptables-restore", input=rules, timeout=_LONGEST)
-        found = bench.measure(targets)
-        found["connections/s, " + rated] = bench.rate(targets[rated])
+        found = bench.measure(targets, rounds)
+        found["connections/s, " + rated] = bench.rate(targets[rated], rounds)
     print(back_end, found, flush=True)
     return found
 

@@ -8,66 +8,180 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from applying import Applying
+from playing import Fleet, Loop, Playing
 
+TREE, LIST, NO_SERVICE = "tree", "kube-proxy's list", "traffic for no service"
 _WIDTH, _HEIGHT, _MARGIN = 640, 400, 60
-_COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b")
+_COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2", "#7f7f7f")
+_FLEETS = (1000, 10000)
+_HOUR = 3600
 
 Series = Mapping[str, Sequence[tuple[float, float]]]
+Table = Mapping[str, Mapping[str, float]]
 
 
-def page(
-    machine: str, applying: Sequence[Applying], connections: Mapping[str, Mapping[str, Mapping[str, float]]]
-) -> str:
-    """Markdown. connections: by their heading and layout, each column's value."""
-    parts = [
+class Results(NamedTuple):
+    """All that is measured. through: by the number of services; pools: by the number of backends, in the columns."""
+
+    applying: Sequence[Applying]
+    playing: Sequence[Playing]
+    loop: Loop
+    through: Mapping[int, Table]
+    pools: Table
+    fleet: Fleet
+    minutes: float
+
+
+def files(machine: str, results: Results) -> dict[str, str]:
+    """The page and its plots, by their names."""
+    return {
+        "README.md": page(machine, results),
+        "applying.svg": _applying_plot(results.applying),
+        "connections.svg": _connections_plot(results.through),
+        "playbooks.svg": _playing_plot(results.playing),
+    }
+
+
+def page(machine: str, results: Results) -> str:
+    """Markdown."""
+    intro = [
         "# Benchmarks",
         "",
-        "Made by `make bench`: "
-        + machine
-        + ". Absolute times are those of this machine and of what else it did; the ratios are to a",
-        "floor that was measured in the same run.",
+        "Made by `make bench` in %.0f minutes: %s. Absolute times are those of this machine and of what else it did; the ratios are"
+        % (results.minutes, machine),
+        "to a floor that was measured in the same run. IPVS has [a page of its own](ipvs.md).",
+    ]
+    parts = [*intro, *_applying(results.applying), *_playing(results.playing, results.loop)]
+    parts += [
+        "",
+        "## Connections",
+        "",
+        "What a new TCP connection takes, as a ratio to one through a router without rules.",
+    ]
+    parts += ["", "![Ratio to a direct connection against services](connections.svg)"]
+    for count, table in results.through.items():
+        parts += ["", "### Through %d services" % count, "", *_ratios(table)]
+    parts += ["", "### To a service with so many backends", "", *_ratios(results.pools), *_fleet(results.fleet)]
+    return "\n".join([*parts, ""])
+
+
+def _applying(measured: Sequence[Applying]) -> list[str]:
+    header = [
+        "back end",
+        "services",
+        "floor",
+        "first",
+        "first / floor",
+        "one changed",
+        "nothing changed",
+        "memory, MiB",
+    ]
+    return [
         "",
         "## Applying",
         "",
         "Services with three backends each, IPv4. The floor is `iptables-restore` of the same rules into an empty namespace. Seconds of",
-        "the module's whole run on the node, started by a Python that compiles it anew, as Ansible does; its list as one text.",
+        "the module's whole run on the node, started by a Python that compiles it anew, as Ansible does; its list as one text, which is",
+        "asked for by its digest before it is sent. Memory is the most that the first run, or a tool that it ran, has had.",
         "",
         *_table(
-            [
-                "back end",
-                "services",
-                "floor",
-                "first",
-                "first / floor",
-                "one changed",
-                "nothing changed",
-                "memory, MiB",
-            ],
+            header,
             [
                 [
                     one.back_end,
                     "%d" % one.services,
-                    "%.2f" % one.floor,
-                    "%.2f" % one.first,
-                    "%.1f" % (one.first / one.floor),
-                    "%.2f" % one.one_changed,
-                    "%.2f" % one.nothing,
+                    *_decimals(one.floor, one.first, one.first / one.floor, one.one_changed, one.nothing),
                     "%.0f" % one.memory,
                 ]
-                for one in applying
+                for one in measured
             ],
         ),
         "",
         "![Seconds against services](applying.svg)",
     ]
-    for heading, rows in connections.items():
-        columns = list(next(iter(rows.values())))
-        body = [[name, *("%.2f" % row[column] for column in columns)] for name, row in rows.items()]
-        parts += ["", "## " + heading, "", *_table(["layout", *columns], body)]
-    return "\n".join([*parts, ""])
+
+
+def _playing(measured: Sequence[Playing], loop: Loop) -> list[str]:
+    header = [
+        "services",
+        "floor",
+        "first",
+        "one changed",
+        "nothing changed",
+        "site.yml, first",
+        "site.yml, nothing changed",
+    ]
+    per_rule = loop.seconds / loop.rules
+    return [
+        "",
+        "## Playbooks",
+        "",
+        "One node, iptables-nft. The floor loads the same variables and pings. The other columns are the seconds beyond that floor of a play",
+        "with one task `vip_service`, and of `site.yml` with all roles (behind that task, so that its first run makes no rules of services).",
+        "",
+        *_table(
+            header,
+            [
+                [
+                    "%d" % one.services,
+                    *_decimals(
+                        one.floor,
+                        *(
+                            seconds - one.floor
+                            for seconds in (one.first, one.one_changed, one.nothing, one.site_first, one.site_nothing)
+                        ),
+                    ),
+                ]
+                for one in measured
+            ],
+        ),
+        "",
+        "![Seconds beyond the floor against services](playbooks.svg)",
+        "",
+        "A loop of `ansible.builtin.iptables` took %.1f seconds for %d rules, %.2f each. kube-proxy's list has %d rules for a service with"
+        % (loop.seconds, loop.rules, per_rule, loop.rules_per_service),
+        "three backends; extrapolated, not measured: %.0f minutes for 1,000 services, %.1f hours for 10,000, whether they change or not."
+        % (per_rule * loop.rules_per_service * 1000 / 60, per_rule * loop.rules_per_service * 10000 / _HOUR),
+    ]
+
+
+def _ratios(table: Table) -> list[str]:
+    columns = list(next(iter(table.values())))
+    return _table(["layout", *columns], [[name, *_decimals(*row.values())] for name, row in table.items()])
+
+
+def _fleet(fleet: Fleet) -> list[str]:
+    rows = [
+        [name, *_decimals(run.seconds, run.seconds / fleet.floor.seconds, run.processors / fleet.nodes)]
+        for name, run in (("ping", fleet.floor), ("first", fleet.first), ("nothing changed", fleet.nothing))
+    ]
+    per_node = fleet.nothing.seconds / fleet.nodes
+    return [
+        "",
+        "## Fleet",
+        "",
+        "`site.yml` on %d nodes with %d services each and %d forks. Nodes are namespaces of the controller's machine, so that their modules"
+        % (fleet.nodes, fleet.services, fleet.forks),
+        "take its processors too. [How to run it on thousands](../fleet.md).",
+        "",
+        *_table(["run", "seconds", "ratio to ping", "seconds of processors per node"], rows),
+        "",
+        "Projected from that at the same number of processors, nothing changed: "
+        + ", ".join("%d nodes %.1f hours" % (nodes, nodes * per_node / _HOUR) for nodes in _FLEETS)
+        + ". The tasks that took longest:",
+        "",
+        *_table(
+            ["task, nothing changed", "seconds, all nodes"],
+            [[name, "%.1f" % taken] for name, taken in fleet.nothing.tasks],
+        ),
+    ]
+
+
+def _decimals(*values: float) -> list[str]:
+    return ["%.2f" % value for value in values]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -75,10 +189,9 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| %s |" % " | ".join(line) for line in lines]
 
 
-def applying_plot(applying: Sequence[Applying]) -> str:
-    """Seconds against services."""
+def _applying_plot(measured: Sequence[Applying]) -> str:
     series: dict[str, list[tuple[float, float]]] = {}
-    for one in applying:
+    for one in measured:
         for what, seconds in (
             ("iptables-restore", one.floor),
             ("first", one.first),
@@ -87,6 +200,29 @@ def applying_plot(applying: Sequence[Applying]) -> str:
         ):
             series.setdefault("%s: %s" % (one.back_end, what), []).append((one.services, seconds))
     return plot(series, "services", "seconds")
+
+
+def _connections_plot(through: Mapping[int, Table]) -> str:
+    series: dict[str, list[tuple[float, float]]] = {}
+    for count, table in through.items():
+        for layout, row in table.items():
+            series.setdefault(layout + ": last", []).append((count, row["last"]))
+            series.setdefault(layout + ": none", []).append((count, row[NO_SERVICE]))
+    return plot(series, "services", "ratio to a direct connection")
+
+
+def _playing_plot(measured: Sequence[Playing]) -> str:
+    series: dict[str, list[tuple[float, float]]] = {}
+    for one in measured:
+        for what, seconds in (
+            ("ping", one.floor),
+            ("vip_service, first", one.first),
+            ("one changed", one.one_changed),
+            ("nothing changed", one.nothing),
+            ("site.yml, nothing changed", one.site_nothing),
+        ):
+            series.setdefault(what, []).append((one.services, seconds))
+    return plot(series, "services", "seconds of the whole run")
 
 
 def plot(series: Series, across: str, up: str) -> str:
