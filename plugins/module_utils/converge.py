@@ -19,12 +19,12 @@ from typing import (
     Protocol,
     Sequence,
     Set,
-    Tuple,
+    TypeVar,
 )
 
 from . import addresses as ip
 from .converge_conntrack import Reconciliation, Tracking, families_with_connections, plan_reconciliation
-from .converge_memory import TABLES, Records, Request, Scope, edits, partial_scope, settings_digest, whole_scope
+from .converge_memory import TABLES, Records, Scope, edits, partial_scope, settings_digest, whole_scope
 from .dataplane.iptables import compile_service, families
 from .dataplane.rules import Layout
 from .dataplane.shared_chains import hook_jumps
@@ -37,8 +37,11 @@ from .plan.chains import plan
 from .plan.memory import Memory
 from .plan.services import Summary, observed_claims, summarise, with_services, without_services
 from .ruleset import ChainKey, Desired, Observed, Rules
-from .service import InvalidServices, Node, Service, claims, conflicts, parse_names, parse_services
+from .service import InvalidServices, Node, Service, claims, conflicts, parse_services
+from .services_request import Request
 from .transaction import Step, run
+
+AnyTables = TypeVar("AnyTables", bound=Tables)
 
 
 class Sets(Protocol):
@@ -162,11 +165,13 @@ def nothing_to_do(node: Node, dataplane: str, kernel: Kernel) -> Optional[Change
 
 def _plan(request: Request, scope: Scope, node: Node, kernel: Kernel, settings: str) -> Change:
     asked = request._replace(services=scope.services, exclusive=scope.exclusive)
-    services, names = _parse(asked, node)
+    services, names = asked.parse(node)
     names |= scope.gone
     wanted = {family: _of_family(services, node, family) for family in ip.FAMILIES}
     layout = Layout(node.chain_prefix)
-    observed = scope.observed or _observe_families(kernel.tables, wanted, layout)
+    observed = scope.observed or observe_families(
+        kernel.tables, {family for family in wanted if wanted[family]}, lambda tool: observe(tool, layout)
+    )
     if not scope.exclusive:
         _refuse_conflicts(services, names, observed.values(), node)
     desired = _desired_families(asked, wanted, names, observed, node, kernel.tracking, scope.backends)
@@ -196,16 +201,16 @@ def _of_family(services: Iterable[Service], node: Node, family: str) -> List[Ser
     return [one for one in services if family in families(one, node)]
 
 
-def _observe_families(
-    tables: Mapping[str, Tables], wanted: Mapping[str, Sequence[Service]], layout: Layout
+def observe_families(
+    tables: Mapping[str, AnyTables], wanted: Collection[str], read: Callable[[AnyTables], Observed]
 ) -> Dict[str, Observed]:
-    """What each family holds; a family that this host lacks holds nothing, and is in the way only when it is wanted."""
+    """What each family holds; one that this host lacks holds nothing, and is in the way only when it is wanted."""
     found = {}
     for family, tool in tables.items():
         try:
-            found[family] = observe(tool, layout)
+            found[family] = read(tool)
         except XtablesError:
-            if wanted[family]:
+            if family in wanted:
                 raise
     return found
 
@@ -220,13 +225,6 @@ def observe(tool: Tables, layout: Layout) -> Observed:
         {key: rules for key, rules in held.items() if layout.is_ours(key)},
         {key: rules for key, rules in held.items() if key in hooks},
     )
-
-
-def _parse(request: Request, node: Node) -> Tuple[List[Service], Set[str]]:
-    if request.state == "absent":
-        return [], set(parse_names(request.services))
-    services = parse_services(request.services, request.dataplane, node)
-    return services, {service.name for service in services}
 
 
 def _desired_families(

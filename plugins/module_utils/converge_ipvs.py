@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Sequence, Set, Tuple
+from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Sequence, Set
 
 from . import addresses as ip
-from .converge import Request
+from .converge import observe_families
 from .converge_conntrack import Reconciliation
 from .dataplane.frontend_sets import set_names, wanted_sets
 from .dataplane.frontends import Frontends, bound_addresses, compile_frontends
@@ -21,7 +21,7 @@ from .families import AllTables
 from .ipset_types import HeldSet
 from .ipvs_change import IpvsChange, IpvsKernel
 from .ipvs_types import HeldService, ServiceKey
-from .kernel.xtables import XtablesError, parse_save
+from .kernel.xtables import parse_save
 from .kernel.xtables_text import by_table
 from .plan.affinity import plan_sets
 from .plan.bound_addresses import plan_addresses
@@ -43,7 +43,8 @@ from .plan.services import Summary, observed_names
 from .plan.staged_chains import stage_chains, uses_iptables
 from .plan.virtual_services import plan_virtual_services
 from .ruleset import ChainKey, Observed, Rules
-from .service import Claim, InvalidServices, Node, Service, claims, conflicts, parse_names, parse_services
+from .service import Claim, InvalidServices, Node, Service, claims, conflicts
+from .services_request import Request
 
 _OTHER_HOOKS = {("mangle", "OUTPUT"), ("raw", "PREROUTING"), ("raw", "OUTPUT")}
 
@@ -59,7 +60,7 @@ class Held(NamedTuple):
 
 def plan_ipvs(request: Request, node: Node, kernel: IpvsKernel) -> IpvsChange:
     """Everything up to applying. Raises InvalidServices for what is wrong in the request, and what a facility says."""
-    services, names = _parse(request, node, "ipvs")
+    services, names = request.parse(node)
     compiled = compile_frontends(services, node)
     held = observe_ipvs(kernel, node, services)
     ours = _ours(held, compiled, node)
@@ -82,7 +83,7 @@ def moved(summary: Summary, others: Set[str]) -> Summary:
 
 def plan_leaving(request: Request, node: Node, kernel: IpvsKernel) -> IpvsChange:
     """What the ipvs dataplane has goes, once iptables has taken over. Raises what `plan_ipvs` does."""
-    names = _parse(request, node, "iptables")[1]
+    names = request.parse(node)[1]
     held = observe_ipvs(kernel, node)
     layout = Layout(node.chain_prefix)
     for observed in held.chains.values():
@@ -135,35 +136,17 @@ def _settings(wanted: Frontends, kernel: IpvsKernel, node: Node) -> SettingsPlan
     return plan_settings(node, values, held, kernel.ipvs.timeouts())
 
 
-def _parse(request: Request, node: Node, dataplane: str) -> Tuple[List[Service], Set[str]]:
-    if request.state == "absent":
-        return [], set(parse_names(request.services))
-    services = parse_services(request.services, dataplane, node)
-    return services, {service.name for service in services}
-
-
 def observe_ipvs(kernel: IpvsKernel, node: Node, services: Sequence[Service] = ()) -> Held:
     """services: those for whose address families iptables has to be there."""
     state = kernel.device.state()
     found = (kernel.sets.read(name) for name in sorted(set_names(node.chain_prefix) & set(kernel.sets.headers())))
+    wanted = {family for one in services for family in families(one, node)}
     return Held(
         kernel.ipvs.services(),
         {one.header.name: one for one in found if one},
         state.addresses if state else frozenset(),
-        _observe_chains(kernel.tables, node, {family for one in services for family in families(one, node)}),
+        observe_families(kernel.tables, wanted, lambda tool: _observe_family(tool, Layout(node.chain_prefix))),
     )
-
-
-def _observe_chains(tables: Mapping[str, AllTables], node: Node, wanted: Set[str]) -> Dict[str, Observed]:
-    """A family that this host lacks holds nothing, and is in the way only when it is wanted."""
-    found = {}
-    for family, tool in tables.items():
-        try:
-            found[family] = _observe_family(tool, Layout(node.chain_prefix))
-        except XtablesError:
-            if family in wanted:
-                raise
-    return found
 
 
 def _observe_family(tool: AllTables, layout: Layout) -> Observed:

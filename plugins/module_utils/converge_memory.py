@@ -22,6 +22,7 @@ from .plan import memory as memories
 from .plan.memory import Difference, Known, Memory
 from .ruleset import Observed
 from .service import InvalidServices, Node
+from .services_request import Request
 
 _COMPILER = ("chances", "dispatch", "iptables", "pools", "rules", "shared_chains")
 TABLES = ("filter", "nat")
@@ -29,15 +30,6 @@ _NO_RULE = re.compile(r"^(?:#|\*|COMMIT$).*\n| \[\d+:\d+\]$", re.MULTILINE)
 """Comments, the frame of a table, and the counters of chains."""
 _MOST_CHAINS = 400
 """Reading so many chains one by one takes as long as reading some thousand services whole."""
-
-
-class Request(NamedTuple):
-    """What a task asks for."""
-
-    state: str
-    services: Sequence[Any]
-    exclusive: bool
-    dataplane: str
 
 
 class Records(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Callable, Dict, Iterable, Mapping, NamedTuple, Sequence, Tuple, Union, cast
 
-from .converge import Change, Kernel, NoSets, Request, plan_services
+from .converge import Change, Kernel, NoSets, plan_services
 from .converge_conntrack import Reconciliation
 from .converge_ipvs import moved, plan_ipvs, plan_leaving
 from .dataplane.frontend_sets import set_names
@@ -19,6 +19,7 @@ from .kernel.ipvs import NoIpvsError
 from .kernel.xtables import Xtables
 from .plan.services import Summary
 from .service import InvalidServices, Node, Service
+from .services_request import Request
 from .transaction import run
 
 

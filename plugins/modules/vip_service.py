@@ -351,7 +351,7 @@ from typing import Any, Dict, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import Change, Request, nothing_to_do
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import Change, nothing_to_do
 from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import request_digest, services_of
 from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_warnings import warnings
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontends import DEVICE
@@ -365,6 +365,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.service impor
     parse_node,
     refuse_unsupported,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils.services_request import Request
 
 
 def _node(module: AnsibleModule) -> Node:

@@ -26,15 +26,12 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.converge impo
     nothing_to_do,
     plan_services,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import (
-    TABLES,
-    Request,
-    records_of,
-)
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import TABLES, records_of
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.conntrack import Conntrack
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import DIRECTORY
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import Xtables
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node
+from ansible_collections.layer4.service_proxy.plugins.module_utils.services_request import Request
 from lab.namespaces import Namespace
 
 EDITS = 250

@@ -15,12 +15,12 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.converge impo
     Change,
     Kernel,
     NoSets,
-    Request,
     plan_services,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils.flow import Flow
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.conntrack import ConntrackError
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node
+from ansible_collections.layer4.service_proxy.plugins.module_utils.services_request import Request
 
 NODE = parse_node({"name": "node1", "addresses": ["192.0.2.1"], "local_cidrs": ["10.0.0.0/16"]})
 WEB = {"name": "web", "vip": "10.96.0.1", "port": 80, "backends": [{"address": "10.0.1.11"}]}
