@@ -130,9 +130,12 @@ def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:
     Where the rules are those that a run has left, only what differs from what it was given is looked at.
     """
     settings = settings_digest(node)
-    memory = kernel.records.recall() if kernel.records else None
-    if memory and memory.settings == settings:
-        scope = partial_scope(request.state, request.services, request.exclusive, memory, node, kernel.tables)
+    records = kernel.records
+    if records:
+        records.watch()
+    memory = records.recall() if records else None
+    if records and memory and memory.settings == settings:
+        scope = partial_scope(request.state, request.services, request.exclusive, memory, node, kernel.tables, records)
         if scope:
             try:
                 return _plan(request, scope, node, kernel, settings)

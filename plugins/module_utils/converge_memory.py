@@ -6,15 +6,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import pkgutil
 import re
 from functools import partial
 from types import MappingProxyType
-from typing import AbstractSet, Any, Dict, Iterator, Mapping, NamedTuple, Optional, Protocol, Sequence, Set, Union
+from typing import (
+    AbstractSet,
+    Any,
+    Callable,
+    Collection,
+    Dict,
+    Iterator,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Sequence,
+    Set,
+    Union,
+)
 
 from .dataplane.rules import Layout
 from .dataplane.shared_chains import masquerade_chains
-from .families import FamilyPlans, Tables
+from .families import FamilyPlans
+from .kernel.legacy_tables import fingerprint
 from .kernel.memory import Edits, LegacyMemory, NftMemory, forget
 from .kernel.xtables import Xtables, XtablesError
 from .payload import unpack
@@ -26,6 +42,7 @@ from .services_request import Request
 
 _COMPILER = ("chances", "dispatch", "iptables", "pools", "rules", "shared_chains")
 TABLES = ("filter", "nat")
+ListChain = Callable[[str, str], Optional[Sequence[str]]]
 _NO_RULE = re.compile(r"^(?:#|\*|COMMIT$).*\n| \[\d+:\d+\]$", re.MULTILINE)
 """Comments, the frame of a table, and the counters of chains."""
 _MOST_CHAINS = 400
@@ -46,6 +63,12 @@ class Records(Protocol):
     def recall(self) -> Optional[Memory]:
         """What the last run left, if no rule has changed since."""
 
+    def watch(self) -> None:
+        """Look at the rules, before `recall`, so that `keep` can tell what else than its edits has changed them."""
+
+    def list_chain(self, family: str, chain: str) -> Optional[Sequence[str]]:
+        """The rules of a chain of table nat, since `watch`; None where there is no such chain."""
+
     def keep(self, memory: Optional[Memory], edits: Edits) -> None:
         """Leave this, if since `recall` nothing but these edits has changed rules."""
 
@@ -54,11 +77,16 @@ class Records(Protocol):
 
 
 class HostRecords:
-    """Those of a host, for one chain prefix. request: a digest of all that is asked for, if it is known."""
+    """Those of a host, for one chain prefix. request: a digest of all that is asked for, if it is known.
 
-    def __init__(self, memory: Union[NftMemory, LegacyMemory], prefix: str, request: str = "") -> None:
+    list_chain: the rules of a chain of table nat, by its family and name.
+    """
+
+    def __init__(
+        self, memory: Union[NftMemory, LegacyMemory], prefix: str, request: str, list_chain: ListChain
+    ) -> None:
         self._memory, self._prefix = memory, prefix
-        self._request = request
+        self._request, self.list_chain = request, list_chain
         self._left: Any = None
 
     @property
@@ -79,6 +107,9 @@ class HostRecords:
         memory = memories.from_plain(left)
         self._left = left if memory else None
         return memory
+
+    def watch(self) -> None:
+        self._memory.watch()
 
     def keep(self, memory: Optional[Memory], edits: Edits) -> None:
         if memory is None or not memory.services:
@@ -130,21 +161,38 @@ def records_of(tables: Mapping[str, Xtables], prefix: str, request: str = "") ->
     """Those of this host; None where nothing tells whether rules have changed."""
     try:
         if all(tool.is_nft for tool in tables.values()):
-            return HostRecords(NftMemory(prefix), prefix, request)
+            return HostRecords(
+                NftMemory(prefix), prefix, request, lambda family, chain: tables[family].list_chain("nat", chain)
+            )
         if all(tool.is_legacy for tool in tables.values()):
-            return HostRecords(LegacyMemory(prefix, partial(_texts, tables)), prefix, request)
+            memory = LegacyMemory(prefix, partial(_fingerprint, tables), partial(_texts, tables))
+            return HostRecords(memory, prefix, request, lambda family, chain: memory.list_chain(family + " nat", chain))
     except XtablesError:
         pass
     return None
 
 
+def _fingerprint(tables: Mapping[str, Xtables]) -> str:
+    """Of the tables of both families, in the cheapest way that this host has. Raises XtablesError."""
+    try:
+        return " ".join(fingerprint(family, table) for family in tables for table in TABLES)
+    except OSError:
+        return hashlib.sha256("\0".join(_texts(tables).values()).encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def _texts(tables: Mapping[str, Xtables]) -> Dict[str, str]:
     """What the tables of both families hold, by family and table. Raises XtablesError."""
     return {
-        "%s %s" % (family, table): _NO_RULE.sub("", tool.save(table))
-        for family, tool in tables.items()
-        for table in TABLES
+        "%s %s" % (family, table): _rules_alone(tool.save(table)) for family, tool in tables.items() for table in TABLES
     }
+
+
+def _rules_alone(text: str) -> str:
+    """Chains and rules of one table. Counters are those of chains, whose lines stand in front of all rules."""
+    chains, first, rules = text.partition("\n-A ")
+    if not first:
+        return _NO_RULE.sub("", text)
+    return _NO_RULE.sub("", chains + "\n") + first[1:] + rules.rpartition("COMMIT\n")[0]
 
 
 def edits(families: FamilyPlans) -> Edits:
@@ -190,13 +238,19 @@ def whole_scope(state: str, services: Sequence[Any], exclusive: bool) -> Scope:
 
 
 def partial_scope(
-    state: str, services: Sequence[Any], exclusive: bool, memory: Memory, node: Node, tables: Mapping[str, Tables]
+    state: str,
+    services: Sequence[Any],
+    exclusive: bool,
+    memory: Memory,
+    node: Node,
+    families: Collection[str],
+    records: Records,
 ) -> Optional[Scope]:
     """The part of a node that differs from what a run left; None where the whole is no more work, or is needed."""
     found = memories.difference(memory, state, services, exclusive)
-    if found is None or not found.kept or set(memory.shared) != set(tables) or _keeps_chains(memory, node):
+    if found is None or not found.kept or set(memory.shared) != set(families) or _keeps_chains(memory, node):
         return None
-    observed = _observed(found, memory, tables)
+    observed = _observed(found, memory, records)
     if observed is None:
         return None
     udp = [raw for raw in services if raw.get("protocol") == "udp" and raw["name"] in found.kept]
@@ -225,7 +279,7 @@ def _keeps_chains(memory: Memory, node: Node) -> bool:
     )
 
 
-def _observed(found: Difference, memory: Memory, tables: Mapping[str, Tables]) -> Optional[Dict[str, Observed]]:
+def _observed(found: Difference, memory: Memory, records: Records) -> Optional[Dict[str, Observed]]:
     """The chains that serve all, and those of the services that differ; None when they are many, or one is not there."""
     known = [memory.services[name] for name in found.names if name in memory.services]
     wanted = [(family, chain) for one in known for family, chains in one.chains.items() for chain in chains]
@@ -233,7 +287,7 @@ def _observed(found: Difference, memory: Memory, tables: Mapping[str, Tables]) -
         return None
     observed = {family: Observed(dict(one.chains), dict(one.hooks)) for family, one in memory.shared.items()}
     for family, chain in wanted:
-        rules = tables[family].list_chain("nat", chain)
+        rules = records.list_chain(family, chain)
         if rules is None:
             return None
         observed[family].chains["nat", chain] = rules

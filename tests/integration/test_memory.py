@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -243,6 +244,12 @@ def test_other_settings_of_the_node_are_looked_at_as_a_whole(node: Node) -> None
     assert node.namespace.call(inside).changed
 
 
+def _say_something() -> None:
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with socket.socket(family, socket.SOCK_DGRAM) as any_socket:
+            any_socket.sendto(b"counted", (address, 9))
+
+
 def test_a_repeated_request_is_known_by_its_digest_alone(node: Node) -> None:
     services = _services(60)
     node.apply(services, digest="one")
@@ -251,6 +258,10 @@ def test_a_repeated_request_is_known_by_its_digest_alone(node: Node) -> None:
         records = records_of(node.tables, PREFIX, digest)
         return nothing_to_do(NODE, "iptables", Kernel(node.tables, NoSets("none"), Conntrack(), records))
 
+    counted = [node.tool("-t", "filter", "-v", "-S", "OUTPUT", family=family) for family in ("iptables", "ip6tables")]
+    node.namespace.call(_say_something)
+    for family, before in zip(("iptables", "ip6tables"), counted):
+        assert node.tool("-t", "filter", "-v", "-S", "OUTPUT", family=family) != before
     found = node.namespace.call(inside, "one")
     assert found is not None
     assert not found.changed

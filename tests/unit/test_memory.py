@@ -100,9 +100,11 @@ def test_tables_that_somebody_else_edits_at_the_same_time_are_not_remembered(mon
         ("-A A -j Y\n", False),
     ):
         kept["L4"] = "old"
-        texts = iter([before, {"ipv4 nat": after}])
-        memory = LegacyMemory("L4", lambda texts=texts: next(texts))  # type: ignore[misc]
+        held = dict(before)
+        memory = LegacyMemory("L4", lambda held=held: held["ipv4 nat"], lambda held=held: dict(held))  # type: ignore[misc]
+        memory.watch()
         memory.recall()
+        held["ipv4 nat"] = after
         memory.keep("content", edits)
         assert ("L4" in kept) is remembered, after
 

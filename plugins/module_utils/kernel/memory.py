@@ -9,7 +9,6 @@ It is only ever a shortcut: whatever is missing, cannot be read or is not certai
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from .netlink import NetlinkError, NetlinkSocket, attributes
-from .xtables_text import XtablesError
+from .xtables_text import XtablesError, parse_save
 
 DIRECTORY = Path("/run/layer4-service-proxy")
 _NETLINK_NETFILTER = 12
@@ -62,6 +61,9 @@ class NftMemory:
             return None
         return _read(self._name, str(self._seen))
 
+    def watch(self) -> None:
+        """The kernel's count is enough for `keep`."""
+
     def keep(self, content: Any, edits: Edits) -> None:
         """Leave this, if since `recall` nothing but these edits has changed the rule set."""
         before, self._seen = self._seen, None
@@ -79,39 +81,67 @@ class NftMemory:
 class LegacyMemory:
     """What is left for a host whose kernel does not count changes, as long as nobody changes tables.
 
-    read: the tables, each a text in the words of ``iptables-save`` without comments and counters, by a name that begins
-    its lines in `Edits`. May raise XtablesError.
+    fingerprint: of the tables, cheap. read: the tables, each a text in the words of ``iptables-save`` without comments and
+    counters, by a name that begins its lines in `Edits`. Both may raise XtablesError.
     """
 
-    def __init__(self, name: str, read: Callable[[], Dict[str, str]]) -> None:
-        self._name, self._read = name, read
-        self._seen: Optional[Dict[str, str]] = None
+    def __init__(self, name: str, fingerprint: Callable[[], str], read: Callable[[], Dict[str, str]]) -> None:
+        self._name, self._fingerprint, self._read = name, fingerprint, read
+        self._seen: Optional[str] = None
+        self._watched: Optional[Dict[str, str]] = None
 
     @property
     def state(self) -> str:
         """A text that other tables do not have; empty where it is not known."""
-        return "" if self._seen is None else "%s %s" % (_path(self._name).stem, _digest(self._seen))
+        return "" if self._seen is None else "%s %s" % (_path(self._name).stem, self._seen)
 
     def recall(self) -> Optional[Any]:
         """What was left; None where the tables are others since then."""
         try:
-            self._seen = self._read()
+            self._seen = self._fingerprint()
         except XtablesError:
             return None
-        return _read(self._name, _digest(self._seen))
+        return _read(self._name, self._seen)
+
+    def watch(self) -> None:
+        """Look at the tables, before `recall`, so that `keep` can tell what else than its edits has changed them."""
+        try:
+            self._watched = self._read()
+        except XtablesError:
+            self._watched = None
+
+    def list_chain(self, table: str, chain: str) -> Optional[List[str]]:
+        """The rules of a chain as they were seen by `watch`, by the table's name there; None where it was not there."""
+        text = (self._watched or {}).get(table, "")
+        if "\n:%s " % chain not in text:
+            return None
+        start = text.find("\n-A %s " % chain)
+        end = start
+        while start >= 0 and text.startswith("\n-A %s " % chain, end):
+            following = text.find("\n-A ", end + 1)
+            end = following if following >= 0 else len(text)
+        return parse_save(text[start:end]).get(chain, []) if start >= 0 else []
 
     def keep(self, content: Any, edits: Edits) -> None:
         """Leave this, if since `recall` nothing but these edits has changed the tables."""
         before, self._seen = self._seen, None
         try:
-            now = self._read()
+            after = self._fingerprint()  # before the text: an edit in between is in the text alone
+            is_ours = self._are_all(edits) if edits.transactions else after == before
         except XtablesError:
             return
-        if before is None or _without(_lines(before), edits.gone) != _without(_lines(now), edits.come):
-            forget(self._name)
+        if is_ours:
+            self._seen = after
+            _write(self._name, after, content)
         else:
-            self._seen = now
-            _write(self._name, _digest(now), content)
+            forget(self._name)
+
+    def _are_all(self, edits: Edits) -> bool:
+        """Whether nothing but these has changed the tables since `watch`."""
+        watched = self._watched
+        return watched is not None and _without(_lines(watched), edits.gone) == _without(
+            _lines(self._read()), edits.come
+        )
 
 
 def forget(name: str) -> None:
@@ -128,7 +158,7 @@ def _without(lines: Sequence[str], some: Sequence[str]) -> Optional[List[str]]:
     left = Counter(some)
     rest = []
     for line in lines:
-        if left[line]:
+        if left.get(line):
             left[line] -= 1
         else:
             rest.append(line)
@@ -137,10 +167,6 @@ def _without(lines: Sequence[str], some: Sequence[str]) -> Optional[List[str]]:
 
 def _lines(tables: Mapping[str, str]) -> List[str]:
     return ["%s %s" % (name, line) for name, text in tables.items() for line in text.splitlines()]
-
-
-def _digest(tables: Mapping[str, str]) -> str:
-    return hashlib.sha256("\0".join(tables.values()).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _path(name: str) -> Path:
@@ -163,8 +189,11 @@ def _write(name: str, state: str, content: Any) -> None:
         DIRECTORY.mkdir(mode=0o700, exist_ok=True)
         path = _path(name)
         new = path.with_suffix(".new")
+        text = json.dumps(
+            {"state": state, "content": content}, separators=(",", ":")
+        )  # dump() takes three times as long
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            json.dump({"state": state, "content": content}, file, separators=(",", ":"))
+            file.write(text)
         new.replace(path)
     except OSError:
         return

@@ -11,6 +11,7 @@ refuses it is not known of which kind it is.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .. import addresses as ip
@@ -104,6 +105,7 @@ def observed_services(families: Iterable[Observed], layout: Layout) -> List[Obse
     return [_service(name, found, families, layout) for name, found in sorted(by_name.items())]
 
 
+@lru_cache(maxsize=None)  # a run asks for the same rules several times
 def _entry(rule: str) -> Optional[Entry]:
     owner, port, what = owner_of(rule), _PORT.search(rule), _WHAT.search(rule)
     if not (owner and port and what):
