@@ -7,6 +7,9 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
@@ -107,6 +110,21 @@ def test_tables_that_somebody_else_edits_at_the_same_time_are_not_remembered(mon
         held["ipv4 nat"] = after
         memory.keep("content", edits)
         assert ("L4" in kept) is remembered, after
+
+
+def test_what_nobody_has_renewed_for_a_month_is_forgotten(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kernel_memory, "DIRECTORY", tmp_path)
+    for name, days in (("gone", 31), ("recent", 29)):
+        left = tmp_path / (name + ".json")
+        left.write_text("{}")
+        os.utime(left, (0, time.time() - days * 24 * 3600))
+    texts = {"ipv4 nat": "-A A -j X\n"}
+    memory = LegacyMemory("L4", lambda: texts["ipv4 nat"], lambda: texts)
+    memory.recall()
+    memory.keep("content", Edits(0, [], []))
+    assert not (tmp_path / "gone.json").exists()
+    assert (tmp_path / "recent.json").exists()
+    assert memory.recall() == "content"
 
 
 def test_thousands_of_chains_are_announced_to_iptables_nft_as_all() -> None:

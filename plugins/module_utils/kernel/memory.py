@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import struct
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
@@ -27,6 +28,7 @@ _GET_GENERATION = 10 << 8 | 16
 _GENERATION_ID = 1
 _SO_NETNS_COOKIE = 71
 """Linux 5.14: a number that no other network namespace ever had since boot; an inode's number is given again."""
+_OLD = 30 * 24 * 3600
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -195,8 +197,16 @@ def _write(name: str, state: str, content: Any) -> None:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
         new.replace(path)
+        _forget_old()
     except OSError:
         return
+
+
+def _forget_old() -> None:
+    """Of namespaces that may be gone, which nothing tells; what one that lives on loses costs it one run that reads everything."""
+    for path in DIRECTORY.glob("*.json"):
+        if path.stat().st_mtime < time.time() - _OLD:
+            path.unlink()
 
 
 def generation() -> int:
