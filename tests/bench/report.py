@@ -139,7 +139,7 @@ def _playing(measured: Sequence[Playing], loop: Loop) -> list[str]:
             ],
         ),
         "",
-        "![Seconds beyond the floor against services](playbooks.svg)",
+        "![Seconds of whole runs against services](playbooks.svg)",
         "",
         "A loop of `ansible.builtin.iptables` took %.1f seconds for %d rules, %.2f each. kube-proxy's list has %d rules for a service with"
         % (loop.seconds, loop.rules, per_rule, loop.rules_per_service),
