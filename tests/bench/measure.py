@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT), *(str(CHECKOUT / part) for part in (".cache/collections", "tests/integration"))]
@@ -28,6 +28,7 @@ from connections import Target
 from report import Results, Table
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import render_services
+from module_runner import run_module_ok
 
 DOCUMENTATION = CHECKOUT / "docs" / "benchmarks"
 BACK_ENDS = ("nft", "legacy")
@@ -45,6 +46,7 @@ class Size(NamedTuple):
 WHOLE = Size((100, 1000, 10000), (3, 30, 300), connections.ROUNDS, (50, 200, 10))
 QUICK = Size((100, 1000), (3, 30), 5, (3, 50, 3))
 _LONGEST = 600.0
+T = TypeVar("T")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -73,7 +75,7 @@ def _measure(size: Size) -> Results:
     )
 
 
-def _told(one: Any) -> Any:
+def _told(one: T) -> T:
     print(one, flush=True)
     return one
 
@@ -91,7 +93,19 @@ def _pools(size: Size) -> Table:
     """A service with so many backends each."""
     wanted = [layouts.service(number, number) for number in size.pools]
     targets = {"%d" % number: Target((layouts.vip(number), layouts.PORT), number) for number in size.pools}
-    return _in_both_layouts(wanted, targets, "%d" % size.pools[-1], size.pools[-1], size.rounds)
+    found = _in_both_layouts(wanted, targets, "%d" % size.pools[-1], size.pools[-1], size.rounds)
+    return {**found, report.AFFINITY: _with_affinity(wanted, size)}
+
+
+def _with_affinity(wanted: list[dict[str, Any]], size: Size) -> dict[str, float]:
+    """Each client has one backend, so that direct connections are to one port too."""
+    targets = {"%d" % number: Target((layouts.vip(number), layouts.PORT), 1) for number in size.pools}
+    with connections.Bench(size.pools[-1]) as bench:
+        remembering = [{**one, "session_affinity": "client_ip"} for one in wanted]
+        run_module_ok(bench.node, "vip_service", {"services": remembering, "node": layouts.NODE})
+        found = bench.measure(targets, size.rounds)
+        rated = "%d" % size.pools[-1]
+        return _told({**found, "connections/s, " + rated: bench.rate(targets[rated], size.rounds)})
 
 
 def _in_both_layouts(

@@ -14,6 +14,7 @@ from applying import Applying
 from playing import Fleet, Loop, Playing
 
 TREE, LIST, NO_SERVICE = "tree", "kube-proxy's list", "traffic for no service"
+AFFINITY = "iptables-nft, tree, session affinity"
 _WIDTH, _HEIGHT, _MARGIN = 640, 400, 60
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2", "#7f7f7f")
 _FLEETS = (1000, 10000)
