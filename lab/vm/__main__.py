@@ -20,6 +20,7 @@ from .image import DEFAULT_SUITE, PYTHON_OF_SUITE, image, recipe
 from .machine import Machine, MachineError
 from .snapshot import snapshot
 from .standing import put_up, standing, take_down
+from .standing_bed import put_up_bed, take_down_bed, way_in
 from .suite import run_tests
 
 
@@ -39,6 +40,13 @@ def arguments() -> argparse.ArgumentParser:
     commands.add_parser("ssh", help="a shell on the machine that stands")
     command = commands.add_parser("run", help="a command there, in a copy of the work tree as it is now")
     command.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+    command = commands.add_parser(
+        "bed-up", parents=[suites], help="leave a machine standing, with namespaces on the LAN of its eth1"
+    )
+    command.add_argument("name", help="of the machine; its namespaces begin with it")
+    command.add_argument("hosts", nargs="*", metavar="HOST=ADDRESS/LENGTH[,ADDRESS/LENGTH]")
+    command = commands.add_parser("bed-down", help="end such a machine, and remove its namespaces")
+    command.add_argument("name")
     return parser
 
 
@@ -63,6 +71,8 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.command == "down":
         print("ended" if take_down() else "no machine stands")
         return 0
+    if chosen.command.startswith("bed-"):
+        return _bed(chosen)
     if chosen.command == "test":
         return run_tests(
             image(recipe(chosen.suite)), Hardware(accelerator()), chosen.paths, chosen.option, chosen.machines
@@ -82,6 +92,16 @@ def _run_inside(machine: Machine, argv: Sequence[str]) -> int:
         return subprocess.run(machine.ssh.command(*inside(directory, argv)), check=False).returncode
     finally:
         machine.ssh.run("rm", "-rf", directory)
+
+
+def _bed(chosen: argparse.Namespace) -> int:
+    if chosen.command == "bed-down":
+        print("ended" if take_down_bed(chosen.name) else "no such bed stands")
+        return 0
+    hosts = {host: addresses.split(",") for host, _, addresses in (word.partition("=") for word in chosen.hosts)}
+    made = put_up_bed(chosen.name, chosen.suite, hosts)
+    print(f"{'A bed stands' if made else 'The bed stands already'}. Ansible's variables: {way_in(chosen.name)}")
+    return 0
 
 
 def _new(suite: str) -> Machine:
