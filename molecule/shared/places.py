@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import testinfra
 from testinfra.host import Host
+
+from asking import Asking
 
 NODES = {
     "node1": ("10.89.77.11", "fd00:89:77::11"),
@@ -32,8 +33,13 @@ def machine(name: str) -> Host:
     return testinfra.get_host(f"podman://l4-{name}")
 
 
+def held() -> str:
+    """What the client's open connection has got so far."""
+    return str(machine("client").file("/run/held").content_string)
+
+
 @dataclass(frozen=True)
-class Place:
+class Place(Asking):
     """Where a connection begins: a node, a backend behind its bridge, or the client, whose way to virtual IPs is a node.
 
     name: node1, web1 or client. gateway: the client's node.
@@ -50,28 +56,13 @@ class Place:
         """IPv4 and IPv6."""
         return {**NODES, **BACKENDS, "client": CLIENT}[self.name]
 
-    def ask(self, address: str, port: int, count: int = 1, protocol: str = "tcp") -> Counter[str]:
-        """What `count` connections or UDP flows came to, by their word: see files/traffic.py."""
+    def traffic(self, *words: str) -> str:
         host = machine(HOST_OF.get(self.name, self.name))
         if self.gateway:
             for network, via in zip(VIP_NETWORKS, NODES[self.gateway]):
                 host.check_output(f"ip route replace {network} via {via}")
         inside = f"ip netns exec {self.name} " if self.name in HOST_OF else ""
-        return Counter(host.check_output(f"{inside}traffic ask {protocol} {address} {port} {count}").splitlines())
-
-    def backends(self, address: str, port: int, count: int, protocol: str = "tcp") -> set[str]:
-        """The backends that answered; AssertionError if any attempt got no answer."""
-        answers = self.ask(address, port, count, protocol)
-        assert all(" " in word for word in answers), f"{self} to {address}:{port}/{protocol}: {dict(answers)}"
-        return {word.split()[0] for word in answers}
-
-    def sources(self, address: str, port: int, count: int, protocol: str = "tcp") -> dict[str, set[str]]:
-        """By backend, the addresses that it saw this place come from."""
-        seen: dict[str, set[str]] = {}
-        for word in self.ask(address, port, count, protocol):
-            backend, dummy, source = word.partition(" ")
-            seen.setdefault(backend, set()).add(source)
-        return seen
+        return str(host.check_output(f"{inside}traffic {' '.join(words)}"))
 
 
 ON_NODES = [Place(name) for name in NODES]

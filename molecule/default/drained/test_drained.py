@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from held import assert_held
-from places import EVERYWHERE, Place, machine
+from places import EVERYWHERE, Place, held, machine
 
 
 @pytest.mark.parametrize("place", EVERYWHERE, ids=str)
@@ -22,4 +22,4 @@ def test_the_node_remembers_the_drained_backend() -> None:
 
 
 def test_the_open_connection_went_on() -> None:
-    assert_held()
+    assert_held(held)

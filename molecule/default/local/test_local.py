@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from held import assert_held
-from places import BACKENDS, CLIENT, EVERYWHERE, NODES, Place
+from places import BACKENDS, CLIENT, EVERYWHERE, NODES, Place, held
 
 CLIENT_PLACE = Place("client")
 
@@ -29,4 +29,4 @@ def test_the_virtual_ip_leads_to_all_backends(place: Place) -> None:
 
 
 def test_the_open_connection_went_on() -> None:
-    assert_held()
+    assert_held(held)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from held import assert_held
-from places import EVERYWHERE, Place
+from places import EVERYWHERE, Place, held
 
 
 @pytest.mark.parametrize("place", EVERYWHERE, ids=str)
@@ -18,4 +18,4 @@ def test_the_backend_that_is_gone_gets_no_new_connection(place: Place) -> None:
 
 
 def test_the_open_connection_went_on() -> None:
-    assert_held()
+    assert_held(held)

@@ -7,6 +7,8 @@
 serve NAME PORT...                    answer on these TCP and UDP ports with "NAME SOURCE_ADDRESS"
 ask PROTOCOL ADDRESS PORT COUNT       print each answer on a line, or "refused", "timeout", "denied" or "unreachable"; give up at the fifth of these
 hold ADDRESS PORT SECONDS             keep one TCP connection, ask ten times a second, print what comes
+return HOST ADDRESS PORT              wait until HOST is silent, then until it answers a ping again, then until ADDRESS PORT serves; print the
+                                      seconds between the last two
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import errno
 import socket
 import socketserver
+import subprocess
 import sys
 import threading
 import time
@@ -65,10 +68,10 @@ def serve(*ports: str) -> None:
             threading.Thread(target=server.serve_forever).start()
 
 
-def opened(protocol: str, address: str, port: str) -> socket.socket:
+def opened(protocol: str, address: str, port: str, patience: float = PATIENCE) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     made = socket.socket(family, socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM)
-    made.settimeout(PATIENCE)
+    made.settimeout(patience)
     made.connect((address, int(port)))
     return made
 
@@ -83,9 +86,9 @@ def ask(protocol: str, address: str, port: str, count: str) -> None:
             return
 
 
-def asked(protocol: str, address: str, port: str) -> str:
+def asked(protocol: str, address: str, port: str, patience: float = PATIENCE) -> str:
     try:
-        with opened(protocol, address, port) as connection:
+        with opened(protocol, address, port, patience) as connection:
             if protocol == "udp":
                 connection.send(b"?\n")
             return connection.recv(200).decode().strip() or "closed"
@@ -103,6 +106,26 @@ def hold(address: str, port: str, seconds: str) -> None:
             time.sleep(0.1)
 
 
+def wait_for_return(host: str, address: str, port: str) -> None:
+    while pinged(host):
+        time.sleep(0.1)
+    while not pinged(host):
+        pass
+    answered = time.monotonic()
+    while " " not in asked("tcp", address, port, 1.0):
+        time.sleep(0.05)
+    print(f"{time.monotonic() - answered:.2f}")
+
+
+def pinged(host: str) -> bool:
+    return not subprocess.run(["ping", "-c1", "-W0.3", host], stdout=subprocess.DEVNULL, check=False).returncode
+
+
 if __name__ == "__main__":
-    ACTIONS: dict[str, Callable[..., None]] = {"serve": lambda _name, *ports: serve(*ports), "ask": ask, "hold": hold}
+    ACTIONS: dict[str, Callable[..., None]] = {
+        "serve": lambda _name, *ports: serve(*ports),
+        "ask": ask,
+        "hold": hold,
+        "return": wait_for_return,
+    }
     ACTIONS[sys.argv[1]](*sys.argv[2:])

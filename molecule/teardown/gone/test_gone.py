@@ -6,15 +6,12 @@
 
 from __future__ import annotations
 
-from difflib import unified_diff
-
 import pytest
 
+from found import assert_as_found
 from places import NODES, machine
 
 
 @pytest.mark.parametrize("node", NODES)
 def test_the_node_is_as_it_was_found(node: str) -> None:
-    host = machine(node)
-    found = host.file("/var/tmp/found").content_string.splitlines()
-    assert list(unified_diff(found, host.check_output("snapshot").splitlines(), lineterm="", n=0)) == []
+    assert_as_found(machine(node))

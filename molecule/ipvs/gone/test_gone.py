@@ -1,0 +1,14 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""After service_proxy_state: absent, the machine is as it was found."""
+
+from __future__ import annotations
+
+from found import assert_as_found
+from machine_places import machine
+
+
+def test_the_machine_is_as_it_was_found() -> None:
+    assert_as_found(machine())
