@@ -1,10 +1,10 @@
 #!/bin/sh
 # Says what the role needs to know of a host, one finding a line. Changes nothing.
-# Usage: observe.sh TOOLS MODULES SYSCTLS SYSCTL_FILE LOCAL_CIDRS; the lists have blanks between their items.
+# Usage: observe.sh TOOLS MODULES SYSCTLS SYSCTL_FILE LOCAL_CIDRS FILES; the lists have blanks between their items.
 # A module is NAME=PROOF: with the file PROOF there, the kernel has it, be it loaded or built in. One that is missing is said to
 # be unavailable too if nothing can load it.
 set -eu
-tools=$1 modules=$2 sysctls=$3 sysctl_file=$4 local_cidrs=$5
+tools=$1 modules=$2 sysctls=$3 sysctl_file=$4 local_cidrs=$5 files=$6
 
 for tool in $tools; do
     PATH="$PATH:/usr/sbin:/sbin" command -v "$tool" > /dev/null || echo "missing-tool $tool"
@@ -32,6 +32,10 @@ done
 
 for directory in /etc/systemd/network /etc/NetworkManager/conf.d; do
     [ ! -d "$directory" ] || echo "manager $directory"
+done
+
+for file in $files; do
+    [ ! -e "$file" ] || echo "present $file"
 done
 
 found=
