@@ -18,8 +18,8 @@ setup: ## bring what the other targets need: system packages, a virtual environm
 test: setup ## static checks, unit tests, tests in network namespaces, IPVS in virtual machines (root)
 	@$(RUN) all
 
-test-fast: setup ## unit tests and tests in network namespaces (root)
-	@$(RUN) units namespaces
+test-fast: setup ## unit tests on one Python, and a choice of those in network namespaces: one iptables, IPv4 (root, minutes)
+	@$(RUN) fast
 
 lint: setup ## static checks: ansible-test sanity, ansible-lint, documentation, changelog, mypy, ruff, yamllint, shellcheck
 	@$(RUN) lint
@@ -33,7 +33,7 @@ integration: setup ## tests in network namespaces (root)
 test-hosts: setup ## whole hosts (Molecule, virtual machines), the traffic tests with IPVS, the kernel of Debian 13 (root)
 	@$(RUN) molecule machines ipvs-semantics ipvs-trixie
 
-molecule: setup ## Molecule's scenarios on hosts in containers (root)
+molecule: setup ## Molecule's scenarios, on hosts in containers and on virtual machines (root)
 	@$(RUN) molecule
 
 bench: setup ## measure rules, connections and runs against floors, and write docs/benchmarks (root, half an hour)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The places from which the scenarios on a virtual machine open connections, as `machine_inventory.yml` lays them out."""
+"""The places from which the scenarios on a virtual machine open connections, as `machine/inventory.yml` lays them out."""
 
 from __future__ import annotations
 

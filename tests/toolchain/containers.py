@@ -4,7 +4,7 @@
 
 """Run Molecule's scenarios on a machine that may have no container registry, and an old kind of cgroups.
 
-With Podman and a registry none of this is needed: `molecule test --all` is enough. What only other machines need stands
+With Podman and a registry none of this is needed: `molecule test` is enough. What only other machines need stands
 here: Debian's packages of Podman, an image made of Debian's packages, and settings for containers where root has no
 CAP_SYS_RESOURCE and cgroups are of version 1.
 """
@@ -21,14 +21,13 @@ from pathlib import Path
 
 from paths import CACHE, CHECKOUT, LOGS
 from prepare import install_packages, locked
+from scenarios import EVIDENCE, IN_CONTAINERS, tested
 
 IMAGE = CHECKOUT / "molecule" / "shared" / "image"
-BASE_CONFIG = CHECKOUT / ".config" / "molecule" / "config.yml"
 PACKAGE_OF_TOOL = {"podman": "podman", "runc": "runc", "mmdebstrap": "mmdebstrap"}
 NETWORK_PACKAGES = ("netavark", "aardvark-dns")
 SUITES = ("bookworm", "trixie")
 CONTAINER_PREFIX = "l4-"
-EVIDENCE = "set -x; iptables-save; ip6tables-save; ipset save; ip address; bridge -d link; systemctl --failed; journalctl --no-pager"
 SETTINGS = """\
 [containers]
 default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
@@ -48,18 +47,7 @@ def main(arguments: list[str]) -> int:
             os.environ["CONTAINERS_CONF"] = str(settings)
         for suite in SUITES:
             provide_image(suite)
-        molecule("destroy")
-        failed = molecule("test", "--destroy=never", *(arguments or ["--all"]))
-        if failed:
-            keep_what_nodes_logged()
-        return molecule("destroy") or failed
-
-
-def molecule(*arguments: str) -> int:
-    """Run Molecule and return its exit status."""
-    return subprocess.run(
-        ["molecule", "--base-config", str(BASE_CONFIG), *arguments], cwd=CHECKOUT, check=False
-    ).returncode
+        return tested(arguments or IN_CONTAINERS, keep_what_nodes_logged)
 
 
 def keep_what_nodes_logged() -> None:

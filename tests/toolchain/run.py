@@ -4,7 +4,7 @@
 
 """Run stages side by side, each with its log in ``.cache/logs``, and close with a summary.
 
-Arguments: names of stages or groups (``all``, ``lint``, ``units``, ``namespaces``, ``molecule``, ``virtual``). Exit status 0
+Arguments: names of stages or groups (``all``, ``fast``, ``lint``, ``units``, ``namespaces``, ``molecule``, ``virtual``). Exit status 0
 only if every stage passed.
 """
 

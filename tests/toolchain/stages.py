@@ -20,7 +20,21 @@ TARGET_PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 TOOLCHAIN = Path(__file__).parent
 OF_EVERY_KERNEL = ("bed", "ipvs_choosing", "ipvs_kernel", "ipvs_service")
 SEMANTICS_OF_IPVS = ("affinity", "changing", "choosing", "flows", "node", "reaching", "refusing", "rewriting", "sctp")
-BY_NAME_ONLY = ("molecule", "ipvs-semantics", "ipvs-trixie", "machines")
+FAST_AREAS = ("affinity", "choosing", "flows", "node", "reaching", "refusing", "rewriting")
+FAST_FILES = (
+    *(f"tests/integration/test_semantics_{words}.py" for words in FAST_AREAS),
+    *(f"tests/integration/test_{words}.py" for words in ("nat_chain", "ipset_entry", "vip_service", "scenario_a")),
+)
+ONE_OF_EACH_KIND = "not legacy and not ipv6 and not promiscuous"
+BY_NAME_ONLY = (
+    "units-fast",
+    "integration-fast",
+    "molecule",
+    "molecule-machines",
+    "ipvs-semantics",
+    "ipvs-trixie",
+    "machines",
+)
 """Not in ``all``: whole hosts in containers, machines that reboot, a second kernel, and the traffic tests once more with IPVS take
 as long as all else together.
 """
@@ -47,7 +61,7 @@ def python() -> str:
 
 def stages() -> list[Stage]:
     """All stages, the long ones of one core first, those that need the whole machine last."""
-    return [*_molecule(), *_static(), *_units(), *_namespaces(), *_virtual()]
+    return [*_molecule(), *_static(), *_units(), *_fast(), *_namespaces(), *_virtual()]
 
 
 def selected(words: Sequence[str]) -> list[Stage]:
@@ -86,7 +100,18 @@ def _units() -> list[Stage]:
 
 
 def _molecule() -> list[Stage]:
-    return [Stage("molecule", [python(), str(TOOLCHAIN / "containers.py")], "molecule", timeout=2400.0)]
+    tools = {"molecule": "containers.py", "molecule-machines": "machines.py"}
+    return [Stage(name, [python(), str(TOOLCHAIN / tool)], "molecule", timeout=2400.0) for name, tool in tools.items()]
+
+
+def _fast() -> list[Stage]:
+    """For the minutes between two edits: units on the controller's Python, and packets on one iptables with IPv4."""
+    workers = ["-n", str(max(2, CORES)), "--dist", "loadfile"]
+    packets = [python(), "-m", "pytest", *workers, "-k", ONE_OF_EACH_KIND, *FAST_FILES]
+    return [
+        Stage("units-fast", [python(), str(TOOLCHAIN / "units.py"), python()], "fast"),
+        Stage("integration-fast", packets, "fast", cores=CORES),
+    ]
 
 
 def _namespaces() -> list[Stage]:
