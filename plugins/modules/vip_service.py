@@ -325,7 +325,7 @@ conntrack_deleted:
   sample: 0
 rules_state:
   description:
-    - A text that this host's iptables rules have only as long as nobody changes one, or since the boot before. By it the role
+    - A text that is another one as soon as anybody has changed an iptables rule of this host, and after each boot. By it the role
       P(layer4.service_proxy.proxy#role) knows what it has saved already. Empty where it is not known.
   returned: success
   type: str
