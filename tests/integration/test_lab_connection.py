@@ -40,7 +40,9 @@ INVENTORY = {
                     for name, address in (("one", "10.8.0.1"), ("two", "10.8.0.2"))
                 }
             },
-            "plain": {"hosts": {f"{PREFIX}-plain": {}, "by-host": {"ansible_host": "{{ prefix }}-plain", "prefix": PREFIX}}},
+            "plain": {
+                "hosts": {f"{PREFIX}-plain": {}, "by-host": {"ansible_host": "{{ prefix }}-plain", "prefix": PREFIX}}
+            },
         },
     }
 }

@@ -42,7 +42,9 @@ def _held(node: Namespace) -> str:
 def _flush(node: Namespace) -> None:
     """As a boot leaves it, sysctls aside."""
     for tool in ("iptables", "ip6tables"):
-        node.run(f"{tool}-restore", input="".join(f"*{table}\nCOMMIT\n" for table in ("filter", "mangle", "nat", "raw")))
+        node.run(
+            f"{tool}-restore", input="".join(f"*{table}\nCOMMIT\n" for table in ("filter", "mangle", "nat", "raw"))
+        )
     node.run("ipset", "destroy")
     node.run("ipvsadm", "-C")
     node.ip("link", "delete", "l4-ipvs0")
