@@ -107,6 +107,13 @@ def plan_run(request: Request, node: Node, has: Facilities) -> AnyChange:
     return Switch(plan_services(request, node, has.kernel), plan_leaving(request, node, kernel))
 
 
+def apply(change: AnyChange, has: Facilities) -> None:
+    """All or nothing. Raises what the failing facility said."""
+    change.apply()
+    if isinstance(change, IpvsChange) and has.kernel.records:
+        has.kernel.records.forget()  # they are of the iptables dataplane, which has no services here any more
+
+
 def has_remains(node: Node, has: Facilities) -> bool:
     """Whether the ipvs dataplane is, or was, in use on this node."""
     return has.device.state() is not None or not set_names(node.chain_prefix).isdisjoint(has.sets.headers())

@@ -355,7 +355,12 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.converge impo
 from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import request_digest, services_of
 from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_warnings import warnings
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontends import DEVICE
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplanes import AnyChange, has_remains, plan_run
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplanes import (
+    AnyChange,
+    apply,
+    has_remains,
+    plan_run,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils.host import FACILITY_ERRORS, facilities
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.link import own_addresses
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import (
@@ -392,7 +397,7 @@ def _result(module: AnsibleModule) -> Dict[str, Any]:
     for warning in warnings(change.services, request.dataplane, node, has.tables, module.run_command):
         module.warn(warning)
     if not module.check_mode:
-        change.apply()
+        apply(change, has)
     deleted = change.reconciliation.run(delete=not module.check_mode)
     records = has.kernel.records if isinstance(change, Change) else None
     return {

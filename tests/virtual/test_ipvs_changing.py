@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from network import ADDRESSES, IPV4, Network, backends, vip
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import DIRECTORY
 from lab.traffic import LongLivedConnection, Servers, Tally
 
 STEADY = 9000
@@ -151,19 +152,28 @@ def _killed_after(network: Network, services: list[dict[str, Any]], seconds: flo
         return
 
 
+def _remembered() -> set[str]:
+    """What runs of the iptables dataplane have left under /run."""
+    return {path.name for path in DIRECTORY.glob("*")}
+
+
 class TestSwitch:
     """From iptables to ipvs and back, with clients that ask all the time."""
 
     @pytest.mark.semantics(23)
     def test_no_connection_fails_and_nothing_of_the_other_stays(self, network: Network) -> None:
         node = network.hosts["node1"]
+        network.applied([_web("b11")])  # tables of iptables-nft stay, empty
         network.applied([], state="absent")
+        before = _remembered()
         with _steady(network, "b11", "b12"):
             network.applied([_web("b11", "b12")], dataplane="iptables")
-            iptables = network.rules()
+            iptables, of_iptables = network.rules(), _remembered() - before
+            assert of_iptables
             with _load(network) as tallies:
                 switched = network.applied([_web("b11", "b12")], dataplane="ipvs")
                 ipvs = network.rules()
+                assert not of_iptables & _remembered()
                 back = network.applied([_web("b11", "b12")], dataplane="iptables", node={"drain_timeout": 60})
             assert [result["updated"] for result in (switched, back)] == [["web"], ["web"]]
             assert "L4-SVC-" not in ipvs

@@ -149,7 +149,7 @@ class LegacyMemory:
 def forget(name: str) -> None:
     """Leave nothing."""
     try:
-        _path(name).unlink()
+        _path(name).unlink(missing_ok=True)
         DIRECTORY.rmdir()
     except OSError:
         return
