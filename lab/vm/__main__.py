@@ -98,7 +98,8 @@ def _bed(chosen: argparse.Namespace) -> int:
     if chosen.command == "bed-down":
         print("ended" if take_down_bed(chosen.name) else "no such bed stands")
         return 0
-    hosts = {host: addresses.split(",") for host, _, addresses in (word.partition("=") for word in chosen.hosts)}
+    pairs = [word.partition("=") for word in chosen.hosts]
+    hosts = {host: addresses.split(",") for host, _equals, addresses in pairs}
     made = put_up_bed(chosen.name, chosen.suite, hosts)
     print(f"{'A bed stands' if made else 'The bed stands already'}. Ansible's variables: {way_in(chosen.name)}")
     return 0

@@ -16,7 +16,7 @@ import sys
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ..surroundings import BaseChain, NftRule
-from .netlink import NLM_F_DUMP, NetlinkError, NetlinkSocket, attribute, attributes, each_attribute
+from .netlink import NetlinkError, NetlinkSocket, attribute, attributes, each_attribute
 
 _NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8
@@ -70,7 +70,7 @@ class Nft:
     def _dump(self, kind: int, family: int, payload: bytes) -> List[bytes]:
         header = struct.pack("!BBH", family, 0, 0)
         try:
-            return list(self._netlink.request(_SUBSYSTEM | kind, NLM_F_DUMP, header + payload))
+            return self._netlink.dump(_SUBSYSTEM | kind, header + payload)
         except NetlinkError as error:
             raise NftError(os.strerror(error.code)) from error
         except OSError as error:
