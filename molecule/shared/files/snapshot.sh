@@ -1,17 +1,18 @@
 #!/bin/sh
-# All of this node that a run could leave something in, a line each, without what changes by itself.
+# All of this node that a run could leave something in, a line each, without what changes by itself or with a reboot (a size that ipset
+# shows where the tool made the set, link-local addresses, sctp, which others load).
 export LC_ALL=C
 for tool in iptables ip6tables; do
     # Built-in chains come into being when they are looked at, and accept.
     "$tool-save" | sed -E "/^#/d; /^:[A-Z]+ ACCEPT/d; /^(\*|COMMIT)/d; s/ \[[0-9:]*\]$//; s/^/$tool /"
 done
-ipset save | sed 's/ initval [0-9a-fx]*//; s/^/ipset /' | sort
+ipset save | sed 's/ initval [0-9a-fx]*//; s/ bucketsize [0-9]*//; s/^/ipset /' | sort
 [ ! -e /proc/net/ip_vs ] || ipvsadm --save --numeric | sed 's/^/ipvs /' | sort
 ip -oneline link | sed -E 's/ (qlen|state) .*//; s/^[0-9]+: /link /' | sort
 bridge -details link | sed -E 's/^[0-9]+: /port /; s/ mcast_n_groups [0-9]+//' | sort
-ip -oneline address | sed -E 's/ (valid_lft|proto) .*//; s/^[0-9]+: /address /' | sort
+ip -oneline address | sed -E 's/ (valid_lft|proto) .*//; / fe80:/d; s/^[0-9]+: /address /' | sort
 ip route | sed 's/^/route /'
-sysctl --all 2> /dev/null | grep '^net\.' | grep -v nf_conntrack_count
+sysctl --all 2> /dev/null | grep '^net\.' | grep -Ev '^net\.sctp|nf_conntrack_count'
 files() {
     find /etc /usr/local /run/systemd/system /var/lib -xdev ! -path '/var/lib/systemd/*' ! -path '*/.ansible/*' "$@"
 }
