@@ -11,20 +11,18 @@ from __future__ import annotations
 
 from typing import Any, Dict, Iterator, List, Mapping, Sequence
 
-_ADDRESSES = ("vip", "external_ips", "load_balancer_ips")
-_DEFAULT_SCHEDULER = "wrr"
-_DEFAULT_METHOD = "masquerade"
+from .service import ADDRESS_KEYS, DEFAULT_FORWARD_METHOD, DEFAULT_SCHEDULER
 
 
 def find_needs(services: Sequence[Any], node: str) -> Dict[str, Any]:
     """In the types of JSON. node: by its name; the addresses of backends are those of backends on it."""
     given = [one for one in services if isinstance(one, dict)]
     backends = [backend for one in given for backend in _list(one, "backends") if isinstance(backend, dict)]
-    addresses = [address for one in given for key in _ADDRESSES for address in _list(one, key)]
+    addresses = [address for one in given for key in ADDRESS_KEYS for address in _list(one, key)]
     return {
         "ipv6": any(":" in str(address) for address in [*addresses, *(one.get("address") for one in backends)]),
-        "schedulers": _values(given, "scheduler", _DEFAULT_SCHEDULER),
-        "forward_methods": _values(given, "forward_method", _DEFAULT_METHOD),
+        "schedulers": _values(given, "scheduler", DEFAULT_SCHEDULER),
+        "forward_methods": _values(given, "forward_method", DEFAULT_FORWARD_METHOD),
         "backend_addresses": sorted({str(one.get("address")) for one in backends if one.get("node") == node != ""}),
     }
 

@@ -19,7 +19,10 @@ from .fields import Field, Problem, boolean, choice, integer, listed, one_of_typ
 PROTOCOLS = ("tcp", "udp", "sctp")
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos")
 """The schedulers of Linux 6.12 (``net/netfilter/ipvs/Kconfig``)."""
+DEFAULT_SCHEDULER = "wrr"
 FORWARD_METHODS = ("masquerade", "direct", "tunnel")
+DEFAULT_FORWARD_METHOD = "masquerade"
+ADDRESS_KEYS = ("vip", "external_ips", "load_balancer_ips")
 DATAPLANES = ("iptables", "ipvs", "nftables")
 SUPPORTED_DATAPLANES = ("iptables", "ipvs")
 
@@ -69,9 +72,7 @@ class Service(NamedTuple):
 
     def addresses(self) -> List[Tuple[str, str]]:
         """Every (key, address) at which the service answers, but for node ports."""
-        return [
-            (key, address) for key in ("vip", "external_ips", "load_balancer_ips") for address in getattr(self, key)
-        ]
+        return [(key, address) for key in ADDRESS_KEYS for address in getattr(self, key)]
 
 
 class Mark(NamedTuple):
@@ -182,7 +183,7 @@ _SERVICE_FIELDS: Mapping[str, Field] = {
     "internal_traffic_policy": _TRAFFIC_POLICY,
     "external_traffic_policy": _TRAFFIC_POLICY,
     "scheduler": Field(choice(*SCHEDULERS), None),
-    "forward_method": Field(choice(*FORWARD_METHODS), "masquerade"),
+    "forward_method": Field(choice(*FORWARD_METHODS), DEFAULT_FORWARD_METHOD),
 }
 
 _NODE_FIELDS: Mapping[str, Field] = {

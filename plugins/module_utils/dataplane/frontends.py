@@ -14,7 +14,7 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tu
 from .. import addresses as ip
 from ..flow import Endpoint
 from ..ipvs_types import Destination, HeldService, ServiceKey, VirtualService
-from ..service import Backend, Node, Service
+from ..service import DEFAULT_SCHEDULER, Backend, Node, Service
 from . import pools
 from .iptables import families
 
@@ -22,7 +22,6 @@ DEVICE = "l4-ipvs0"
 """The dummy device that has the addresses of services."""
 VIP, EXTERNAL_IP, LOAD_BALANCER, NODE_PORT = "vip", "external ip", "load balancer", "node port"
 KINDS = (VIP, EXTERNAL_IP, LOAD_BALANCER, NODE_PORT)
-DEFAULT_SCHEDULER = "wrr"
 _FALLBACK = {"sh": "sh-fallback", "mh": "mh-fallback"}
 
 
