@@ -215,6 +215,7 @@ def test_only_stale_udp_entries_to_our_destinations_are_deleted(network: Network
     stale = [
         _entry(family, to, gone, port=5000 + n) for n, to in enumerate([ours, (ADDRESSES["bridge1"][family], 30053)])
     ]
+    network.hosts["node1"].run("conntrack", "-F")
     _insert(network, *survivors, *stale)
     before = network.hosts["node1"].run("conntrack", "-L", "-f", family).stdout.count("\n")
     changed = [_dns(family, "b11")]
