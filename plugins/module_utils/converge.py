@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import (
     Callable,
@@ -31,7 +32,6 @@ from .dataplane.shared_chains import hook_jumps
 from .families import FamilyPlans, Tables
 from .ipset_types import HeldSet, SetHeader
 from .kernel.xtables import XtablesError, parse_save
-from .plan import memory as memories
 from .plan.affinity import SetPlan, plan_sets
 from .plan.chains import plan
 from .plan.memory import Memory
@@ -85,7 +85,8 @@ class Kernel(NamedTuple):
 class Change(NamedTuple):
     """What will be done to a node, and what it means.
 
-    services: those that the run is about; of those that stay as they are some of each kind. record: what to leave.
+    services: those that the run is about; of those that stay as they are some of each kind. record: what to leave for the next
+    run; None where what was left stays.
     """
 
     summary: Summary
@@ -94,7 +95,7 @@ class Change(NamedTuple):
     kernel: Kernel
     reconciliation: Reconciliation
     services: Sequence[Service]
-    record: Callable[[], Optional[Memory]]
+    record: Optional[Callable[[], Memory]]
 
     @property
     def changed(self) -> bool:
@@ -115,13 +116,18 @@ class Change(NamedTuple):
         sets = self.kernel.sets
         created = [Step(partial(sets.create, new), partial(sets.destroy, new.name)) for new in self.set_plan.create]
         gone = [Step(partial(sets.destroy, old.name), partial(sets.create, old)) for old in self.set_plan.destroy]
-        return created + self.families.steps() + gone + self._recording()
+        recording = self._recording()
+        return created + self.families.steps() + gone + recording
 
     def _recording(self) -> List[Step]:
-        records = self.kernel.records
-        if records is None:
+        """What is left for the next run is made while the tools of the other steps keep other processors busy."""
+        records, record = self.kernel.records, self.record
+        if records is None or record is None:
             return []
-        return [Step(lambda: records.keep(self.record(), edits(self.families)), records.forget)]
+        beside = ThreadPoolExecutor(1)
+        made = beside.submit(lambda: (records.prepare(record()), edits(self.families)))
+        beside.shutdown(wait=False)
+        return [Step(lambda: records.keep(*made.result()), records.forget)]
 
 
 def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:
@@ -149,11 +155,8 @@ def nothing_to_do(node: Node, dataplane: str, kernel: Kernel) -> Optional[Change
 
     None where this is not certain, or UDP flows have to be judged, which takes the services themselves.
     """
-    records = kernel.records
-    memory = records.recall() if records else None
-    if not (records and memory and records.is_repeated and memory.settings == settings_digest(node)):
-        return None
-    if memories.has_udp(memory):
+    left = kernel.records.repeated() if kernel.records else None
+    if left is None or left.has_udp or left.settings != settings_digest(node):
         return None
     return Change(
         Summary([], [], []),
@@ -161,8 +164,8 @@ def nothing_to_do(node: Node, dataplane: str, kernel: Kernel) -> Optional[Change
         SetPlan([], []),
         kernel,
         Reconciliation({}, node, kernel.tracking),
-        parse_services(memory.samples, dataplane, node),
-        lambda: memory,
+        parse_services(left.samples, dataplane, node),
+        record=None,
     )
 
 

@@ -31,11 +31,11 @@ from .dataplane.rules import Layout
 from .dataplane.shared_chains import masquerade_chains
 from .families import FamilyPlans
 from .kernel.legacy_tables import fingerprint
-from .kernel.memory import Edits, LegacyMemory, NftMemory, forget
-from .kernel.xtables import Xtables, XtablesError
-from .payload import unpack
+from .kernel.memory import Edits, Left, LegacyMemory, NftMemory
+from .kernel.xtables import COMMANDS, Xtables, XtablesError
+from .payload import digest_of, unpack
 from .plan import memory as memories
-from .plan.memory import Difference, Known, Memory
+from .plan.memory import Brief, Difference, Known, Memory
 from .ruleset import Observed
 from .service import InvalidServices, Node
 from .services_request import Request
@@ -52,9 +52,8 @@ _MOST_CHAINS = 400
 class Records(Protocol):
     """What a run leaves for the next."""
 
-    @property
-    def is_repeated(self) -> bool:
-        """Whether what is asked for is what was asked for in the run that left what was recalled."""
+    def repeated(self) -> Optional[Brief]:
+        """What the last run left in short, if it was asked for the same and no rule has changed since."""
 
     @property
     def state(self) -> str:
@@ -69,7 +68,10 @@ class Records(Protocol):
     def list_chain(self, family: str, chain: str) -> Optional[Sequence[str]]:
         """The rules of a chain of table nat, since `watch`; None where there is no such chain."""
 
-    def keep(self, memory: Optional[Memory], edits: Edits) -> None:
+    def prepare(self, memory: Memory) -> Optional[Left]:
+        """What `keep` leaves of this memory; None where it is not worth it."""
+
+    def keep(self, left: Optional[Left], edits: Edits) -> None:
         """Leave this, if since `recall` nothing but these edits has changed rules."""
 
     def forget(self) -> None:
@@ -77,22 +79,22 @@ class Records(Protocol):
 
 
 class HostRecords:
-    """Those of a host, for one chain prefix. request: a digest of all that is asked for, if it is known.
+    """Those of a host. request: a digest of all that is asked for.
 
     list_chain: the rules of a chain of table nat, by its family and name.
     """
 
-    def __init__(
-        self, memory: Union[NftMemory, LegacyMemory], prefix: str, request: str, list_chain: ListChain
-    ) -> None:
-        self._memory, self._prefix = memory, prefix
+    def __init__(self, memory: Union[NftMemory, LegacyMemory], request: str, list_chain: ListChain) -> None:
+        self._memory = memory
         self._request, self.list_chain = request, list_chain
-        self._left: Any = None
+        self._left: Optional[Left] = None
 
-    @property
-    def is_repeated(self) -> bool:
-        """Whether what is asked for is what was asked for in the run that left what was recalled."""
-        return bool(self._request) and self._left is not None and self._left.get("request") == self._request
+    def repeated(self) -> Optional[Brief]:
+        """What the last run left in short, if it was asked for the same and no rule has changed since."""
+        if self._memory.brief().get("request") != self._request:
+            return None
+        left = self._memory.recall()
+        return memories.brief_from_plain(left.brief) if left else None
 
     @property
     def state(self) -> str:
@@ -104,23 +106,26 @@ class HostRecords:
 
     def recall(self) -> Optional[Memory]:
         left = self._memory.recall()
-        memory = memories.from_plain(left)
+        memory = memories.from_json(left.whole) if left else None
         self._left = left if memory else None
         return memory
 
     def watch(self) -> None:
         self._memory.watch()
 
-    def keep(self, memory: Optional[Memory], edits: Edits) -> None:
-        if memory is None or not memory.services:
+    def prepare(self, memory: Memory) -> Optional[Left]:
+        if not memory.services:
+            return None
+        return Left({"request": self._request, **memories.brief(memory)._asdict()}, memories.to_json(memory))
+
+    def keep(self, left: Optional[Left], edits: Edits) -> None:
+        if left is None:
             self.forget()
-            return
-        left = {"request": self._request, **memories.to_plain(memory)}
-        if edits.transactions or left != self._left:
+        elif edits.transactions or left != self._left:
             self._memory.keep(left, edits)
 
     def forget(self) -> None:
-        forget(self._prefix)
+        self._memory.forget()
 
 
 class Scope(NamedTuple):
@@ -157,16 +162,16 @@ class Scope(NamedTuple):
         return memories.remember(settings, self.written, held, layout, self.kept, samples)
 
 
-def records_of(tables: Mapping[str, Xtables], prefix: str, request: str = "") -> Optional[Records]:
+def records_of(tables: Mapping[str, Xtables], prefix: str, request: str) -> Optional[Records]:
     """Those of this host; None where nothing tells whether rules have changed."""
     try:
         if all(tool.is_nft for tool in tables.values()):
             return HostRecords(
-                NftMemory(prefix), prefix, request, lambda family, chain: tables[family].list_chain("nat", chain)
+                NftMemory(prefix), request, lambda family, chain: tables[family].list_chain("nat", chain)
             )
         if all(tool.is_legacy for tool in tables.values()):
             memory = LegacyMemory(prefix, partial(_fingerprint, tables), partial(_texts, tables))
-            return HostRecords(memory, prefix, request, lambda family, chain: memory.list_chain(family + " nat", chain))
+            return HostRecords(memory, request, lambda family, chain: memory.list_chain(family + " nat", chain))
     except XtablesError:
         pass
     return None
@@ -196,10 +201,11 @@ def _rules_alone(text: str) -> str:
 
 
 def edits(families: FamilyPlans) -> Edits:
-    """What these plans change, in the words of `_texts`."""
+    """What these plans change; lines in the words of `_texts`."""
     gone = [line for family, one in families.plans.items() for line in _diff_lines(family, one.before)]
     come = [line for family, one in families.plans.items() for line in _diff_lines(family, one.after)]
-    return Edits(families.transactions, gone, come)
+    texts = {COMMANDS[family]: one.restore for family, one in families.plans.items() if one.changed}
+    return Edits(families.transactions, gone, come, texts)
 
 
 def _diff_lines(family: str, text: str) -> Iterator[str]:
@@ -208,14 +214,13 @@ def _diff_lines(family: str, text: str) -> Iterator[str]:
         if line.startswith("*"):
             table = line[1:]
         elif line != "COMMIT":
-            yield "%s %s %s" % (family, table, _NO_RULE.sub("", line))
+            yield "%s %s %s" % (family, table, line if line[:1] == "-" else _NO_RULE.sub("", line))
 
 
 def request_digest(request: Request, payload: Mapping[str, str]) -> str:
-    """Of all that a task asks for, by the digest of its services; empty where that is not given."""
-    if not payload:
-        return ""
-    return memories.digest([payload["digest"], request.state, request.exclusive, request.dataplane])
+    """Of all that a task asks for, whether its services came as they are or as one text."""
+    services = payload["digest"] if payload else digest_of(request.services)
+    return memories.digest([services, request.state, request.exclusive, request.dataplane])
 
 
 def services_of(request: Request, payload: Mapping[str, str]) -> Sequence[Any]:

@@ -30,10 +30,15 @@ def to_text(services: Sequence[Any]) -> str:
     return json.dumps(services, sort_keys=True, separators=(",", ":"))
 
 
+def digest_of(services: Sequence[Any]) -> str:
+    """That of `pack`. Raises TypeError for what JSON does not know."""
+    return _digest(to_text(services).encode())
+
+
 def packed(text: str) -> Payload:
     """Of what `to_text` gives."""
     plain = text.encode()
-    return Payload(hashlib.sha256(plain).hexdigest(), base64.b64encode(zlib.compress(plain, _FASTEST)).decode())
+    return Payload(_digest(plain), base64.b64encode(zlib.compress(plain, _FASTEST)).decode())
 
 
 def pack(services: Sequence[Any]) -> Payload:
@@ -50,3 +55,7 @@ def unpack(body: str) -> List[Any]:
     if not isinstance(found, list):
         raise ValueError("no list")
     return found
+
+
+def _digest(plain: bytes) -> str:
+    return hashlib.sha256(plain).hexdigest()

@@ -387,13 +387,12 @@ def _result(module: AnsibleModule) -> Dict[str, Any]:
     request = Request(**{key: module.params[key] for key in Request._fields})
     node = _node(module)
     has = facilities(module, node.chain_prefix, request_digest(request, payload))
-    change: Optional[AnyChange]
-    if "body" in payload or not payload:
-        change = plan_run(request._replace(services=services_of(request, payload)), node, has)
-    else:
-        change = None if has_remains(node, has) else nothing_to_do(node, request.dataplane, has.kernel)
-    if change is None:
+    is_known = "body" not in payload and not has_remains(node, has)
+    change: Optional[AnyChange] = nothing_to_do(node, request.dataplane, has.kernel) if is_known else None
+    if change is None and payload and "body" not in payload:
         return {"changed": False, "services_needed": True}
+    if change is None:
+        change = plan_run(request._replace(services=services_of(request, payload)), node, has)
     for warning in warnings(change.services, request.dataplane, node, has.tables, module.run_command):
         module.warn(warning)
     if not module.check_mode:

@@ -237,7 +237,7 @@ def test_other_settings_of_the_node_are_looked_at_as_a_whole(node: Node) -> None
     kernel = Kernel(node.tables, NoSets("none"), Conntrack())
 
     def inside() -> Change:
-        records = records_of(node.tables, PREFIX)
+        records = records_of(node.tables, PREFIX, "request")
         other = NODE._replace(masquerade_all=True)
         return plan_services(_request(services), other, kernel._replace(records=records))
 

@@ -17,15 +17,17 @@ import pytest
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import compile_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.rules import Layout
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel import memory as kernel_memory
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import Edits, LegacyMemory
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import Edits, Left, LegacyMemory
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables_text import for_nft
 from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import pack, unpack
 from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.memory import (
     Memory,
+    brief,
+    brief_from_plain,
     difference,
-    from_plain,
+    from_json,
     remember,
-    to_plain,
+    to_json,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import Observed
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
@@ -44,12 +46,21 @@ def _memory() -> Memory:
 
 
 def test_what_is_remembered_survives_json() -> None:
-    assert from_plain(json.loads(json.dumps(to_plain(_memory())))) == _memory()
+    assert from_json(to_json(_memory())) == _memory()
+    assert brief_from_plain(json.loads(json.dumps(brief(_memory())._asdict()))) == brief(_memory())
 
 
-@pytest.mark.parametrize("plain", [None, [], {}, {"services": 1}, {**to_plain(_memory()), "shared": {"ipv4": [[1]]}}])
-def test_what_was_never_made_is_nothing(plain: Any) -> None:
-    assert from_plain(plain) is None
+@pytest.mark.parametrize("text", ["", "null", "[]", "{}", "[1,2,3,4]", to_json(_memory()).replace("ipv4", "x", 1)[:-9]])
+def test_what_was_never_made_is_nothing(text: str) -> None:
+    assert from_json(text) is None
+
+
+def test_whether_there_is_udp_is_remembered() -> None:
+    assert not brief(_memory()).has_udp
+    udp = [{**raw, "protocol": "udp"} for raw in RAW]
+    compiled = compile_services(parse_services(udp, "iptables", NODE), NODE)
+    held = {family: Observed(dict(one.chains)) for family, one in compiled.items()}
+    assert brief(remember("settings", udp, held, Layout("L4"), {}, [])).has_udp
 
 
 @pytest.mark.parametrize(
@@ -93,7 +104,7 @@ def test_a_payload_comes_back_and_is_known_by_its_content() -> None:
 def test_tables_that_somebody_else_edits_at_the_same_time_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: Dict[str, str] = {}
     monkeypatch.setattr(kernel_memory, "_write", lambda name, state, dummy: kept.update({name: state}))
-    monkeypatch.setattr(kernel_memory, "forget", kept.pop)
+    monkeypatch.setattr(kernel_memory, "_forget", kept.pop)
     before = {"ipv4 nat": "-A A -j X\n-A A -j Y\n"}
     edits = Edits(1, ["ipv4 nat -A A -j X"], ["ipv4 nat -A A -j Z"])
     for after, remembered in (
@@ -108,7 +119,7 @@ def test_tables_that_somebody_else_edits_at_the_same_time_are_not_remembered(mon
         memory.watch()
         memory.recall()
         held["ipv4 nat"] = after
-        memory.keep("content", edits)
+        memory.keep(Left({}, "content"), edits)
         assert ("L4" in kept) is remembered, after
 
 
@@ -121,17 +132,17 @@ def test_what_nobody_has_renewed_for_a_month_is_forgotten(monkeypatch: pytest.Mo
     texts = {"ipv4 nat": "-A A -j X\n"}
     memory = LegacyMemory("L4", lambda: texts["ipv4 nat"], lambda: texts)
     memory.recall()
-    memory.keep("content", Edits(0, [], []))
+    memory.keep(Left({}, "content"), Edits(0, [], []))
     assert not (tmp_path / "gone.json").exists()
     assert (tmp_path / "recent.json").exists()
-    assert memory.recall() == "content"
+    assert memory.recall() == Left({}, "content")
 
 
 def test_thousands_of_chains_are_announced_to_iptables_nft_as_all() -> None:
     names = ["L4-SEP-%05d" % number for number in range(5000)]
     lines = ["*nat", ":L4-SERVICES - [0:0]", *(":%s - [0:0]" % name for name in names)]
-    lines += ["-D OUTPUT -j L4-SERVICES", *("-A %s -j RETURN" % name for name in names)]
-    text = "\n".join([*lines, "-I PREROUTING 1 -j L4-SERVICES", "COMMIT", ""])
+    lines += ["-D OUTPUT -j L4-SERVICES", "-I PREROUTING 1 -j L4-SERVICES"]
+    text = "\n".join([*lines, *("-A %s -j RETURN" % name for name in names), "COMMIT", ""])
     arranged = for_nft(text).splitlines()
     assert arranged[:5] == [
         "*nat",
@@ -143,3 +154,5 @@ def test_thousands_of_chains_are_announced_to_iptables_nft_as_all() -> None:
     assert sorted(line for line in arranged if line != "-S") == sorted(text.splitlines())
     few = text.replace(":", "#", 4000)
     assert for_nft(few) == few
+    without_commands = "\n".join([*(line for line in lines if line[0] != "-"), "COMMIT", ""])
+    assert for_nft(few + without_commands) == few + without_commands

@@ -16,7 +16,8 @@ import struct
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from types import MappingProxyType
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 
 from .netlink import NetlinkError, NetlinkSocket, attributes
 from .xtables_text import XtablesError, parse_save
@@ -29,15 +30,27 @@ _GENERATION_ID = 1
 _SO_NETNS_COOKIE = 71
 """Linux 5.14: a number that no other network namespace ever had since boot; an inode's number is given again."""
 _OLD = 30 * 24 * 3600
+_MOST_CHANGES = 1 << 20
+"""Characters."""
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Edits(NamedTuple):
-    """How a run has changed rules: in how many transactions, and the lines that went and came, in any order."""
+    """How a run has changed rules: in how many transactions, the lines that went and came, in any order, and by tool the texts
+    that it gave to iptables-restore.
+    """
 
     transactions: int
     gone: Sequence[str]
     come: Sequence[str]
+    texts: Mapping[str, str] = MappingProxyType({})
+
+
+class Left(NamedTuple):
+    """What a run leaves. brief: what may be all that the next run needs. whole: JSON, far longer."""
+
+    brief: Dict[str, Any]
+    whole: str
 
 
 class NftMemory:
@@ -53,9 +66,13 @@ class NftMemory:
     @property
     def state(self) -> str:
         """A text that no other rule set of a host ever has; empty where it is not known."""
-        return "" if self._seen is None else "%s %d" % (_path(self._name).stem, self._seen)
+        return "" if self._seen is None else _state(self._name, str(self._seen))
 
-    def recall(self) -> Optional[Any]:
+    def brief(self) -> Dict[str, Any]:
+        """Of what was left, whatever the rule set is now; empty where nothing was."""
+        return _read_brief(self._name)
+
+    def recall(self) -> Optional[Left]:
         """What was left; None where the rule set is another since then."""
         try:
             self._seen = generation()
@@ -66,7 +83,7 @@ class NftMemory:
     def watch(self) -> None:
         """The kernel's count is enough for `keep`."""
 
-    def keep(self, content: Any, edits: Edits) -> None:
+    def keep(self, left: Left, edits: Edits) -> None:
         """Leave this, if since `recall` nothing but these edits has changed the rule set."""
         before, self._seen = self._seen, None
         try:
@@ -74,10 +91,16 @@ class NftMemory:
         except (OSError, NetlinkError):
             return
         if before is None or now != before + edits.transactions:
-            forget(self._name)
+            _forget(self._name)
         else:
             self._seen = now
-            _write(self._name, str(now), content)
+            _write(self._name, str(now), left)
+            _write_changes(self._name, str(before), str(now), edits.texts)
+
+    def forget(self) -> None:
+        """Leave nothing; the state is no longer known."""
+        self._seen = None
+        _forget(self._name)
 
 
 class LegacyMemory:
@@ -95,9 +118,13 @@ class LegacyMemory:
     @property
     def state(self) -> str:
         """A text that other tables do not have; empty where it is not known."""
-        return "" if self._seen is None else "%s %s" % (_path(self._name).stem, self._seen)
+        return "" if self._seen is None else _state(self._name, self._seen)
 
-    def recall(self) -> Optional[Any]:
+    def brief(self) -> Dict[str, Any]:
+        """Of what was left, whatever the tables are now; empty where nothing was."""
+        return _read_brief(self._name)
+
+    def recall(self) -> Optional[Left]:
         """What was left; None where the tables are others since then."""
         try:
             self._seen = self._fingerprint()
@@ -124,7 +151,7 @@ class LegacyMemory:
             end = following if following >= 0 else len(text)
         return parse_save(text[start:end]).get(chain, []) if start >= 0 else []
 
-    def keep(self, content: Any, edits: Edits) -> None:
+    def keep(self, left: Left, edits: Edits) -> None:
         """Leave this, if since `recall` nothing but these edits has changed the tables."""
         before, self._seen = self._seen, None
         try:
@@ -134,9 +161,15 @@ class LegacyMemory:
             return
         if is_ours:
             self._seen = after
-            _write(self._name, after, content)
+            _write(self._name, after, left)
+            _write_changes(self._name, before or "", after, edits.texts)
         else:
-            forget(self._name)
+            _forget(self._name)
+
+    def forget(self) -> None:
+        """Leave nothing; the state is no longer known."""
+        self._seen = None
+        _forget(self._name)
 
     def _are_all(self, edits: Edits) -> bool:
         """Whether nothing but these has changed the tables since `watch`."""
@@ -146,10 +179,10 @@ class LegacyMemory:
         )
 
 
-def forget(name: str) -> None:
-    """Leave nothing."""
+def _forget(name: str) -> None:
     try:
-        _path(name).unlink(missing_ok=True)
+        for suffix in (".json", ".changes"):
+            _path(name).with_suffix(suffix).unlink(missing_ok=True)
         DIRECTORY.rmdir()
     except OSError:
         return
@@ -171,6 +204,10 @@ def _lines(tables: Mapping[str, str]) -> List[str]:
     return ["%s %s" % (name, line) for name, text in tables.items() for line in text.splitlines()]
 
 
+def _state(name: str, state: str) -> str:
+    return "%s %s" % (_path(name).stem, state)
+
+
 def _path(name: str) -> Path:
     """Of this namespace since this boot. Raises OSError where the kernel does not tell one from another."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as any_socket:
@@ -178,33 +215,57 @@ def _path(name: str) -> Path:
     return DIRECTORY / ("%s-%d-%s.json" % (_BOOT.read_text().strip(), cookie, name))
 
 
-def _read(name: str, state: str) -> Optional[Any]:
+def _read_brief(name: str) -> Dict[str, Any]:
     try:
-        left = json.loads(_path(name).read_text("utf-8"))
-        return left["content"] if left["state"] == state else None
+        with open(_path(name), encoding="utf-8") as file:
+            return dict(json.loads(file.readline())["brief"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _read(name: str, state: str) -> Optional[Left]:
+    try:
+        first, _dummy, whole = _path(name).read_text("utf-8").partition("\n")
+        left = json.loads(first)
+        return Left(dict(left["brief"]), whole) if left["state"] == state else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _write(name: str, state: str, content: Any) -> None:
+def _write(name: str, state: str, left: Left) -> None:
+    first = json.dumps({"state": state, "brief": left.brief}, separators=(",", ":"))
     try:
-        DIRECTORY.mkdir(mode=0o700, exist_ok=True)
-        path = _path(name)
-        new = path.with_suffix(".new")
-        text = json.dumps(
-            {"state": state, "content": content}, separators=(",", ":")
-        )  # dump() takes three times as long
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-        new.replace(path)
+        _write_file(_path(name), (first, "\n", left.whole))
         _forget_old()
     except OSError:
         return
 
 
+def _write_changes(name: str, before: str, after: str, texts: Mapping[str, str]) -> None:
+    """For what keeps rules for the next boot (``rules.sh`` of the role node); a long one is none the shorter to read."""
+    path = _path(name).with_suffix(".changes")
+    parts = ["%s\n%s\n" % (_state(name, before), _state(name, after))]
+    parts += ["# %s\n%s" % (tool, text) for tool, text in texts.items()]
+    try:
+        if sum(map(len, parts)) > _MOST_CHANGES:
+            path.unlink(missing_ok=True)
+        else:
+            _write_file(path, parts)
+    except OSError:
+        return
+
+
+def _write_file(path: Path, parts: Iterable[str]) -> None:
+    DIRECTORY.mkdir(mode=0o700, exist_ok=True)
+    new = path.with_suffix(".new")
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.writelines(parts)
+    new.replace(path)
+
+
 def _forget_old() -> None:
     """Of namespaces that may be gone, which nothing tells; what one that lives on loses costs it one run that reads everything."""
-    for path in DIRECTORY.glob("*.json"):
+    for path in DIRECTORY.iterdir():
         if path.stat().st_mtime < time.time() - _OLD:
             path.unlink()
 

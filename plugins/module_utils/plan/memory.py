@@ -42,6 +42,14 @@ class Memory(NamedTuple):
     samples: List[Any]
 
 
+class Brief(NamedTuple):
+    """As much of a memory as a run needs that is asked for the same. has_udp: whether there is a service over UDP."""
+
+    settings: str
+    samples: List[Any]
+    has_udp: bool
+
+
 class Difference(NamedTuple):
     """changed: services as users write them. gone: names. kept: what is known of the others."""
 
@@ -101,31 +109,42 @@ def remember(
     return Memory(settings, found, shared, samples)
 
 
-def has_udp(memory: Memory) -> bool:
-    """Whether there is a service over UDP."""
-    return any("-p udp " in rule for one in memory.shared.values() for rules in one.chains.values() for rule in rules)
+def brief(memory: Memory) -> Brief:
+    """The short form."""
+    has_udp = any(
+        "-p udp " in rule for one in memory.shared.values() for rules in one.chains.values() for rule in rules
+    )
+    return Brief(memory.settings, memory.samples, has_udp)
 
 
-def to_plain(memory: Memory) -> Dict[str, Any]:
-    """In the types of JSON."""
+def brief_from_plain(plain: Mapping[str, Any]) -> Optional[Brief]:
+    """From ``brief(memory)._asdict()`` after JSON; None for what it never made."""
+    try:
+        return Brief(str(plain["settings"]), list(plain["samples"]), bool(plain["has_udp"]))
+    except (KeyError, TypeError):
+        return None
+
+
+def to_json(memory: Memory) -> str:
+    """As one text."""
     shared = {
         family: [[[*key, list(rules)] for key, rules in part.items()] for part in (one.chains, one.hooks)]
         for family, one in memory.shared.items()
     }
-    services = {name: list(known) for name, known in memory.services.items()}
-    return {"settings": memory.settings, "services": services, "shared": shared, "samples": memory.samples}
+    return json.dumps([memory.settings, memory.services, shared, memory.samples], separators=(",", ":"))
 
 
-def from_plain(plain: Any) -> Optional[Memory]:
-    """The reverse of `to_plain`; None for what it never made."""
+def from_json(text: str) -> Optional[Memory]:
+    """The reverse of `to_json`; None for what it never made."""
     try:
+        settings, known, plain, samples_of_all = json.loads(text)
         shared = {
             family: Observed(*({(table, chain): rules for table, chain, rules in part} for part in parts))
-            for family, parts in plain["shared"].items()
+            for family, parts in plain.items()
         }
-        services = {name: Known(*known) for name, known in plain["services"].items()}
-        return Memory(plain["settings"], services, shared, plain["samples"])
-    except (KeyError, TypeError, ValueError, AttributeError):
+        services = {name: Known(*one) for name, one in known.items()}
+        return Memory(settings, services, shared, samples_of_all)
+    except (TypeError, ValueError, AttributeError):
         return None
 
 

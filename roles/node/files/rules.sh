@@ -21,7 +21,8 @@ device=l4-ipvs0
 run=/run/layer4-service-proxy.run
 
 # With -v wanted=kept the chains and jumps as iptables-restore --noflush takes them; jumps stand at the same end of the
-# built-in chain as they do now. With -v wanted=deletions what takes the jumps away again.
+# built-in chain as they do now, and in the text in front of all chains but those that they lead to (many_chains).
+# With -v wanted=deletions what takes the jumps away again.
 # shellcheck disable=SC2016
 extract='
 function target(rule,    words, count, i) {
@@ -40,12 +41,14 @@ function ours(chain,    name) {
 function end_table(    i) {
     if (chains + rules + jumps) {
         print table
-        for (i = 1; i <= chains; i++) print chain_line[i]
-        for (i = 1; i <= rules; i++) print rule[i]
+        for (i = 1; i <= chains; i++) if (chain_name[i] in led_to) print chain_line[i]
         for (i = 1; i <= jumps; i++) print jump[i]
+        if (wanted == "kept") print "# the other chains"
+        for (i = 1; i <= chains; i++) if (!(chain_name[i] in led_to)) print chain_line[i]
+        for (i = 1; i <= rules; i++) print rule[i]
         print "COMMIT"
     }
-    split("", built_in); split("", leading); split("", others); split("", user)
+    split("", built_in); split("", leading); split("", others); split("", user); split("", led_to)
     chains = rules = jumps = 0
 }
 /^\*/ { end_table(); table = $1 }
@@ -53,7 +56,7 @@ function end_table(    i) {
     name = substr($1, 2)
     if ($2 != "-") built_in[name] = 1
     else user[name] = 1
-    if (ours(name) && wanted == "kept") chain_line[++chains] = ":" name " - [0:0]"
+    if (ours(name) && wanted == "kept") { chain_name[++chains] = name; chain_line[chains] = ":" name " - [0:0]" }
 }
 /^-A / {
     chain = $2
@@ -62,6 +65,7 @@ function end_table(    i) {
     } else if (chain in built_in) {
         to = target($0)
         rest = substr($0, length(chain) + 5)
+        if (ours(to)) led_to[to] = 1
         if (ours(to) && wanted == "deletions") jump[++jumps] = "-D " chain " " rest
         else if (ours(to) && !(chain in others)) jump[++jumps] = "-I " chain " " ++leading[chain] " " rest
         else if (ours(to)) jump[++jumps] = "-A " chain " " rest
@@ -72,22 +76,32 @@ END { end_table() }
 '
 
 # Only the tables that are in use: to ask the legacy iptables for another would load it.
-held() {
-    command -v "$1-save" > /dev/null || return 0
+tables_in_use() {
+    command -v "$1" > /dev/null || return 0
     if "$1" -V | grep -q legacy; then
-        used=$(cat "/proc/net/${1%tables}_tables_names" 2> /dev/null || true)
+        used=$(tr '\n' ' ' < "/proc/net/${1%tables}_tables_names" 2> /dev/null || true)
     else
         used=$tables
     fi
     for table in $tables; do
-        case " $(echo "$used" | tr '\n' ' ') " in
-            *" $table "*) "$1-save" -t "$table" ;;
-        esac
+        case " $used " in *" $table "*) echo "$table" ;; esac
     done
 }
 
 extracted() {
-    held "$1" | awk -v prefix="$prefix" -v gone="$gone" -v wanted="$2" "$extract"
+    for table in $(tables_in_use "$1"); do "$1-save" -t "$table"; done |
+        awk -v prefix="$prefix" -v gone="$gone" -v wanted=kept "$extract"
+}
+
+# What takes our jumps away, which takes no look at all the rules.
+deletions() {
+    for table in $(tables_in_use "$1"); do
+        echo "*$table"
+        for chain in PREROUTING INPUT FORWARD OUTPUT POSTROUTING; do
+            echo ":$chain ACCEPT"
+            "$1" --wait -t "$table" -S "$chain" 2> /dev/null || true
+        done
+    done | awk -v prefix="$prefix" -v gone="$gone" -v wanted=deletions "$extract"
 }
 
 services_are_gone() {
@@ -131,6 +145,58 @@ ipvs_timeouts() {
     case $timeouts in *[1-9]*) echo "$timeouts" ;; esac
 }
 
+# What the last run of vip_service has changed, in the words of iptables-restore, behind the states that it began and ended with
+# (kernel/memory.py of the collection). iptables-nft takes ten seconds to print ten thousand services.
+changes=/run/layer4-service-proxy/${state%% *}.changes
+
+# Whether what is kept was saved in the state from which those changes led to that of now.
+only_changes_are_new() {
+    [ "$action" = save ] && [ -n "$state" ] && [ -z "$gone" ] && [ -e "$changes" ] && [ -e "$stamp" ] || return 1
+    [ "$(sed -n 2p "$changes")" = "$state" ] && [ "$(cat "$stamp")" = "$(stamped "$(sed -n 1p "$changes")")" ]
+}
+
+# What is kept of iptables or ip6tables (tool) with those changes. Chains, and rules by their chains, are there in the order of
+# names, as iptables-save prints them. Fails for changes of jumps, or of a table of which nothing is kept.
+# shellcheck disable=SC2016
+merge='
+function print_chains(last,    name) {
+    while (chains < count[table] && (last == "" || order[table, chains + 1] <= last)) {
+        name = order[table, ++chains]
+        if (!((table, name) in removed) && !((table, name) in led_to)) print ":" name " - [0:0]"
+    }
+}
+function print_rules(last) {
+    while (lists < count[table] && (last == "" || order[table, lists + 1] <= last)) printf "%s", rules[table, order[table, ++lists]]
+}
+NR == FNR && /^# ip/ { section = $2 }
+NR == FNR && section == tool && /^\*/ { table = $1; missing[table] = 1 }
+NR == FNR && section == tool && /^:/ { name = substr($1, 2); order[table, ++count[table]] = name; rules[table, name] = "" }
+NR == FNR && section == tool && /^-X/ { removed[table, $2] = 1 }
+NR == FNR && section == tool && /^-[ADI]/ {
+    if ((table, $2) in rules) rules[table, $2] = rules[table, $2] $0 "\n"
+    else failed = 1
+}
+NR == FNR { next }
+/^\*/ { table = $1; chains = lists = others = 0; last = ""; delete missing[table] }
+/^# the other chains/ { others = 1 }
+/^:/ { name = substr($1, 2) }
+/^:/ && !others { led_to[table, name] = 1 }
+/^:/ && others { print_chains(name); if ((table, name) in rules) next }
+/^-/ && others && $2 != last { print_chains(""); last = $2; print_rules(last) }
+/^-/ && others && (table, $2) in rules { next }
+/^COMMIT/ { print_chains(""); print_rules("") }
+{ print }
+END {
+    for (table in missing) failed = 1
+    exit failed
+}
+'
+
+merged() {
+    [ -e "$directory/$1.rules" ] || ! grep -q "^# $1$" "$changes" || return 1
+    [ ! -e "$directory/$1.rules" ] || awk -v tool="$1" "$merge" "$changes" "$directory/$1.rules"
+}
+
 # Usage: keep FILE TEXT
 keep() {
     file=$directory/$1
@@ -149,33 +215,47 @@ keep() {
     fi
 }
 
-# With which state what is kept was saved, and what that is.
+# Usage: stamped STATE
+# What is kept, saved in that state.
 stamped() {
-    echo "$state, $timeouts"
+    echo "$1, $timeouts"
     for file in sets iptables.rules ip6tables.rules ipvs timeouts addresses; do
         [ ! -e "$directory/$file" ] || echo "$file $(cksum < "$directory/$file")"
     done
 }
 
+rules() {
+    if [ -n "$merging" ] && both=$(merged "$1"); then echo "$both"; else extracted "$1"; fi
+}
+
 keep_all() {
+    merging=
+    if only_changes_are_new; then merging=yes; fi
     [ "$action" = compare ] || rm -f "$stamp"
     keep sets "$(sets)"
-    for family in iptables ip6tables; do keep "$family.rules" "$(extracted "$family" kept)"; done
+    for family in iptables ip6tables; do keep "$family.rules" "$(rules "$family")"; done
     keep ipvs "$(virtual_services)"
     keep timeouts "$(ipvs_timeouts)"
     keep addresses "$(addresses)"
-    [ "$action" = compare ] || [ -z "$state" ] || [ ! -d "$directory" ] || stamped > "$stamp"
+    [ "$action" = compare ] || [ -z "$state" ] || [ ! -d "$directory" ] || stamped "$state" > "$stamp"
+}
+
+# iptables-nft searches a list of all chains named so far for each line, unless a command before was about all chains, as -S
+# is: a minute for 10,000 services, or two seconds. In a new table -S has to come behind what is for built-in chains.
+many_chains() {
+    [ "$(grep -c '^:' "$directory/$1.rules")" -gt 1000 ] && "$1" -V | grep -q nf_tables && echo -S
 }
 
 # Jumps that are there already go in the same transaction, so that there is none twice.
 restore_rules() {
     file=$directory/$1.rules
     [ -e "$file" ] || return 0
-    { echo "# jumps that are there"; extracted "$1" deletions; } | awk '
+    { echo "# jumps that are there"; deletions "$1"; } | awk -v all="$(many_chains "$1")" '
         NR == FNR { if (/^\*/) table = $1; else if (/^-D/) gone[table] = gone[table] $0 "\n"; next }
+        all && /^# the other chains/ { print all }
         { print }
         /^\*/ { printf "%s", gone[$1] }
-    ' - "$file" | "$1-restore" --noflush --wait
+    ' - "$file" | "$1-restore" --noflush --wait > /dev/null
 }
 
 # What is there already is edited rather than added.
@@ -248,7 +328,7 @@ case $action in
                 ! systemctl is-active --quiet "$unit" || echo "active $unit"
             done
         fi
-        if [ -n "$state" ] && [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(stamped)" ]; then echo kept; else keep_all; fi
+        if [ -n "$state" ] && [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(stamped "$state")" ]; then echo kept; else keep_all; fi
         [ "$action" = compare ] || rm -f "$run"
         ;;
     restore)
