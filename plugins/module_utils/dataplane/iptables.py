@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Dict, Iterable, List, Sequence, Tuple
 
 from .. import addresses as ip
@@ -47,12 +48,16 @@ def compile_service(service: Service, node: Node, family: str) -> ServiceRules:
     return _ServiceCompiler(service, node, family).compile()
 
 
+_layout = lru_cache(maxsize=None)(Layout)
+"""One for all services."""
+
+
 class _ServiceCompiler:
     """Collects the rules of one service in one family."""
 
     def __init__(self, service: Service, node: Node, family: str) -> None:
         self.service, self.node, self.family = service, node, family
-        self.layout = Layout(node.chain_prefix)
+        self.layout = _layout(node.chain_prefix)
         self.pools = pools.choose(service, node, family)
         self.local_cidrs = [cidr for cidr in node.local_cidrs if ip.family_of(cidr) == family]
         self.mark_masq = self.layout.shared("MARK-MASQ")

@@ -149,18 +149,14 @@ def rule(
 
     port: one, or a range as ``FIRST:LAST``.
     """
-    parts = []
-    if source and not ip.is_everything(source):
-        parts.append("-s " + source)
+    start = "" if not source or ip.is_everything(source) else "-s %s " % source
     if destination and not ip.is_everything(destination):
-        parts.append("-d " + destination)
+        start += "-d %s " % destination
     if interface:
-        parts.append(interface)
+        start += interface + " "
     if protocol:
-        parts.append("-p " + protocol)
-    parts.append('-m comment --comment "%s"' % comment)
+        start += "-p %s " % protocol
+    end = match + " " if match else ""
     if port:
-        parts.append("-m %s --dport %s" % (protocol, port))
-    if match:
-        parts.append(match)
-    return "%s -j %s" % (" ".join(parts), target)
+        end = "-m %s --dport %s %s" % (protocol, port, end)
+    return '%s-m comment --comment "%s" %s-j %s' % (start, comment, end, target)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 _FAILED_LINE = re.compile(r"(?:Error occurred at line: |\bline )(\d+)")
 _NOISE = re.compile(r"^(?:# Warning: |Try `|Error occurred at line: )")
 _TABLE = re.compile(r"^\*(\w+)$", re.MULTILINE)
-_BLOCK = re.compile(r"^\*.*?^COMMIT\n", re.MULTILINE | re.DOTALL)
+_END = "\nCOMMIT\n"
+_COMMAND = re.compile(r"-\S+ (\S+).*\n")
 _MANY_CHAINS = 4000
 _TOOL = re.compile(r"^ip6?tables[\w-]*(?: v[\d.]+ \(\w+\))?: ?")
 
@@ -98,23 +99,24 @@ def for_nft(text: str) -> str:
 
     It searches a list of all chains named so far for each line (1.8.9, ``nft_cache_level_set``), unless a command before
     was about all chains of the table, as ``-S`` is. That command has to come behind those for built-in chains: in a
-    table that is new, what it prints makes them known without making them.
+    table that is new, what it prints makes them known without making them. So those stand in front of all other commands.
     """
-    blocks = _BLOCK.findall(text)
-    return "".join(map(_block_for_nft, blocks)) if max(map(_chain_count, blocks), default=0) >= _MANY_CHAINS else text
-
-
-def _chain_count(block: str) -> int:
-    return block.count("\n:")
+    return _END.join(map(_block_for_nft, text.split(_END)))
 
 
 def _block_for_nft(block: str) -> str:
-    if _chain_count(block) < _MANY_CHAINS:
+    if block.count("\n:") < _MANY_CHAINS:
         return block
-    start, *lines = block.splitlines()
-    declared = {line[1:].split(" ")[0] for line in lines if line.startswith(":")}
-    hooked = [line for line in lines if line.startswith("-") and line.split(" ", 2)[1] not in declared]
-    led_to = {word for line in hooked for word in line.split(" ") if word in declared}
-    first = {":%s - [0:0]" % name for name in led_to}
-    front = {*first, *hooked}
-    return "\n".join([start, *sorted(first), *hooked, "-S", *(line for line in lines if line not in front), ""])
+    head, _dummy, commands = block.partition("\n-")
+    if not commands:
+        return block
+    start, *declarations = head.splitlines()
+    by_name = {line[1 : line.index(" ")]: line for line in declarations}
+    at = first_rule = len(head) + 1
+    command = _COMMAND.match(block, at)
+    while command and command.group(1) not in by_name:
+        first_rule = command.end()
+        command = _COMMAND.match(block, first_rule)
+    hooked = block[at:first_rule]
+    first = sorted({by_name.pop(word) for word in hooked.split() if word in by_name})
+    return "\n".join([start, *first, hooked + "-S", *by_name.values(), block[first_rule:]])

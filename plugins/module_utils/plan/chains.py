@@ -77,7 +77,7 @@ def plan(desired: Desired, observed: Observed) -> ChainPlan:
         edits = _hook_edits(table, desired, observed, set(wanted) | set(held))
         _plan_table(table, wanted, held, edits, result)
         hooks.update({(table, hook): edit.new for hook, edit in edits.items()})
-    texts = {part: "".join(line + "\n" for line in lines) for part, lines in result.items()}
+    texts = {part: "\n".join([*lines, ""]) for part, lines in result.items()}
     return ChainPlan(**texts, result=Observed(dict(desired.chains), hooks))
 
 
@@ -119,18 +119,24 @@ def _differs(one: Optional[Rules], other: Optional[Rules]) -> bool:
 
 
 def _table_text(
-    table: str, names: Iterable[str], target: Mapping[str, Rules], hooks: Iterable[Tuple[List[str], List[str]]]
+    table: str, names: Sequence[str], target: Mapping[str, Rules], hooks: Iterable[Tuple[List[str], List[str]]]
 ) -> List[str]:
-    """One table's part of a restore: chains declared in sorted order, which iptables-nft needs to be fast."""
-    names, hooks = list(names), list(hooks)
-    lines = ["*%s" % table] + [":%s - [0:0]" % name for name in names]
-    for deletions, dummy in hooks:
-        lines += deletions
-    for name in names:
-        lines += ["-A %s %s" % (name, rule) for rule in target.get(name, ())]
-    for dummy, insertions in hooks:
-        lines += insertions
-    return lines + ["-X %s" % name for name in names if name not in target] + ["COMMIT"]
+    """One table's part of a restore: chains declared in sorted order, which iptables-nft needs to be fast, then the hooks."""
+    edits = list(hooks)
+    return [
+        "*%s" % table,
+        *[":%s - [0:0]" % name for name in names],
+        *(line for deletions, dummy in edits for line in deletions),
+        *(line for dummy, insertions in edits for line in insertions),
+        *_appended(names, target),
+        *["-X %s" % name for name in names if name not in target],
+        "COMMIT",
+    ]
+
+
+def _appended(names: Iterable[str], chains: Mapping[str, Rules]) -> List[str]:
+    """The rules of these chains, each as it is appended."""
+    return [start + rule for name in names for start in ["-A %s " % name] for rule in chains.get(name, ())]
 
 
 def _hook_edits(table: str, desired: Desired, observed: Observed, ours: Set[str]) -> Dict[str, _HookEdit]:
@@ -178,20 +184,19 @@ def leads_to_chain(rule: str) -> bool:
 
 def _diff_table(lines: Mapping[str, Tuple[Optional[Rules], Optional[Rules]]]) -> Tuple[List[str], List[str]]:
     """The lines of one table that differ: declarations of chains that come or go, then rules."""
-    before = [":%s - [0:0]" % name for name in sorted(lines) if lines[name][1] is None]
-    after = [":%s - [0:0]" % name for name in sorted(lines) if lines[name][0] is None]
-    for name in sorted(lines):
-        old, new = lines[name]
-        gone, come = _diff_rules(old or (), new or ())
-        before += ["-A %s %s" % (name, rule) for rule in gone]
-        after += ["-A %s %s" % (name, rule) for rule in come]
+    names = sorted(lines)
+    rules = {name: _diff_rules(old or (), new or ()) for name, (old, new) in lines.items()}
+    before = [":%s - [0:0]" % name for name in names if lines[name][1] is None]
+    after = [":%s - [0:0]" % name for name in names if lines[name][0] is None]
+    before += _appended(names, {name: gone for name, (gone, dummy) in rules.items()})
+    after += _appended(names, {name: come for name, (dummy, come) in rules.items()})
     return before, after
 
 
-def _diff_rules(old: Rules, new: Rules) -> Tuple[List[str], List[str]]:
+def _diff_rules(old: Rules, new: Rules) -> Tuple[Rules, Rules]:
     """The rules that go and those that come; where only their order changes, all that change their place."""
     if not old or not new:
-        return list(old), list(new)
+        return old, new
     start = 0
     while start < min(len(old), len(new)) and old[start] == new[start]:
         start += 1

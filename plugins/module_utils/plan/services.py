@@ -9,7 +9,7 @@ One address family at a time. What the kernel holds is given back to its service
 
 from __future__ import annotations
 
-from typing import Collection, Dict, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
+from typing import Collection, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..dataplane.dispatch import dispatch_chains
 from ..dataplane.rules import Layout, ServiceRules, owner_of
@@ -96,11 +96,14 @@ def summarise(
     observed = list(observed)
     had = {name for one in observed for name in _names(one.chains, layout)}
     has = {name for one in desired for name in _names(one.chains, layout)}
+    stay = has & had
+    return Summary(sorted(has - had), sorted(stay and stay & _touched(observed, plans, layout)), sorted(had - has))
+
+
+def _touched(observed: Sequence[Observed], plans: Iterable[ChainPlan], layout: Layout) -> Set[str]:
+    """The services of which a line goes or comes."""
     chain_owners = {key[1]: owner for one in observed for key, owner in _owners(one, layout).items()}
-    touched = {
-        owner for one in plans for line in _changed_lines(one, layout) for owner in _line_owner(line, chain_owners)
-    }
-    return Summary(sorted(has - had), sorted(touched & has & had), sorted(had - has))
+    return {owner for one in plans for line in _changed_lines(one, layout) for owner in _line_owner(line, chain_owners)}
 
 
 def _names(chains: Mapping[ChainKey, Rules], layout: Layout) -> Set[str]:
