@@ -279,8 +279,11 @@ def _of(addresses: Iterable[str], family: str) -> List[str]:
 
 def _refuse_conflicts(services: Iterable[Service], names: Set[str], observed: Iterable[Observed], node: Node) -> None:
     """A service that stays as it is has what it has taken."""
-    taken = {claim._replace(key=""): claim for one in observed for claim in observed_claims(one, names, node)}
     new = [claim for service in services for claim in claims(service)]
+    addresses = {claim.address for claim in new} | {None, *node.addresses}
+    taken = {
+        claim._replace(key=""): claim for one in observed for claim in observed_claims(one, names, addresses, node)
+    }
     problems = conflicts(list(taken.values()) + new, node.addresses)
     if problems:
         raise InvalidServices(problems)

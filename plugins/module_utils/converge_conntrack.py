@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Callable, Iterable, List, Mapping, NamedTuple, Protocol, Sequence, Set
 
-from .dataplane.rules import Layout
+from .dataplane.rules import Layout, owner_of
 from .flow import Flow
 from .kernel.conntrack import ConntrackError
 from .plan.conntrack import Targets, families_in_use, stale, udp_targets
@@ -60,7 +60,7 @@ def plan_reconciliation(
     """
     layout = Layout(node.chain_prefix)
     had = {
-        family: [entry.claim for entry in entries(held, layout) if concerns(entry.service)]
+        family: [entry.claim for entry in entries(held, layout, lambda rule: concerns(owner_of(rule) or ""))]
         for family, held in observed.items()
     }
     targets = udp_targets(wanted, had, node)

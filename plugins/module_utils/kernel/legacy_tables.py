@@ -14,13 +14,15 @@ import hashlib
 import os
 import socket
 import struct
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Iterator, NamedTuple, Tuple
 
 _GET_INFO, _GET_ENTRIES = 64, 65
 _INFO_SIZE, _SIZE_AT = 84, 80
 _ENTRIES_AT = 40
 _NAME_SIZE = 32
 _COUNTERS_SIZE = 16
+_PART = 1 << 22
 
 
 class _Family(NamedTuple):
@@ -49,9 +51,11 @@ def fingerprint(family: str, table: str) -> str:
         wanted = _named(table, _ENTRIES_AT + size)
         struct.pack_into("=I", wanted, _NAME_SIZE, size)
         entries = _read(raw, known.level, _GET_ENTRIES, wanted)
-    _clear_counters(entries, known)
     digest = hashlib.sha256(info)
-    digest.update(entries)
+    with ThreadPoolExecutor(1) as beside, memoryview(entries) as view:
+        for start, end in _cleared_parts(entries, known):
+            beside.submit(digest.update, view[start:end])
+        beside.shutdown()
     return digest.hexdigest()
 
 
@@ -71,13 +75,19 @@ def _read(raw: socket.socket, level: int, what: int, given: bytearray) -> bytear
     return given
 
 
-def _clear_counters(entries: bytearray, known: _Family) -> None:
+def _cleared_parts(entries: bytearray, known: _Family) -> Iterator[Tuple[int, int]]:
+    """Set the counters to 0, and say from where to where that is done each time it is for some megabytes."""
     next_at, counters_at, counters_end = known.next_at, known.counters_at, known.counters_at + _COUNTERS_SIZE
     offset, cleared = struct.Struct("=H").unpack_from, bytes(_COUNTERS_SIZE)
     at, end = _ENTRIES_AT, len(entries)
+    start = 0
     while at < end:
-        entries[at + counters_at : at + counters_end] = cleared
-        (step,) = offset(entries, at + next_at)
-        if not step:
-            raise OSError("an entry of the table has no end")
-        at += step
+        until = min(at + _PART, end)
+        while at < until:
+            entries[at + counters_at : at + counters_end] = cleared
+            (step,) = offset(entries, at + next_at)
+            if not step:
+                raise OSError("an entry of the table has no end")
+            at += step
+        yield start, at
+        start = at

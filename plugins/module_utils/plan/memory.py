@@ -20,6 +20,7 @@ from ..ruleset import ChainKey, Observed, Rules
 
 _MOST_SAMPLES = 100
 _NETWORK_PARTS = 2
+_ENCODER = json.JSONEncoder(sort_keys=True, default=str)
 
 
 class Known(NamedTuple):
@@ -64,7 +65,7 @@ class Difference(NamedTuple):
 
 def digest(raw: Any) -> str:
     """Of what a user wrote, or of settings. Equal ones that are written in another order have another digest."""
-    return hashlib.sha256(json.dumps(raw, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    return hashlib.sha256(_ENCODER.encode(raw).encode()).hexdigest()[:24]
 
 
 def difference(memory: Memory, state: str, services: Sequence[Any], exclusive: bool) -> Optional[Difference]:

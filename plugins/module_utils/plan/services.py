@@ -17,7 +17,7 @@ from ..dataplane.shared_chains import assemble, endpoint_chains, hook_jumps
 from ..ruleset import ChainKey, Desired, Observed, Rules, target_of
 from ..service import Claim, Node
 from .chains import ChainPlan
-from .readback import entries
+from .readback import destination_of, entries
 
 
 class Summary(NamedTuple):
@@ -80,10 +80,12 @@ def without_services(
     return Desired(chains, hook_jumps(layout))
 
 
-def observed_claims(observed: Observed, names: Collection[str], node: Node) -> List[Claim]:
-    """What the services that stay as they are have taken for themselves."""
+def observed_claims(
+    observed: Observed, names: Collection[str], addresses: Collection[Optional[str]], node: Node
+) -> List[Claim]:
+    """What the services that stay as they are have taken for themselves of these addresses; None for every one of the node."""
     found: Dict[Claim, Claim] = {}
-    for entry in entries(observed, Layout(node.chain_prefix)):
+    for entry in entries(observed, Layout(node.chain_prefix), lambda rule: destination_of(rule) in addresses):
         if entry.service not in names:
             found.setdefault(entry.claim._replace(key=""), entry.claim)
     return list(found.values())
