@@ -243,10 +243,10 @@ def _write(name: str, state: str, left: Left) -> None:
 
 def _write_changes(name: str, before: str, after: str, texts: Mapping[str, str]) -> None:
     """For what keeps rules for the next boot (``rules.sh`` of the role node); a long one is none the shorter to read."""
-    path = _path(name).with_suffix(".changes")
-    parts = ["%s\n%s\n" % (_state(name, before), _state(name, after))]
-    parts += ["# %s\n%s" % (tool, text) for tool, text in texts.items()]
     try:
+        path = _path(name).with_suffix(".changes")
+        parts = ["%s\n%s\n" % (_state(name, before), _state(name, after))]
+        parts += ["# %s\n%s" % (tool, text) for tool, text in texts.items()]
         if sum(map(len, parts)) > _MOST_CHANGES:
             path.unlink(missing_ok=True)
         else:

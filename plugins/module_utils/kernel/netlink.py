@@ -21,6 +21,8 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _TYPE_MASK = 0x3FFF
 _RECEIVE_BYTES = 1 << 17
 _HEADER = struct.Struct("=IHHII")
+_SEQUENCE_AT = 8
+_LENGTH_AND_TYPE = struct.Struct("=IH").unpack_from
 _ATTRIBUTE = struct.Struct("=HH")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
@@ -91,23 +93,29 @@ class NetlinkSocket:
         for _answer in self.request(kind, flags, payload):
             continue
 
-    def dump(self, kind: int, payload: bytes) -> List[bytes]:
-        """The payloads of all answers to a request for a dump; for those who make thousands of them. Raises NetlinkError."""
+    def dump(self, kind: int, payload: bytes, containing: bytes = b"") -> List[bytes]:
+        """The payloads of all answers to a request for a dump, those that contain these bytes; for those who make tens of
+        thousands. Raises NetlinkError.
+        """
         self._sequence += 1
         flags = NLM_F_REQUEST | NLM_F_DUMP
         self._socket.sendto(_HEADER.pack(_HEADER.size + len(payload), kind, flags, self._sequence, 0) + payload, (0, 0))
         bodies: List[bytes] = []
         while True:
             datagram = bytes(self._buffer[: self._socket.recv_into(self._buffer)])
-            offset = 0
-            while offset < len(datagram):
-                length, answer, _flags, sequence, _port = _HEADER.unpack_from(datagram, offset)
-                if sequence == self._sequence:
-                    if answer in (_NLMSG_ERROR, _NLMSG_DONE):
-                        (code,) = struct.unpack_from("=i", datagram, offset + _HEADER.size)
-                        if code:
-                            raise NetlinkError(-code)
-                        return bodies
+            (sequence,) = struct.unpack_from("=I", datagram, _SEQUENCE_AT)
+            if sequence != self._sequence:
+                continue
+            is_wanted = containing in datagram
+            offset, end = 0, len(datagram)
+            while offset < end:
+                length, answer = _LENGTH_AND_TYPE(datagram, offset)
+                if answer in (_NLMSG_ERROR, _NLMSG_DONE):
+                    (code,) = struct.unpack_from("=i", datagram, offset + _HEADER.size)
+                    if code:
+                        raise NetlinkError(-code)
+                    return [body for body in bodies if containing in body]
+                if is_wanted:
                     bodies.append(datagram[offset + _HEADER.size : offset + length])
                 offset += (length + 3) & ~3
 

@@ -59,7 +59,7 @@ class Nft:
 
     def base_chains(self) -> List[BaseChain]:
         """Those of the families inet, ip and ip6."""
-        return [chain for chain in map(_base_chain, self._dump(_GET_CHAIN, 0, b"")) if chain]
+        return [chain for chain in map(_base_chain, self._dump(_GET_CHAIN, 0, b"", _HOOKED)) if chain]
 
     def rules(self, chain: BaseChain) -> List[NftRule]:
         """The rules of a chain, in order."""
@@ -67,10 +67,10 @@ class Nft:
         wanted = b"".join(attribute(kind, name.encode() + b"\0") for kind, name in names)
         return [_rule(message) for message in self._dump(_GET_RULE, _NUMBERS[chain.family], wanted)]
 
-    def _dump(self, kind: int, family: int, payload: bytes) -> List[bytes]:
+    def _dump(self, kind: int, family: int, payload: bytes, containing: bytes = b"") -> List[bytes]:
         header = struct.pack("!BBH", family, 0, 0)
         try:
-            return self._netlink.dump(_SUBSYSTEM | kind, header + payload)
+            return self._netlink.dump(_SUBSYSTEM | kind, header + payload, containing)
         except NetlinkError as error:
             raise NftError(os.strerror(error.code)) from error
         except OSError as error:
@@ -78,7 +78,7 @@ class Nft:
 
 
 def _base_chain(message: bytes) -> Optional[BaseChain]:
-    if _HOOKED not in message or message[0] not in _FAMILIES:
+    if message[0] not in _FAMILIES:
         return None
     fields = attributes(message[4:])
     if _CHAIN_HOOK not in fields:
