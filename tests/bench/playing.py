@@ -25,14 +25,15 @@ _LOOP_RULES = 60
 
 
 class Playing(NamedTuple):
-    """Seconds of whole runs on one node. floor: loads the same variables and pings. site: nothing changed, by site.yml."""
+    """Seconds of whole runs on one node. floor: loads the same variables and pings. site: by site.yml."""
 
     services: int
     floor: float
     first: float
-    nothing: float
     one_changed: float
+    nothing: float
     site_first: float
+    site_one_changed: float
     site_nothing: float
 
 
@@ -68,7 +69,10 @@ def measure_playing(count: int) -> Playing:
         made.set(_variables(wanted))
         one_changed = made.run(made.play(_TASK)).seconds
         sites = [made.run(SITE).seconds for _again in range(3)]
-    return Playing(count, floor, first, nothing, one_changed, sites[0], sites[-1])
+        wanted[count // 2] = service(count // 2, backends=3)
+        made.set(_variables(wanted))
+        site_one_changed = made.run(SITE).seconds
+    return Playing(count, floor, first, one_changed, nothing, sites[0], site_one_changed, sites[-1])
 
 
 def measure_loop() -> Loop:

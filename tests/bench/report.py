@@ -113,6 +113,7 @@ def _playing(measured: Sequence[Playing], loop: Loop) -> list[str]:
         "one changed",
         "nothing changed",
         "site.yml, first",
+        "site.yml, one changed",
         "site.yml, nothing changed",
     ]
     per_rule = loop.seconds / loop.rules
@@ -128,13 +129,7 @@ def _playing(measured: Sequence[Playing], loop: Loop) -> list[str]:
             [
                 [
                     "%d" % one.services,
-                    *_decimals(
-                        one.floor,
-                        *(
-                            seconds - one.floor
-                            for seconds in (one.first, one.one_changed, one.nothing, one.site_first, one.site_nothing)
-                        ),
-                    ),
+                    *_decimals(one.floor, *(seconds - one.floor for seconds in one[2:])),
                 ]
                 for one in measured
             ],
@@ -220,6 +215,7 @@ def _playing_plot(measured: Sequence[Playing]) -> str:
             ("vip_service, first", one.first),
             ("one changed", one.one_changed),
             ("nothing changed", one.nothing),
+            ("site.yml, one changed", one.site_one_changed),
             ("site.yml, nothing changed", one.site_nothing),
         ):
             series.setdefault(what, []).append((one.services, seconds))
