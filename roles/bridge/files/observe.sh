@@ -1,5 +1,6 @@
 #!/bin/sh
-# Says which bridges there are, their ports and modes, and what the role has left, one finding a line. Changes nothing.
+# Says which bridges there are, their ports and modes, and what the role has left, one finding a line: of files that are there
+# "link TARGET PATH" or "file MODE SHA1 PATH". Changes nothing.
 # Usage: observe.sh LOCAL_CIDRS RECORD FILE...; the networks have blanks between them.
 set -eu
 local_cidrs=$1 record=$2
@@ -28,7 +29,11 @@ done
 
 [ ! -e "$record" ] || sed 's/^/recorded /' "$record"
 for file; do
-    [ ! -e "$file" ] || echo "file $file"
+    if [ -L "$file" ]; then
+        echo "link $(readlink "$file") $file"
+    elif [ -e "$file" ]; then
+        echo "file $(stat -c %a "$file") $(sha1sum < "$file" | cut -d ' ' -f 1) $file"
+    fi
 done
 [ ! -d /etc/udev/rules.d ] || echo udev
 [ ! -d /run/systemd/system ] || echo systemd

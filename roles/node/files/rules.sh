@@ -1,7 +1,7 @@
 #!/bin/sh
 # Keeps what our services have put into the kernel for the next boot, and brings it back: iptables chains that carry our prefix with
 # the jumps to them from built-in chains, our ipsets, our virtual services in IPVS, and the addresses of l4-ipvs0.
-# Usage: rules.sh save|compare|restore|watch PREFIX DIRECTORY [GONE [TIMEOUTS [STATE]]]
+# Usage: rules.sh save|compare|restore|watch PREFIX DIRECTORY [GONE [TIMEOUTS [STATE [FILES]]]]
 #   save     writes it all to DIRECTORY, or removes what is there when there is nothing
 #   compare  does as save does, but writes nothing, and as if the chains named in GONE were gone: BRIDGE and BACKEND, with
 #            SERVICES for all others, which take sets, virtual services and addresses along
@@ -9,11 +9,11 @@
 #   watch    restores if someone else has removed our jumps, virtual services or device, unless a run of the roles is under way
 # TIMEOUTS are those of IPVS to keep: TCP, TCP after FIN, UDP, in seconds; 0 leaves one alone.
 # STATE is what vip_service calls the state of the rules, which no others have: what has been saved with it is not read again.
-# save and compare say "changed" if what was kept differs, "kept" if there is anything to keep, and where systemd runs "systemd" and
-# "active UNIT" for each of our units that is.
+# save and compare say "changed" if what was kept differs, "kept" if there is anything to keep, and where systemd runs "systemd",
+# "active UNIT" for each of our units that is, and of those of FILES that are there "link TARGET PATH" or "file MODE SHA1 PATH".
 set -eu
 export LC_ALL=C
-action=$1 prefix=$2 directory=$3 gone=${4-} timeouts=${5-} state=${6-}
+action=$1 prefix=$2 directory=$3 gone=${4-} timeouts=${5-} state=${6-} files=${7-}
 stamp=$directory/state
 tables="filter mangle nat raw"
 device=l4-ipvs0
@@ -326,6 +326,13 @@ case $action in
             echo systemd
             for unit in layer4-service-proxy.service layer4-service-proxy-watch.timer; do
                 ! systemctl is-active --quiet "$unit" || echo "active $unit"
+            done
+            for file in $files; do
+                if [ -L "$file" ]; then
+                    echo "link $(readlink "$file") $file"
+                elif [ -e "$file" ]; then
+                    echo "file $(stat -c %a "$file") $(sha1sum < "$file" | cut -d ' ' -f 1) $file"
+                fi
             done
         fi
         if [ -n "$state" ] && [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(stamped "$state")" ]; then echo kept; else keep_all; fi
