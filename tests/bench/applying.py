@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,15 +18,16 @@ from layouts import NODE, service, services
 from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import render_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import pack
 from lab.namespaces import Namespace
-from module_runner import legacy_path, run_module_ok
+from module_runner import COLLECTION, legacy_path, run_module_ok
 
 _LONGEST = 600.0
+_SCRIPT = COLLECTION / "roles" / "node" / "files" / "rules.sh"
 _OPAQUE = 200
 """From so many services on the action plugin sends them as one text."""
 
 
 class Applying(NamedTuple):
-    """Seconds; memory in MiB, the most that the first run or a tool that it ran has had."""
+    """Seconds; memory in MiB, the most that the first run or a tool that it ran has had. saved: for boot; restored: at boot."""
 
     back_end: str
     services: int
@@ -33,6 +35,9 @@ class Applying(NamedTuple):
     first: float
     nothing: float
     one_changed: float
+    saved: float
+    saved_one_changed: float
+    restored: float
     memory: float
 
 
@@ -45,13 +50,29 @@ def measure(back_end: str, count: int) -> Applying:
         nothing = _timed(lambda: _converge(host, back_end, wanted))
         wanted[count // 2] = service(count // 2, backends=2)
         one_changed = _timed(lambda: _converge(host, back_end, wanted))
-    return Applying(back_end, count, floor, first, nothing, one_changed, memory)
+        with tempfile.TemporaryDirectory() as kept:
+            state = _converge(host, back_end, wanted)
+            saved = _timed(lambda: _script(host, back_end, "save", kept, state))
+            wanted[count // 2] = service(count // 2)
+            state = _converge(host, back_end, wanted)
+            saved_one_changed = _timed(lambda: _script(host, back_end, "save", kept, state))
+            with _namespace("new") as new:
+                restored = _timed(lambda: _script(new, back_end, "restore", kept))
+    return Applying(back_end, count, floor, first, nothing, one_changed, saved, saved_one_changed, restored, memory)
 
 
 @contextmanager
-def _namespace() -> Iterator[Namespace]:
-    with Namespace("l4bench%d" % os.getpid()) as host:
+def _namespace(name: str = "") -> Iterator[Namespace]:
+    with Namespace("l4bench%d%s" % (os.getpid(), name)) as host:
         yield host
+
+
+def _script(host: Namespace, back_end: str, action: str, kept: str, state: str = "") -> None:
+    """What the role node keeps rules with, and systemd restores them."""
+    path = os.environ["PATH"]
+    environment = {"PATH": "%s:%s" % (legacy_path(), path) if back_end == "legacy" else path}
+    argv = ["sh", str(_SCRIPT), action, "L4", kept, "", "", state]
+    host.run(*argv, env=environment, timeout=_LONGEST)
 
 
 def _floor(back_end: str, rules: str) -> float:
@@ -60,15 +81,16 @@ def _floor(back_end: str, rules: str) -> float:
         return _timed(lambda: host.run(tool, "iptables-restore", input=rules, timeout=_LONGEST))
 
 
-def _converge(host: Namespace, back_end: str, wanted: list[dict[str, Any]]) -> None:
-    """As the action plugin does: of many services the digest first."""
+def _converge(host: Namespace, back_end: str, wanted: list[dict[str, Any]]) -> str:
+    """As the action plugin does: of many services the digest first. The state of the rules."""
     path = legacy_path() if back_end == "legacy" else None
     if len(wanted) < _OPAQUE:
-        _run(host, path, services=wanted)
-        return
+        return str(_run(host, path, services=wanted)["rules_state"])
     payload = pack(wanted)
-    if _run(host, path, payload={"digest": payload.digest}).get("services_needed"):
-        _run(host, path, payload=payload._asdict())
+    result = _run(host, path, payload={"digest": payload.digest})
+    if result.get("services_needed"):
+        result = _run(host, path, payload=payload._asdict())
+    return str(result["rules_state"])
 
 
 def _run(host: Namespace, path: str | None, **options: Any) -> dict[str, Any]:

@@ -79,6 +79,9 @@ def _applying(measured: Sequence[Applying]) -> list[str]:
         "one changed",
         "nothing changed",
         "memory, MiB",
+        "kept for boot",
+        "one changed is kept",
+        "restored at boot",
     ]
     return [
         "",
@@ -86,7 +89,8 @@ def _applying(measured: Sequence[Applying]) -> list[str]:
         "",
         "Services with three backends each, IPv4. The floor is `iptables-restore` of the same rules into an empty namespace. Seconds of",
         "the module's whole run on the node, started by a Python that compiles it anew, as Ansible does; its list as one text, which is",
-        "asked for by its digest before it is sent. Memory is the most that the first run, or a tool that it ran, has had.",
+        "asked for by its digest before it is sent. Memory is the most that the first run, or a tool that it ran, has had. What the role",
+        "`node` keeps for boot is read from the kernel once, and then changed by what a run has changed.",
         "",
         *_table(
             header,
@@ -96,6 +100,7 @@ def _applying(measured: Sequence[Applying]) -> list[str]:
                     "%d" % one.services,
                     *_decimals(one.floor, one.first, one.first / one.floor, one.one_changed, one.nothing),
                     "%.0f" % one.memory,
+                    *_decimals(one.saved, one.saved_one_changed, one.restored),
                 ]
                 for one in measured
             ],
