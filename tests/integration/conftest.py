@@ -5,12 +5,17 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from network import IPV4, IPV6, Network
 
 BACK_ENDS = ("nft", "legacy")
+RECORDS = Path("/run/layer4-service-proxy")
+STARTED = time.time()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,6 +25,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="iptables",
         help="what carries the packets of the traffic tests; ipvs needs a kernel that has it",
     )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What runs in namespaces that are gone have left for the next ones goes too."""
+    if hasattr(session.config, "workerinput") or not RECORDS.is_dir():
+        return
+    with suppress(OSError):
+        for path in RECORDS.iterdir():
+            if path.stat().st_mtime >= STARTED:
+                path.unlink()
+        RECORDS.rmdir()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
