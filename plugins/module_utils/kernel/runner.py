@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -39,13 +41,24 @@ class ModuleRunner:
         """As `Runner.run`. Not by AnsibleModule.run_command, which ends the module, with its own words and without
         undoing anything, when a tool that refuses its input closes it early.
         """
-        done = subprocess.run(
-            argv,
-            input=stdin,
-            env={**os.environ, "LC_ALL": "C", "LANGUAGE": "C"},
-            capture_output=True,
-            encoding="utf-8",
-            errors="surrogateescape",
-            check=False,
-        )
-        return done.returncode, done.stdout, done.stderr
+        with (
+            subprocess.Popen(
+                argv,
+                env={**os.environ, "LC_ALL": "C", "LANGUAGE": "C"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            ) as process,
+            ThreadPoolExecutor(1) as beside,
+        ):
+            stream, process.stdin = process.stdin, None
+            beside.submit(_feed, stream, stdin.encode("utf-8", "surrogateescape"))
+            output = [text.decode("utf-8", "surrogateescape") for text in process.communicate()]
+        return process.returncode, output[0], output[1]
+
+
+def _feed(stream: IO[bytes] | None, text: bytes) -> None:
+    """In one call of the system, without Python: `Popen.communicate` takes thousands, each of which waits for other threads."""
+    if stream:
+        with suppress(BrokenPipeError), stream:
+            stream.write(text)
