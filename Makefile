@@ -7,7 +7,7 @@ RUN := $(VENV)/python tests/toolchain/run.py
 LAB := PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python -m lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast test-hosts lint units integration molecule bench demo lab lab-down build clean
+.PHONY: help setup test test-fast test-kernels lint units integration molecule bench demo lab lab-down build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ help: ## this list
 setup: ## bring what the other targets need: system packages, a virtual environment, the collection in a path
 	@$(PYTHON) tests/toolchain/prepare.py
 
-test: setup ## static checks, unit tests, tests in network namespaces, IPVS in virtual machines (root)
+test: setup ## static checks, unit tests, tests in network namespaces, Molecule's scenarios, IPVS in virtual machines (root)
 	@$(RUN) all
 
 test-fast: setup ## unit tests on one Python, and a choice of those in network namespaces: one iptables, IPv4 (root, minutes)
@@ -30,8 +30,8 @@ units: setup ## unit tests on every Python found (no root)
 integration: setup ## tests in network namespaces (root)
 	@$(RUN) namespaces
 
-test-hosts: setup ## whole hosts (Molecule, virtual machines), the traffic tests with IPVS, the kernel of Debian 13 (root)
-	@$(RUN) molecule machines ipvs-semantics ipvs-trixie
+test-kernels: setup ## the traffic tests once more with IPVS, IPVS on the kernel of Debian 13, playbooks against its hosts (root)
+	@$(RUN) machines ipvs-semantics ipvs-trixie
 
 molecule: setup ## Molecule's scenarios, on hosts in containers and on virtual machines (root)
 	@$(RUN) molecule

@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Modules run by a process that has imported them already, for machines on which starting Python takes seconds.
+"""Modules run by a process that has imported them already: starting Python takes longer than most modules, and seconds in
+emulated machines.
 
 Each run is a process of its own, forked from one that has imported ansible-core's ``module_utils`` and this collection and has
-run nothing. Used where ``L4_WARM_MODULES`` is set: inside of emulated machines.
+run nothing. Used where ``L4_WARM_MODULES`` is set: by the stages, and inside of emulated machines.
 """
 
 from __future__ import annotations

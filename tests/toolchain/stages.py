@@ -29,15 +29,13 @@ ONE_OF_EACH_KIND = "not legacy and not ipv6 and not promiscuous"
 BY_NAME_ONLY = (
     "units-fast",
     "integration-fast",
-    "molecule",
-    "molecule-machines",
     "ipvs-semantics",
     "ipvs-trixie",
     "machines",
 )
-"""Not in ``all``: whole hosts in containers, machines that reboot, a second kernel, and the traffic tests once more with IPVS take
-as long as all else together.
-"""
+"""Not in ``all``: what is a part of it, and what repeats tests of it on another kernel or with another dataplane."""
+WARM = ("env", "L4_WARM_MODULES=1")
+"""Modules are forked from a process that has imported them: half of the time of these stages otherwise."""
 WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
 
 
@@ -107,7 +105,7 @@ def _molecule() -> list[Stage]:
 def _fast() -> list[Stage]:
     """For the minutes between two edits: units on the controller's Python, and packets on one iptables with IPv4."""
     workers = ["-n", str(max(2, CORES)), "--dist", "loadfile"]
-    packets = [python(), "-m", "pytest", *workers, "-k", ONE_OF_EACH_KIND, *FAST_FILES]
+    packets = [*WARM, python(), "-m", "pytest", *workers, "-k", ONE_OF_EACH_KIND, *FAST_FILES]
     return [
         Stage("units-fast", [python(), str(TOOLCHAIN / "units.py"), python()], "fast"),
         Stage("integration-fast", packets, "fast", cores=CORES),
@@ -116,7 +114,7 @@ def _fast() -> list[Stage]:
 
 def _namespaces() -> list[Stage]:
     workers = ["-n", str(max(2, CORES)), "--dist", "loadfile"]
-    command = [python(), "-m", "pytest", "--durations=10", *workers, "tests/integration"]
+    command = [*WARM, python(), "-m", "pytest", "--durations=10", *workers, "tests/integration"]
     return [Stage("integration", command, "namespaces", cores=CORES, timeout=2700.0)]
 
 
