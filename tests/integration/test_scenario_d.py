@@ -23,7 +23,7 @@ CONTAINERS = {"c1": "172.18.0.2", "c2": "172.18.0.3"}
 BRIDGE, NODE, CLIENT, VIP = "172.18.0.1", "192.168.60.1", "192.168.60.2", "172.18.1.1"
 PUBLISHED = {8081: "c1", 8082: "c2"}
 CONNECTIONS = 10_000
-P_VALUE = 0.001
+P_VALUE = 1e-6
 
 
 # Of systemd only what says that it runs, and which units have been started.
