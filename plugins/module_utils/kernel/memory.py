@@ -53,24 +53,35 @@ class Left(NamedTuple):
     whole: str
 
 
-class NftMemory:
+class _Memory:
+    """What is left under a name. seen: what tells the rules that were looked at last from all others; None where nothing does."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._seen: Any = None
+
+    @property
+    def state(self) -> str:
+        """A text that other rules do not have; empty where it is not known."""
+        return "" if self._seen is None else _state(self._name, str(self._seen))
+
+    def brief(self) -> Dict[str, Any]:
+        """Of what was left, whatever the rules are now; empty where nothing was."""
+        return _read_brief(self._name)
+
+    def forget(self) -> None:
+        """Leave nothing; the state is no longer known."""
+        self._seen = None
+        _forget(self._name)
+
+
+class NftMemory(_Memory):
     """What is left for this network namespace, as long as nobody changes any of its nftables, those of iptables included.
 
     The kernel counts changes of the rule set, by whomever, and neither traffic nor reading (``nft_base_seq``).
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._seen: Optional[int] = None
-
-    @property
-    def state(self) -> str:
-        """A text that no other rule set of a host ever has; empty where it is not known."""
-        return "" if self._seen is None else _state(self._name, str(self._seen))
-
-    def brief(self) -> Dict[str, Any]:
-        """Of what was left, whatever the rule set is now; empty where nothing was."""
-        return _read_brief(self._name)
+    _seen: Optional[int]
 
     def recall(self) -> Optional[Left]:
         """What was left; None where the rule set is another since then."""
@@ -97,32 +108,20 @@ class NftMemory:
             _write(self._name, str(now), left)
             _write_changes(self._name, str(before), str(now), edits.texts)
 
-    def forget(self) -> None:
-        """Leave nothing; the state is no longer known."""
-        self._seen = None
-        _forget(self._name)
 
-
-class LegacyMemory:
+class LegacyMemory(_Memory):
     """What is left for a host whose kernel does not count changes, as long as nobody changes tables.
 
     fingerprint: of the tables, cheap. read: the tables, each a text in the words of ``iptables-save`` without comments and
     counters, by a name that begins its lines in `Edits`. Both may raise XtablesError.
     """
 
+    _seen: Optional[str]
+
     def __init__(self, name: str, fingerprint: Callable[[], str], read: Callable[[], Dict[str, str]]) -> None:
-        self._name, self._fingerprint, self._read = name, fingerprint, read
-        self._seen: Optional[str] = None
+        super().__init__(name)
+        self._fingerprint, self._read = fingerprint, read
         self._watched: Optional[Dict[str, str]] = None
-
-    @property
-    def state(self) -> str:
-        """A text that other tables do not have; empty where it is not known."""
-        return "" if self._seen is None else _state(self._name, self._seen)
-
-    def brief(self) -> Dict[str, Any]:
-        """Of what was left, whatever the tables are now; empty where nothing was."""
-        return _read_brief(self._name)
 
     def recall(self) -> Optional[Left]:
         """What was left; None where the tables are others since then."""
@@ -165,11 +164,6 @@ class LegacyMemory:
             _write_changes(self._name, before or "", after, edits.texts)
         else:
             _forget(self._name)
-
-    def forget(self) -> None:
-        """Leave nothing; the state is no longer known."""
-        self._seen = None
-        _forget(self._name)
 
     def _are_all(self, edits: Edits) -> bool:
         """Whether nothing but these has changed the tables since `watch`."""
