@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import was_asked_for
 from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import Payload, pack, packed
 from ansible_collections.layer4.service_proxy.plugins.plugin_utils.services_variable import plain_text, resolved
 
@@ -56,10 +57,16 @@ class ActionModule(ActionBase):
         return result
 
     def _send(self, arguments: Mapping[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
-        """The digest first, and the services themselves only to a node that does not have them."""
+        """The digest alone to a node that was given the same before, and the services themselves where that is not enough.
+
+        A module takes the node far longer to start than a shell does.
+        """
         payload: Payload = arguments["services"]
         rest = {key: value for key, value in arguments.items() if key != "services"}
-        for sent in ({"digest": payload.digest}, payload._asdict()):
+        to_send = [payload._asdict()]
+        if self._low_level_execute_command(was_asked_for(payload.digest))["rc"] == 0:
+            to_send.insert(0, {"digest": payload.digest})
+        for sent in to_send:
             result: dict[str, Any] = self._execute_module(module_args={**rest, "payload": sent}, task_vars=variables)
             if not result.pop("services_needed", False):
                 break

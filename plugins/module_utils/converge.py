@@ -116,18 +116,18 @@ class Change(NamedTuple):
         sets = self.kernel.sets
         created = [Step(partial(sets.create, new), partial(sets.destroy, new.name)) for new in self.set_plan.create]
         gone = [Step(partial(sets.destroy, old.name), partial(sets.create, old)) for old in self.set_plan.destroy]
-        recording = self._recording()
-        return created + self.families.steps() + gone + recording
+        return created + self._recorded(self.families.steps()) + gone
 
-    def _recording(self) -> List[Step]:
-        """What is left for the next run is made while the tools of the other steps keep other processors busy."""
+    def _recorded(self, steps: List[Step]) -> List[Step]:
+        """These, and what is left for the next run, which is made while their tools keep other processors busy."""
         records, record = self.kernel.records, self.record
         if records is None or record is None:
-            return []
+            return steps
         beside = ThreadPoolExecutor(1)
         made = beside.submit(lambda: (records.prepare(record()), edits(self.families)))
         beside.shutdown(wait=False)
-        return [Step(lambda: records.keep(*made.result()), records.forget)]
+        begun = [Step(records.begin, records.end)] if steps else []
+        return [*begun, *steps, Step(lambda: records.keep(*made.result()), records.forget)]
 
 
 def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:
@@ -137,16 +137,14 @@ def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:
     """
     settings = settings_digest(node)
     records = kernel.records
-    if records:
-        records.watch()
     memory = records.recall() if records else None
     if records and memory and memory.settings == settings:
-        scope = partial_scope(request.state, request.services, request.exclusive, memory, node, kernel.tables, records)
-        if scope:
-            try:
+        try:
+            scope = partial_scope(request, memory, node, kernel.tables, records)
+            if scope:
                 return _plan(request, scope, node, kernel, settings)
-            except InvalidServices:
-                pass  # what is wrong is told with regard to all services
+        except InvalidServices:
+            pass  # what is wrong is told with regard to all services
     return _plan(request, whole_scope(request.state, request.services, request.exclusive), node, kernel, settings)
 
 

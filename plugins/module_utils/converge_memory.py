@@ -17,7 +17,6 @@ from typing import (
     Callable,
     Collection,
     Dict,
-    Iterator,
     Mapping,
     NamedTuple,
     Optional,
@@ -27,24 +26,26 @@ from typing import (
     Union,
 )
 
+from .dataplane.iptables import compile_service, families
 from .dataplane.rules import Layout
 from .dataplane.shared_chains import masquerade_chains
 from .families import FamilyPlans
-from .kernel.legacy_tables import fingerprint
+from .kernel.legacy_tables import read_table
 from .kernel.memory import Edits, Left, LegacyMemory, NftMemory
 from .kernel.xtables import COMMANDS, Xtables, XtablesError
+from .kernel.xtables_lock import XtablesLock
 from .payload import digest_of, unpack
 from .plan import memory as memories
 from .plan.memory import Brief, Difference, Known, Memory
 from .ruleset import Observed
-from .service import InvalidServices, Node
+from .service import InvalidServices, Node, parse_services
 from .services_request import Request
 
 _COMPILER = ("chances", "dispatch", "iptables", "pools", "rules", "shared_chains")
 TABLES = ("filter", "nat")
 ListChain = Callable[[str, str], Optional[Sequence[str]]]
-_NO_RULE = re.compile(r"^(?:#|\*|COMMIT$).*\n| \[\d+:\d+\]$", re.MULTILINE)
-"""Comments, the frame of a table, and the counters of chains."""
+_COUNTERS = re.compile(r"^#.*\n| \[\d+:\d+\]$", re.MULTILINE)
+"""Of chains in what ``iptables-save`` says, and its comments."""
 _MOST_CHAINS = 400
 """Reading so many chains one by one takes as long as reading some thousand services whole."""
 
@@ -62,11 +63,14 @@ class Records(Protocol):
     def recall(self) -> Optional[Memory]:
         """What the last run left, if no rule has changed since."""
 
-    def watch(self) -> None:
-        """Look at the rules, before `recall`, so that `keep` can tell what else than its edits has changed them."""
-
     def list_chain(self, family: str, chain: str) -> Optional[Sequence[str]]:
-        """The rules of a chain of table nat, since `watch`; None where there is no such chain."""
+        """The rules of a chain of table nat; None where there is none, or reading it is no less than reading all."""
+
+    def begin(self) -> None:
+        """Rules are about to be changed, until `keep` or `end`."""
+
+    def end(self) -> None:
+        """Nothing was changed, or it is as it was."""
 
     def prepare(self, memory: Memory) -> Optional[Left]:
         """What `keep` leaves of this memory; None where it is not worth it."""
@@ -81,12 +85,14 @@ class Records(Protocol):
 class HostRecords:
     """Those of a host. request: a digest of all that is asked for.
 
-    list_chain: the rules of a chain of table nat, by its family and name.
+    list_chain: the rules of a chain of table nat, by its family and name; None where that is no less than reading all.
     """
 
-    def __init__(self, memory: Union[NftMemory, LegacyMemory], request: str, list_chain: ListChain) -> None:
+    def __init__(
+        self, memory: Union[NftMemory, LegacyMemory], request: str, list_chain: Optional[ListChain] = None
+    ) -> None:
         self._memory = memory
-        self._request, self.list_chain = request, list_chain
+        self._request, self._list_chain = request, list_chain
         self._left: Optional[Left] = None
 
     def repeated(self) -> Optional[Brief]:
@@ -110,8 +116,14 @@ class HostRecords:
         self._left = left if memory else None
         return memory
 
-    def watch(self) -> None:
-        self._memory.watch()
+    def list_chain(self, family: str, chain: str) -> Optional[Sequence[str]]:
+        return self._list_chain(family, chain) if self._list_chain else None
+
+    def begin(self) -> None:
+        self._memory.begin()
+
+    def end(self) -> None:
+        self._memory.end()
 
     def prepare(self, memory: Memory) -> Optional[Left]:
         if not memory.services:
@@ -170,57 +182,37 @@ def records_of(tables: Mapping[str, Xtables], prefix: str, request: str) -> Opti
                 NftMemory(prefix), request, lambda family, chain: tables[family].list_chain("nat", chain)
             )
         if all(tool.is_legacy for tool in tables.values()):
-            memory = LegacyMemory(prefix, partial(_fingerprint, tables), partial(_texts, tables))
-            return HostRecords(memory, request, lambda family, chain: memory.list_chain(family + " nat", chain))
+            memory = LegacyMemory(prefix, partial(_look, tables), partial(_lock, tables))
+            return HostRecords(memory, request)
     except XtablesError:
         pass
     return None
 
 
-def _fingerprint(tables: Mapping[str, Xtables]) -> str:
-    """Of the tables of both families, in the cheapest way that this host has. Raises XtablesError."""
+def _look(tables: Mapping[str, Xtables]) -> Callable[[], str]:
+    """Read the tables of both families, in the cheapest way that this host has; what tells their digest. Raises XtablesError."""
     try:
-        return " ".join(fingerprint(family, table) for family in tables for table in TABLES)
+        held = [read_table(family, table) for family in tables for table in TABLES]
     except OSError:
-        return hashlib.sha256("\0".join(_texts(tables).values()).encode("utf-8", "surrogateescape")).hexdigest()
+        text = "".join(_COUNTERS.sub("", tool.save(table)) for tool in tables.values() for table in TABLES)
+        return lambda: hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return lambda: " ".join(one.digest() for one in held)
 
 
-def _texts(tables: Mapping[str, Xtables]) -> Dict[str, str]:
-    """What the tables of both families hold, by family and table. Raises XtablesError."""
-    return {
-        "%s %s" % (family, table): _rules_alone(tool.save(table)) for family, tool in tables.items() for table in TABLES
-    }
-
-
-def _rules_alone(text: str) -> str:
-    """Chains and rules of one table. Counters are those of chains, whose lines stand in front of all rules."""
-    chains, first, rules = text.partition("\n-A ")
-    if not first:
-        return _NO_RULE.sub("", text)
-    return _NO_RULE.sub("", chains + "\n") + first[1:] + rules.rpartition("COMMIT\n")[0]
+def _lock(tables: Mapping[str, Xtables]) -> Optional[XtablesLock]:
+    return XtablesLock() if all(tool.has_lock_variable for tool in tables.values()) else None
 
 
 def edits(families: FamilyPlans) -> Edits:
-    """What these plans change; lines in the words of `_texts`."""
-    gone = [line for family, one in families.plans.items() for line in _diff_lines(family, one.before)]
-    come = [line for family, one in families.plans.items() for line in _diff_lines(family, one.after)]
+    """What these plans change."""
     texts = {COMMANDS[family]: one.restore for family, one in families.plans.items() if one.changed}
-    return Edits(families.transactions, gone, come, texts)
-
-
-def _diff_lines(family: str, text: str) -> Iterator[str]:
-    table = ""
-    for line in text.splitlines():
-        if line.startswith("*"):
-            table = line[1:]
-        elif line != "COMMIT":
-            yield "%s %s %s" % (family, table, line if line[:1] == "-" else _NO_RULE.sub("", line))
+    return Edits(families.transactions, texts)
 
 
 def request_digest(request: Request, payload: Mapping[str, str]) -> str:
-    """Of all that a task asks for, whether its services came as they are or as one text."""
+    """Of all that a task asks for, whether its services came as they are or as one text; it begins with their digest."""
     services = payload["digest"] if payload else digest_of(request.services)
-    return memories.digest([services, request.state, request.exclusive, request.dataplane])
+    return "%s-%s" % (services, memories.digest([request.state, request.exclusive, request.dataplane]))
 
 
 def services_of(request: Request, payload: Mapping[str, str]) -> Sequence[Any]:
@@ -243,33 +235,31 @@ def whole_scope(state: str, services: Sequence[Any], exclusive: bool) -> Scope:
 
 
 def partial_scope(
-    state: str,
-    services: Sequence[Any],
-    exclusive: bool,
-    memory: Memory,
-    node: Node,
-    families: Collection[str],
-    records: Records,
+    request: Request, memory: Memory, node: Node, of_host: Collection[str], records: Records
 ) -> Optional[Scope]:
-    """The part of a node that differs from what a run left; None where the whole is no more work, or is needed."""
-    found = memories.difference(memory, state, services, exclusive)
-    if found is None or not found.kept or set(memory.shared) != set(families) or _keeps_chains(memory, node):
+    """The part of a node that differs from what a run left; None where the whole is no more work, or is needed.
+
+    of_host: its address families. Raises InvalidServices for what was written otherwise than the last run had it.
+    """
+    found = memories.difference(memory, request.state, request.services, request.exclusive)
+    if found is None or not (found.kept or found.changed) or set(memory.shared) != set(of_host) or _keeps_chains(memory, node):
         return None
-    observed = _observed(found, memory, records)
+    observed = _observed(found, memory, request.dataplane, node, records)
     if observed is None:
         return None
-    udp = [raw for raw in services if raw.get("protocol") == "udp" and raw["name"] in found.kept]
+    is_present = request.state == "present"
+    udp = [raw for raw in request.services if raw.get("protocol") == "udp" and raw["name"] in found.kept]
     samples = [raw for raw in memory.samples if raw["name"] in found.kept]
-    asked = {raw["name"] for raw in services}
+    asked = {raw["name"] for raw in request.services}
     return Scope(
-        services=found.changed if state == "present" else [{"name": name} for name in found.gone],
+        services=found.changed if is_present else [{"name": name} for name in found.gone],
         exclusive=False,
         written=found.changed,
         gone=found.gone,
         unchanged=udp,
         observed=observed,
         kept=found.kept,
-        similar=[raw for raw in samples if state == "present" and raw["name"] in asked],
+        similar=[raw for raw in samples if is_present and raw["name"] in asked],
         samples=samples,
     )
 
@@ -284,14 +274,22 @@ def _keeps_chains(memory: Memory, node: Node) -> bool:
     )
 
 
-def _observed(found: Difference, memory: Memory, records: Records) -> Optional[Dict[str, Observed]]:
-    """The chains that serve all, and those of the services that differ; None when they are many, or one is not there."""
+def _observed(
+    found: Difference, memory: Memory, dataplane: str, node: Node, records: Records
+) -> Optional[Dict[str, Observed]]:
+    """The chains that serve all, and those of the services that differ: what was compiled is what is held.
+
+    None when those that have to be read are many, or one is not there.
+    """
     known = [memory.services[name] for name in found.names if name in memory.services]
-    wanted = [(family, chain) for one in known for family, chains in one.chains.items() for chain in chains]
-    if len(wanted) + len(found.changed) > _MOST_CHAINS:
+    unwritten = [(family, chain) for one in known if one.raw is None for family in one.chains for chain in one.chains[family]]
+    if len(unwritten) > _MOST_CHAINS:
         return None
     observed = {family: Observed(dict(one.chains), dict(one.hooks)) for family, one in memory.shared.items()}
-    for family, chain in wanted:
+    for service in parse_services([one.raw for one in known if one.raw is not None], dataplane, node):
+        for family in families(service, node):
+            observed[family].chains.update(compile_service(service, node, family).chains)
+    for family, chain in unwritten:
         rules = records.list_chain(family, chain)
         if rules is None:
             return None

@@ -15,6 +15,7 @@ from typing import Any, Callable, NamedTuple
 
 from layouts import NODE, service, services
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import was_asked_for
 from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import render_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import pack
 from lab.namespaces import Namespace
@@ -82,12 +83,13 @@ def _floor(back_end: str, rules: str) -> float:
 
 
 def _converge(host: Namespace, back_end: str, wanted: list[dict[str, Any]]) -> str:
-    """As the action plugin does: of many services the digest first. The state of the rules."""
+    """As the action plugin does: of many services the digest alone where it was given before. The state of the rules."""
     path = legacy_path() if back_end == "legacy" else None
     if len(wanted) < _OPAQUE:
         return str(_run(host, path, services=wanted)["rules_state"])
     payload = pack(wanted)
-    result = _run(host, path, payload={"digest": payload.digest})
+    given_before = host.run("sh", "-c", was_asked_for(payload.digest), check=False).returncode == 0
+    result = _run(host, path, payload={"digest": payload.digest}) if given_before else {"services_needed": True}
     if result.get("services_needed"):
         result = _run(host, path, payload=payload._asdict())
     return str(result["rules_state"])

@@ -27,9 +27,9 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.converge impo
     nothing_to_do,
     plan_services,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import TABLES, records_of
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import records_of
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.conntrack import Conntrack
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import DIRECTORY
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import DIRECTORY, was_asked_for
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import Xtables
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node
 from ansible_collections.layer4.service_proxy.plugins.module_utils.services_request import Request
@@ -71,7 +71,6 @@ class Node:
     """A namespace with one back end of iptables."""
 
     def __init__(self, kind: str) -> None:
-        self.is_nft = kind == "nft"
         self.back_end = "xtables-%s-multi" % kind
         self.namespace = Namespace("l4mem%dn%d" % (os.getpid(), next(_numbers)))
         self.runner = LocalRunner(self.back_end)
@@ -93,9 +92,8 @@ class Node:
         return change
 
     def read_whole(self) -> bool:
-        """Whether the last plan looked at everything, for which it reads whole tables; the legacy back end has to do so anyhow."""
-        read = sum(word.endswith("-save") for argv in self.runner.calls for word in argv)
-        return read > (0 if self.is_nft else 2 * len(TABLES))
+        """Whether the last plan looked at everything, for which it reads whole tables."""
+        return any(word.endswith("-save") for argv in self.runner.calls for word in argv)
 
     def tool(self, *arguments: str, family: str = "iptables") -> str:
         return self.namespace.run(self.back_end, family, *arguments).stdout
@@ -231,6 +229,48 @@ def test_a_run_that_cannot_be_sure_reads_everything(node: Node) -> None:
     assert not node.apply(services).changed
 
 
+def test_services_that_were_written_before_memory_was_lost_are_read(node: Node) -> None:
+    """A service that no run since then has named is known by its rules alone."""
+    services = _services(40)
+    node.apply(services)
+    for path in DIRECTORY.glob("*-%s.json" % PREFIX):
+        path.unlink()
+    node.apply([_service(1, port=90)], exclusive=False)
+    assert node.apply([_service(2, port=91)], exclusive=False).summary.updated == ["s2"]
+    assert node.apply([{"name": "s3"}], state="absent", exclusive=False).summary.removed == ["s3"]
+    left = [one for one in services if one["name"] not in ("s1", "s2", "s3")]
+    wanted = [*left, _service(1, port=90), _service(2, port=91)]
+    assert not node.plan(_request(wanted), remembering=False).changed
+
+
+def test_all_services_that_change_are_not_read_either(node: Node) -> None:
+    node.apply(_services(40))
+    changed = [_service(number, port=99) for number in range(40)]
+    assert len(node.apply(changed).summary.updated) == len(changed)
+    assert not node.read_whole()
+    assert not node.plan(_request(changed), remembering=False).changed
+
+
+def test_no_other_tool_changes_legacy_tables_while_a_run_does() -> None:
+    node = Node("legacy")
+    with node.namespace:
+        records = records_of(node.tables, PREFIX, "request")
+        assert records
+        node.namespace.call(records.recall)
+        node.namespace.call(records.begin)
+        try:
+            others = {key: value for key, value in os.environ.items() if key != "XTABLES_LOCKFILE"}
+            argv = [node.back_end, "iptables", "-w", "1", "-A", "INPUT", "-j", "ACCEPT"]
+            other = node.namespace.call(
+                lambda: subprocess.run(argv, env=others, capture_output=True, text=True, check=False)
+            )
+            node.tool("-N", "OURS")
+        finally:
+            records.end()
+        assert "xtables lock" in other.stderr
+        assert node.tool("-S").splitlines()[-1] == "-N OURS"
+
+
 def test_other_settings_of_the_node_are_looked_at_as_a_whole(node: Node) -> None:
     services = _services(40)
     node.apply(services)
@@ -266,6 +306,8 @@ def test_a_repeated_request_is_known_by_its_digest_alone(node: Node) -> None:
     assert found is not None
     assert not found.changed
     assert node.namespace.call(inside, "other") is None
+    told = [node.namespace.run("sh", "-c", was_asked_for(text), check=False).returncode for text in ("one", "other")]
+    assert told == [0, 1]
     node.tool("-t", "nat", "-A", "OUTPUT", "-j", "RETURN")
     assert node.namespace.call(inside, "one") is None
 

@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List
 
 import pytest
 
@@ -18,6 +19,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.ipt
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.rules import Layout
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel import memory as kernel_memory
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import Edits, Left, LegacyMemory
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables_lock import XtablesLock
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables_text import for_nft
 from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import pack, unpack
 from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.memory import (
@@ -101,26 +103,84 @@ def test_a_payload_comes_back_and_is_known_by_its_content() -> None:
             unpack(wrong)
 
 
-def test_tables_that_somebody_else_edits_at_the_same_time_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: Dict[str, str] = {}
-    monkeypatch.setattr(kernel_memory, "_write", lambda name, state, dummy: kept.update({name: state}))
-    monkeypatch.setattr(kernel_memory, "_forget", kept.pop)
-    before = {"ipv4 nat": "-A A -j X\n-A A -j Y\n"}
-    edits = Edits(1, ["ipv4 nat -A A -j X"], ["ipv4 nat -A A -j Z"])
-    for after, remembered in (
-        ("-A A -j Z\n-A A -j Y\n", True),
-        ("-A A -j Z\n", False),
-        ("-A A -j Z\n-A A -j Y\n-A B -j Y\n", False),
-        ("-A A -j Y\n", False),
-    ):
-        kept["L4"] = "old"
-        held = dict(before)
-        memory = LegacyMemory("L4", lambda held=held: held["ipv4 nat"], lambda held=held: dict(held))  # type: ignore[misc]
-        memory.watch()
+class Tables:
+    """Those of iptables-legacy, as a text."""
+
+    def __init__(self) -> None:
+        self.text = "-A A -j X"
+
+    def look(self) -> Callable[[], str]:
+        seen = self.text
+        return lambda: seen
+
+
+@pytest.fixture
+def lock_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    path = tmp_path / "xtables.lock"
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(path))
+    return path
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Dict[str, str]:
+    """What is left of a memory by the name of L4, at first something old: a state by its name."""
+    found = {"L4": "old"}
+    monkeypatch.setattr(kernel_memory, "_write", lambda name, state, dummy: found.update({name: state}))
+    monkeypatch.setattr(kernel_memory, "_forget", lambda name: found.pop(name, None))
+    return found
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_tables_that_somebody_else_edits_before_a_run_does_are_not_remembered(
+    edited: bool, kept: Dict[str, str], lock_file: Path
+) -> None:
+    tables = Tables()
+    memory = LegacyMemory("L4", tables.look, XtablesLock)
+    memory.recall()
+    if edited:
+        tables.text += " -j Y"
+    memory.begin()
+    tables.text = "-A A -j Z"
+    memory.keep(Left({}, "content"), Edits(1))
+    assert kept == ({} if edited else {"L4": "-A A -j Z"})
+    assert lock_file.exists()
+
+
+@pytest.mark.parametrize("has_lock", [False, True])
+def test_tables_that_others_may_edit_while_a_run_does_are_not_remembered(
+    has_lock: bool, kept: Dict[str, str], lock_file: Path
+) -> None:
+    tables = Tables()
+    memory = LegacyMemory("L4", tables.look, lambda: XtablesLock(0) if has_lock else None)
+    with lock_file.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
         memory.recall()
-        held["ipv4 nat"] = after
-        memory.keep(Left({}, "content"), edits)
-        assert ("L4" in kept) is remembered, after
+        memory.begin()
+        memory.keep(Left({}, "content"), Edits(1))
+    assert kept == {}
+
+
+def test_the_lock_of_iptables_is_held_from_before_the_edits_until_they_are_done(lock_file: Path) -> None:
+    tables = Tables()
+    for done in (
+        lambda memory: memory.keep(Left({}, "content"), Edits(1)),
+        lambda memory: memory.end(),
+        lambda memory: memory.forget(),
+    ):
+        memory = LegacyMemory("of a test", tables.look, XtablesLock)
+        memory.recall()
+        memory.begin()
+        with lock_file.open() as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        of_tools = Path(os.environ["XTABLES_LOCKFILE"])
+        assert of_tools.exists()
+        assert of_tools != lock_file
+        done(memory)
+        assert Path(os.environ["XTABLES_LOCKFILE"]) == lock_file
+        assert not of_tools.exists()
+        with lock_file.open() as other:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        memory.forget()
 
 
 def test_what_nobody_has_renewed_for_a_month_is_forgotten(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -129,10 +189,9 @@ def test_what_nobody_has_renewed_for_a_month_is_forgotten(monkeypatch: pytest.Mo
         left = tmp_path / (name + ".json")
         left.write_text("{}")
         os.utime(left, (0, time.time() - days * 24 * 3600))
-    texts = {"ipv4 nat": "-A A -j X\n"}
-    memory = LegacyMemory("L4", lambda: texts["ipv4 nat"], lambda: texts)
+    memory = LegacyMemory("L4", Tables().look, lambda: None)
     memory.recall()
-    memory.keep(Left({}, "content"), Edits(0, [], []))
+    memory.keep(Left({}, "content"), Edits(0))
     assert not (tmp_path / "gone.json").exists()
     assert (tmp_path / "recent.json").exists()
     assert memory.recall() == Left({}, "content")

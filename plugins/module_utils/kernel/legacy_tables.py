@@ -40,8 +40,25 @@ _FAMILIES = {
 }
 
 
-def fingerprint(family: str, table: str) -> str:
-    """A digest of a table's rules, chains and policies, without counters. Raises OSError where it cannot be read so."""
+class LegacyTable(NamedTuple):
+    """What the kernel tells of a table, and the entries themselves behind a head."""
+
+    family: str
+    info: bytearray
+    entries: bytearray
+
+    def digest(self) -> str:
+        """Of its rules, chains and policies, without counters, which are set to 0. Raises OSError for what it cannot be."""
+        known, digest = _FAMILIES[self.family], hashlib.sha256(self.info)
+        with ThreadPoolExecutor(1) as beside, memoryview(self.entries) as view:
+            for start, end in _cleared_parts(self.entries, known):
+                beside.submit(digest.update, view[start:end])
+            beside.shutdown()
+        return digest.hexdigest()
+
+
+def read_table(family: str, table: str) -> LegacyTable:
+    """As the kernel holds it. Raises OSError where it cannot be read so."""
     if struct.calcsize("P") != 8:
         raise OSError("the structures of this kernel are not known")
     known = _FAMILIES[family]
@@ -50,13 +67,7 @@ def fingerprint(family: str, table: str) -> str:
         (size,) = struct.unpack_from("=I", info, _SIZE_AT)
         wanted = _named(table, _ENTRIES_AT + size)
         struct.pack_into("=I", wanted, _NAME_SIZE, size)
-        entries = _read(raw, known.level, _GET_ENTRIES, wanted)
-    digest = hashlib.sha256(info)
-    with ThreadPoolExecutor(1) as beside, memoryview(entries) as view:
-        for start, end in _cleared_parts(entries, known):
-            beside.submit(digest.update, view[start:end])
-        beside.shutdown()
-    return digest.hexdigest()
+        return LegacyTable(family, info, _read(raw, known.level, _GET_ENTRIES, wanted))
 
 
 def _named(table: str, size: int) -> bytearray:

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import struct
 import time
-from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional
 
 from .netlink import NetlinkError, NetlinkSocket, attributes
-from .xtables_text import XtablesError, parse_save
+from .xtables_lock import XtablesLock
+from .xtables_text import XtablesError
 
 DIRECTORY = Path("/run/layer4-service-proxy")
 _NETLINK_NETFILTER = 12
@@ -36,13 +39,9 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Edits(NamedTuple):
-    """How a run has changed rules: in how many transactions, the lines that went and came, in any order, and by tool the texts
-    that it gave to iptables-restore.
-    """
+    """How a run has changed rules: in how many transactions, and by tool the texts that it gave to iptables-restore."""
 
     transactions: int
-    gone: Sequence[str]
-    come: Sequence[str]
     texts: Mapping[str, str] = MappingProxyType({})
 
 
@@ -69,9 +68,16 @@ class _Memory:
         """Of what was left, whatever the rules are now; empty where nothing was."""
         return _read_brief(self._name)
 
+    def begin(self) -> None:
+        """Rules are about to be changed, until `keep` or `end`."""
+
+    def end(self) -> None:
+        """Nothing was changed, or it is as it was."""
+
     def forget(self) -> None:
         """Leave nothing; the state is no longer known."""
         self._seen = None
+        self.end()
         _forget(self._name)
 
 
@@ -91,9 +97,6 @@ class NftMemory(_Memory):
             return None
         return _read(self._name, str(self._seen))
 
-    def watch(self) -> None:
-        """The kernel's count is enough for `keep`."""
-
     def keep(self, left: Left, edits: Edits) -> None:
         """Leave this, if since `recall` nothing but these edits has changed the rule set."""
         before, self._seen = self._seen, None
@@ -109,68 +112,75 @@ class NftMemory(_Memory):
             _write_changes(self._name, str(before), str(now), edits.texts)
 
 
+Look = Callable[[], Callable[[], str]]
+"""Reads the rules, and gives what tells a digest of them, which takes longer. Both may raise XtablesError."""
+
+
 class LegacyMemory(_Memory):
     """What is left for a host whose kernel does not count changes, as long as nobody changes tables.
 
-    fingerprint: of the tables, cheap. read: the tables, each a text in the words of ``iptables-save`` without comments and
-    counters, by a name that begins its lines in `Edits`. Both may raise XtablesError.
+    lock: keeps others from it while a run does; None where its tools cannot be run meanwhile, which leaves nothing.
     """
 
     _seen: Optional[str]
 
-    def __init__(self, name: str, fingerprint: Callable[[], str], read: Callable[[], Dict[str, str]]) -> None:
+    def __init__(self, name: str, look: Look, lock: Callable[[], Optional[XtablesLock]]) -> None:
         super().__init__(name)
-        self._fingerprint, self._read = fingerprint, read
-        self._watched: Optional[Dict[str, str]] = None
+        self._look, self._find_lock = look, lock
+        self._lock: Optional[XtablesLock] = None
+        self._before: Optional[Future[str]] = None
 
     def recall(self) -> Optional[Left]:
         """What was left; None where the tables are others since then."""
         try:
-            self._seen = self._fingerprint()
+            self._seen = self._look()()
         except XtablesError:
             return None
         return _read(self._name, self._seen)
 
-    def watch(self) -> None:
-        """Look at the tables, before `recall`, so that `keep` can tell what else than its edits has changed them."""
-        try:
-            self._watched = self._read()
-        except XtablesError:
-            self._watched = None
+    def begin(self) -> None:
+        """Nobody else changes tables until `keep` or `end`. Their digest is made while tools are at work."""
+        lock = self._find_lock()
+        if lock and lock.hold():
+            self._lock = lock
+            with suppress(XtablesError):
+                digest, beside = self._look(), ThreadPoolExecutor(1)
+                self._before = beside.submit(digest)
+                beside.shutdown(wait=False)
 
-    def list_chain(self, table: str, chain: str) -> Optional[List[str]]:
-        """The rules of a chain as they were seen by `watch`, by the table's name there; None where it was not there."""
-        text = (self._watched or {}).get(table, "")
-        if "\n:%s " % chain not in text:
-            return None
-        start = text.find("\n-A %s " % chain)
-        end = start
-        while start >= 0 and text.startswith("\n-A %s " % chain, end):
-            following = text.find("\n-A ", end + 1)
-            end = following if following >= 0 else len(text)
-        return parse_save(text[start:end]).get(chain, []) if start >= 0 else []
+    def end(self) -> None:
+        """Others may change tables again."""
+        self._before = None
+        if self._lock:
+            self._lock.release()
+            self._lock = None
 
     def keep(self, left: Left, edits: Edits) -> None:
-        """Leave this, if since `recall` nothing but these edits has changed the tables."""
-        before, self._seen = self._seen, None
-        try:
-            after = self._fingerprint()  # before the text: an edit in between is in the text alone
-            is_ours = self._are_all(edits) if edits.transactions else after == before
-        except XtablesError:
-            return
-        if is_ours:
-            self._seen = after
-            _write(self._name, after, left)
-            _write_changes(self._name, before or "", after, edits.texts)
+        """Leave this, if since `recall` nothing but these edits, which came after `begin`, has changed the tables."""
+        seen, self._seen = self._seen, None
+        state = self._since(seen, bool(edits.transactions))
+        if seen is None or state is None:
+            self.forget()
         else:
-            _forget(self._name)
+            self._seen = state
+            _write(self._name, state, left)
+            _write_changes(self._name, seen, state, edits.texts)
 
-    def _are_all(self, edits: Edits) -> bool:
-        """Whether nothing but these has changed the tables since `watch`."""
-        watched = self._watched
-        return watched is not None and _without(_lines(watched), edits.gone) == _without(
-            _lines(self._read()), edits.come
-        )
+    def _since(self, seen: Optional[str], edited: bool) -> Optional[str]:
+        """The digest of the tables as they are, if nothing but our own edits has changed those that were seen."""
+        try:
+            before, after = self._before, self._look()
+            self.end()
+            state = after()
+            untouched = (before.result() if before else None) if edited else state
+        except XtablesError:
+            return None
+        return state if untouched == seen else None
+
+
+def was_asked_for(text: str) -> str:
+    """The shell command that succeeds where a run has left something with this text in it, and that takes no Python."""
+    return "grep -qsF -- %s %s/*.json" % (shlex.quote(text), shlex.quote(str(DIRECTORY)))
 
 
 def _forget(name: str) -> None:
@@ -180,22 +190,6 @@ def _forget(name: str) -> None:
         DIRECTORY.rmdir()
     except OSError:
         return
-
-
-def _without(lines: Sequence[str], some: Sequence[str]) -> Optional[List[str]]:
-    """The lines but for these; None when they are not all among them."""
-    left = Counter(some)
-    rest = []
-    for line in lines:
-        if left.get(line):
-            left[line] -= 1
-        else:
-            rest.append(line)
-    return None if +left else rest
-
-
-def _lines(tables: Mapping[str, str]) -> List[str]:
-    return ["%s %s" % (name, line) for name, text in tables.items() for line in text.splitlines()]
 
 
 def _state(name: str, state: str) -> str:

@@ -11,6 +11,7 @@ Everything that can fail raises XtablesError.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ __all__ = ("Rule", "Xtables", "XtablesError", "both_families", "parse_save")
 
 COMMANDS = {"ipv4": "iptables", "ipv6": "ip6tables"}
 _NFT_TOOL, _LEGACY_TOOL = "xtables-nft-multi", "xtables-legacy-multi"
+_VERSION = re.compile(r"v(\d+)\.(\d+)\.(\d+)")
+_LOCK_VARIABLE_SINCE = (1, 8, 6)
 NFT_FAMILIES = {"ipv4": "ip", "ipv6": "ip6"}
 
 
@@ -61,6 +64,12 @@ class Xtables:
     def is_legacy(self) -> bool:
         """Whether the back end is known to be iptables-legacy."""
         return os.path.basename(self.tool()[0]) == _LEGACY_TOOL
+
+    @property
+    def has_lock_variable(self) -> bool:
+        """Whether it takes the lock that is in its environment (`xtables_lock`)."""
+        found = _VERSION.search(self._run([*self.tool(), "--version"]))
+        return found is not None and tuple(map(int, found.groups())) >= _LOCK_VARIABLE_SINCE
 
     def _find(self) -> str:
         path = self.runner.find(self.command)

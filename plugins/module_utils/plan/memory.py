@@ -4,8 +4,8 @@
 
 """What is worth remembering of a run, so that the next one looks only at what is asked for differently. Pure.
 
-Of each service: a digest of what the user wrote, its chains, its backends' addresses and its ipsets. Of the chains that serve
-all: their rules. It is good as long as nobody has changed a rule since.
+Of each service: what the user wrote, from which its chains follow, or their names where that was not seen; its backends'
+addresses and its ipsets. Of the chains that serve all: their rules. It is good as long as nobody has changed a rule since.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _ENCODER = json.JSONEncoder(sort_keys=True, default=str)
 
 
 class Known(NamedTuple):
-    """A service. digest: empty where what the user wrote was not seen. chains: by address family."""
+    """A service. raw: as the user wrote it; None where that was not seen. chains: their names by address family."""
 
-    digest: str
+    raw: Optional[Dict[str, Any]]
     chains: Dict[str, List[str]]
     backends: List[str]
     sets: List[str]
@@ -64,7 +64,7 @@ class Difference(NamedTuple):
 
 
 def digest(raw: Any) -> str:
-    """Of what a user wrote, or of settings. Equal ones that are written in another order have another digest."""
+    """Of a request, or of settings. Equal ones that are written in another order have another digest."""
     return hashlib.sha256(_ENCODER.encode(raw).encode()).hexdigest()[:24]
 
 
@@ -79,7 +79,7 @@ def difference(memory: Memory, state: str, services: Sequence[Any], exclusive: b
     if state == "absent":
         changed, gone = [], wanted.keys() & known.keys()
     else:
-        changed = [raw for name, raw in wanted.items() if name not in known or known[name].digest != digest(raw)]
+        changed = [raw for name, raw in wanted.items() if name not in known or known[name].raw != raw]
         gone = known.keys() - wanted.keys() if exclusive else set()
     differing = gone | {raw["name"] for raw in changed}
     return Difference(changed, gone, {name: one for name, one in known.items() if name not in differing})
@@ -98,7 +98,7 @@ def remember(
     found: Dict[str, Known] = dict(kept)
     for family, one in held.items():
         for name, chains in _chains_by_owner(one, layout).items():
-            known = found.setdefault(name, Known(digest(raws[name]) if name in raws else "", {}, [], []))
+            known = found.setdefault(name, Known(raws.get(name), {}, [], []))
             rules = [rule for chain in chains for rule in one.chains["nat", chain]]
             known.chains[family] = chains
             known.backends.extend(translated_to(rules))
@@ -106,7 +106,7 @@ def remember(
     shared = {family: Observed(_shared(one.chains, layout), dict(one.hooks)) for family, one in held.items()}
     in_shared = {owner_of(rule) or "" for one in shared.values() for rules in one.chains.values() for rule in rules}
     for name in (in_shared | raws.keys()) - found.keys() - {""}:
-        found[name] = Known(digest(raws[name]) if name in raws else "", {}, [], [])
+        found[name] = Known(raws.get(name), {}, [], [])
     return Memory(settings, found, shared, samples)
 
 

@@ -1,0 +1,68 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The lock that keeps tools of iptables-legacy from changing tables at the same time (iptables(8), ``--wait``).
+
+Each tool takes it while it runs; whoever holds it around several can tell that nobody else was in between.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import time
+
+_PATH = "/run/xtables.lock"
+_VARIABLE = "XTABLES_LOCKFILE"
+"""The lock of the tools that have it in their environment; since iptables 1.8.6."""
+_PAUSE = 0.05
+
+
+class XtablesLock:
+    """Seconds: how long to wait for it."""
+
+    def __init__(self, seconds: float = 10) -> None:
+        self._seconds = seconds
+        self._held = -1
+        self._environment = os.environ.get(_VARIABLE)
+        self._of_tools = ""
+
+    def hold(self) -> bool:
+        """Until `release`; False where it cannot be had. Tools that this process runs meanwhile take one of their own."""
+        until = time.monotonic() + self._seconds
+        try:
+            self._held = os.open(self._environment or _PATH, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            while not self._is_free():
+                if time.monotonic() > until:
+                    self.release()
+                    return False
+                time.sleep(_PAUSE)
+        except OSError:
+            self.release()
+            return False
+        descriptor, self._of_tools = tempfile.mkstemp(prefix="xtables-lock-")
+        os.close(descriptor)
+        os.environ[_VARIABLE] = self._of_tools
+        return True
+
+    def release(self) -> None:
+        """Also where it is not held."""
+        if self._of_tools:
+            os.environ.pop(_VARIABLE)
+            if self._environment:
+                os.environ[_VARIABLE] = self._environment
+            os.unlink(self._of_tools)
+            self._of_tools = ""
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
+
+    def _is_free(self) -> bool:
+        """And ours from now on."""
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
