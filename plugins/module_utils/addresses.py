@@ -96,7 +96,7 @@ def contains(network: str, address: str) -> bool:
 
 def covering_networks(found: Iterable[str], most: int) -> List[str]:
     """At most so many networks of one length that hold all these addresses of one family; the longest that do."""
-    values = {int(_address(address)) for address in found}
+    values = {to_number(address) for address in found}
     if not values:
         return []
     family = family_of(next(iter(found)))
@@ -105,9 +105,8 @@ def covering_networks(found: Iterable[str], most: int) -> List[str]:
         prefixes = {value >> (longest - length) for value in values}
         if len(prefixes) <= most:
             break
-    kind = ipaddress.IPv4Address if family == IPV4 else ipaddress.IPv6Address
-    starts = [str(kind(prefix << (longest - length))) for prefix in sorted(prefixes)]
-    return ["%s/%d" % (canonical_address(start), length) for start in starts]
+    starts = [from_number(prefix << (longest - length), family) for prefix in sorted(prefixes)]
+    return ["%s/%d" % (start, length) for start in starts]
 
 
 def unfit_for_service(address: str) -> str:

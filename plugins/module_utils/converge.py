@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import (
     Callable,
@@ -20,6 +20,7 @@ from typing import (
     Protocol,
     Sequence,
     Set,
+    Tuple,
     TypeVar,
 )
 
@@ -31,6 +32,7 @@ from .dataplane.rules import Layout
 from .dataplane.shared_chains import hook_jumps
 from .families import FamilyPlans, Tables
 from .ipset_types import HeldSet, SetHeader
+from .kernel.memory import Edits, Left
 from .kernel.xtables import XtablesError, parse_save
 from .plan.affinity import SetPlan, plan_sets
 from .plan.chains import plan
@@ -119,15 +121,33 @@ class Change(NamedTuple):
         return created + self._recorded(self.families.steps()) + gone
 
     def _recorded(self, steps: List[Step]) -> List[Step]:
-        """These, and what is left for the next run, which is made while their tools keep other processors busy."""
+        """These, and what is left for the next run."""
         records, record = self.kernel.records, self.record
         if records is None or record is None:
             return steps
+        recording = _Recording(records, lambda: (records.prepare(record()), edits(self.families)))
+        begun = recording.begin if steps else recording.prepare
+        return [Step(begun, records.end), *steps, Step(recording.keep, records.forget)]
+
+
+class _Recording:
+    """What is left for the next run is made while the tools of the other steps keep other processors busy."""
+
+    def __init__(self, records: Records, make: Callable[[], Tuple[Optional[Left], Edits]]) -> None:
+        self._records, self._make = records, make
+        self._made: Future[Tuple[Optional[Left], Edits]] = Future()
+
+    def begin(self) -> None:
+        self._records.begin()
+        self.prepare()
+
+    def prepare(self) -> None:
         beside = ThreadPoolExecutor(1)
-        made = beside.submit(lambda: (records.prepare(record()), edits(self.families)))
+        self._made = beside.submit(self._make)
         beside.shutdown(wait=False)
-        begun = [Step(records.begin, records.end)] if steps else []
-        return [*begun, *steps, Step(lambda: records.keep(*made.result()), records.forget)]
+
+    def keep(self) -> None:
+        self._records.keep(*self._made.result())
 
 
 def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:

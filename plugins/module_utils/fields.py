@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Callable, Dict, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE, BOOLEANS_TRUE
 
@@ -38,6 +38,14 @@ class Field(NamedTuple):
     default: Any = MISSING
 
 
+class Fields(Dict[str, Field]):
+    """The keys of a dict. defaults: what those are that need not be given."""
+
+    def __init__(self, fields: Mapping[str, Field]) -> None:
+        super().__init__(fields)
+        self.defaults = {key: field.default for key, field in fields.items() if field.default is not MISSING}
+
+
 def quoted(value: Any) -> str:
     """A value as JSON on one line, cut where it is long."""
     try:
@@ -45,6 +53,18 @@ def quoted(value: Any) -> str:
     except (TypeError, ValueError):
         text = repr(value)
     return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 3] + "..."
+
+
+def parsed(raw: Any, fields: Fields) -> Optional[Dict[str, Any]]:
+    """The parsed values of all fields; None where anything is wrong, which `parse_fields` tells, but takes longer."""
+    if not isinstance(raw, Mapping):
+        return None
+    try:
+        given = {key: fields[key].parse(value) for key, value in raw.items() if value is not None or key not in fields}
+    except (Problem, KeyError):
+        return None
+    values = {**fields.defaults, **given}
+    return values if len(values) == len(fields) else None
 
 
 def parse_fields(owner: str, raw: Any, fields: Mapping[str, Field], problems: List[str]) -> Dict[str, Any]:

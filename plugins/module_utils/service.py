@@ -14,7 +14,20 @@ from collections.abc import Mapping
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import addresses as ip
-from .fields import Field, Problem, boolean, choice, integer, listed, one_of_type, parse_fields, pattern, quoted
+from .fields import (
+    Field,
+    Fields,
+    Problem,
+    boolean,
+    choice,
+    integer,
+    listed,
+    one_of_type,
+    parse_fields,
+    parsed,
+    pattern,
+    quoted,
+)
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos")
@@ -158,33 +171,37 @@ _LONGEST_TIMEOUT = 2147483
 """Seconds; the kernel counts ticks, at most 1,000 a second, in 31 bits (``ip_vs_set_timeout``)."""
 _TRAFFIC_POLICY = Field(choice("cluster", "local"), "cluster")
 
-_BACKEND_FIELDS: Mapping[str, Field] = {
-    "address": Field(_service_address),
-    "port": Field(_PORT, None),
-    "weight": Field(integer(0, 65535), 1),
-    "node": Field(one_of_type(str), None),
-    "ready": Field(boolean, True),
-    "serving": Field(boolean, None),
-    "terminating": Field(boolean, False),
-}
+_BACKEND_FIELDS = Fields(
+    {
+        "address": Field(_service_address),
+        "port": Field(_PORT, None),
+        "weight": Field(integer(0, 65535), 1),
+        "node": Field(one_of_type(str), None),
+        "ready": Field(boolean, True),
+        "serving": Field(boolean, None),
+        "terminating": Field(boolean, False),
+    }
+)
 
-_SERVICE_FIELDS: Mapping[str, Field] = {
-    "name": Field(_NAME),
-    "vip": Field(listed(_service_address), ()),
-    "port": Field(_PORT),
-    "protocol": Field(choice(*PROTOCOLS), "tcp"),
-    "backends": Field(one_of_type(list, tuple), ()),
-    "node_port": Field(_PORT, None),
-    "external_ips": Field(listed(_service_address), ()),
-    "load_balancer_ips": Field(listed(_service_address), ()),
-    "source_ranges": Field(listed(_network), ()),
-    "session_affinity": Field(choice("none", "client_ip"), "none"),
-    "session_affinity_timeout": Field(integer(1, 86400), 10800),
-    "internal_traffic_policy": _TRAFFIC_POLICY,
-    "external_traffic_policy": _TRAFFIC_POLICY,
-    "scheduler": Field(choice(*SCHEDULERS), None),
-    "forward_method": Field(choice(*FORWARD_METHODS), DEFAULT_FORWARD_METHOD),
-}
+_SERVICE_FIELDS = Fields(
+    {
+        "name": Field(_NAME),
+        "vip": Field(listed(_service_address), ()),
+        "port": Field(_PORT),
+        "protocol": Field(choice(*PROTOCOLS), "tcp"),
+        "backends": Field(one_of_type(list, tuple), ()),
+        "node_port": Field(_PORT, None),
+        "external_ips": Field(listed(_service_address), ()),
+        "load_balancer_ips": Field(listed(_service_address), ()),
+        "source_ranges": Field(listed(_network), ()),
+        "session_affinity": Field(choice("none", "client_ip"), "none"),
+        "session_affinity_timeout": Field(integer(1, 86400), 10800),
+        "internal_traffic_policy": _TRAFFIC_POLICY,
+        "external_traffic_policy": _TRAFFIC_POLICY,
+        "scheduler": Field(choice(*SCHEDULERS), None),
+        "forward_method": Field(choice(*FORWARD_METHODS), DEFAULT_FORWARD_METHOD),
+    }
+)
 
 _NODE_FIELDS: Mapping[str, Field] = {
     "name": Field(one_of_type(str)),
@@ -218,7 +235,8 @@ def parse_services(raw: Sequence[Any], dataplane: str, node: Node) -> List[Servi
     problems: List[str] = []
     services = [service for service in (_parse_service(i, item, problems) for i, item in enumerate(raw)) if service]
     for service in services:
-        problems += _check_service(service) + _check_dataplane(service, dataplane)
+        wrong = _check_service(service) + _check_dataplane(service, dataplane)
+        problems += ["service %s: %s" % (quoted(service.name), text) for text in wrong]
     taken = [claim for service in services for claim in claims(service)]
     problems += _repeated_names(raw) or conflicts(taken, node.addresses)
     if dataplane == "ipvs" and node.localhost_node_ports:
@@ -256,19 +274,23 @@ def _owner(index: int, raw: Any) -> str:
 
 
 def _parse_service(index: int, raw: Any, problems: List[str]) -> Optional[Service]:
-    found: List[str] = []
-    owner = _owner(index, raw)
-    values = parse_fields(owner, raw, _SERVICE_FIELDS, found)
-    backends = [
-        parse_fields("%s: backends[%d]" % (owner, i), item, _BACKEND_FIELDS, found)
-        for i, item in enumerate(values.get("backends") or ())
-    ]
-    problems += found
-    if found:
+    values = parsed(raw, _SERVICE_FIELDS)
+    backends = [parsed(item, _BACKEND_FIELDS) for item in values["backends"]] if values else []
+    if values is None or None in backends:
+        problems += _mistakes(_owner(index, raw), raw)
         return None
-    made = [_make_backend(backend, values["port"]) for backend in backends]
+    made = [_make_backend(backend, values["port"]) for backend in backends if backend]
     values["backends"] = tuple(sorted(made, key=lambda b: (ip.sort_key(b.address), b.port)))
     return Service(**values)
+
+
+def _mistakes(owner: str, raw: Any) -> List[str]:
+    """What is wrong in a service and its backends."""
+    found: List[str] = []
+    values = parse_fields(owner, raw, _SERVICE_FIELDS, found)
+    for index, item in enumerate(values.get("backends") or ()):
+        parse_fields("%s: backends[%d]" % (owner, index), item, _BACKEND_FIELDS, found)
+    return found
 
 
 def _make_backend(values: Dict[str, Any], port: int) -> Backend:
@@ -296,59 +318,51 @@ def _repeated_names(raw: Sequence[Any]) -> List[str]:
 
 
 def _check_service(service: Service) -> List[str]:
-    owner = "service %s: " % quoted(service.name)
     problems = []
     if not service.addresses() and service.node_port is None:
         problems.append(
-            owner
-            + "vip is []: without an address nothing reaches it: give vip, external_ips, load_balancer_ips or node_port"
+            "vip is []: without an address nothing reaches it: give vip, external_ips, load_balancer_ips or node_port"
         )
     seen = set()
     for backend in service.backends:
         at = ip.endpoint(backend.address, backend.port)
         if (backend.address, backend.port) in seen:
-            problems.append(owner + "backends has %s twice: an address and port is allowed once" % at)
+            problems.append("backends has %s twice: an address and port is allowed once" % at)
         seen.add((backend.address, backend.port))
         if backend.address in service.vip and backend.port == service.port:
-            problems.append(owner + "backends has %s, which is the service's own vip: backends must be elsewhere" % at)
+            problems.append("backends has %s, which is the service's own vip: backends must be elsewhere" % at)
     return problems
 
 
 def _check_dataplane(service: Service, dataplane: str) -> List[str]:
-    owner = "service %s: " % quoted(service.name)
     if dataplane == "ipvs":
-        return [] if service.forward_method == "masquerade" else _check_unchanged_ports(service, owner)
+        return [] if service.forward_method == "masquerade" else _check_unchanged_ports(service)
     problems = []
     if service.scheduler is not None:
         problems.append(
-            owner
-            + "scheduler is %s: must be null with dataplane %s, which chooses at random by weight (schedulers need ipvs)"
+            "scheduler is %s: must be null with dataplane %s, which chooses at random by weight (schedulers need ipvs)"
             % (quoted(service.scheduler), dataplane)
         )
     if service.forward_method != "masquerade":
         problems.append(
-            owner
-            + "forward_method is %s: must be masquerade with dataplane %s (direct and tunnel need ipvs)"
+            "forward_method is %s: must be masquerade with dataplane %s (direct and tunnel need ipvs)"
             % (quoted(service.forward_method), dataplane)
         )
     return problems
 
 
-def _check_unchanged_ports(service: Service, owner: str) -> List[str]:
+def _check_unchanged_ports(service: Service) -> List[str]:
     """Methods that hand packets on as they are also leave them their port."""
     method = service.forward_method
     problems = [
-        owner
-        + "backends has %s: port must be %d, the service's own, with forward_method %s, which changes no port"
+        "backends has %s: port must be %d, the service's own, with forward_method %s, which changes no port"
         % (ip.endpoint(backend.address, backend.port), service.port, method)
         for backend in service.backends
         if backend.port != service.port
     ]
     if service.node_port is not None:
         problems.append(
-            owner
-            + "node_port is %d: must be null with forward_method %s, which changes no port"
-            % (service.node_port, method)
+            "node_port is %d: must be null with forward_method %s, which changes no port" % (service.node_port, method)
         )
     return problems
 

@@ -6,20 +6,23 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Callable, NamedTuple
 
-from layouts import NODE, service, services
+from layouts import NODE, service_apart, services_apart
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import was_asked_for
 from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import render_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import pack
 from lab.namespaces import Namespace
-from module_runner import COLLECTION, legacy_path, run_module_ok
+from module_runner import COLLECTION, legacy_path, library_path, run_module_ok
 
 _LONGEST = 600.0
 _SCRIPT = COLLECTION / "roles" / "node" / "files" / "rules.sh"
@@ -28,11 +31,14 @@ _OPAQUE = 200
 
 
 class Applying(NamedTuple):
-    """Seconds; memory in MiB, the most that the first run or a tool that it ran has had. saved: for boot; restored: at boot."""
+    """Seconds; memory in MiB, the most that the first run or a tool that it ran has had. saved: for boot; restored: at boot.
+    empty: a module that does nothing.
+    """
 
     back_end: str
     services: int
     floor: float
+    empty: float
     first: float
     nothing: float
     one_changed: float
@@ -44,22 +50,26 @@ class Applying(NamedTuple):
 
 def measure(back_end: str, count: int) -> Applying:
     """Of so many services with three backends each."""
-    wanted = services(count)
+    wanted = services_apart(count)
     floor = _floor(back_end, render_services(wanted, {"node": NODE, "ip_version": "ipv4"}))
     with _namespace() as host:
+        _run(host, None, "ansible.modules.ping")
+        empty = _timed(lambda: _run(host, None, "ansible.modules.ping"))
         first, memory = _in_a_child(lambda: _converge(host, back_end, wanted))
         nothing = _timed(lambda: _converge(host, back_end, wanted))
-        wanted[count // 2] = service(count // 2, backends=2)
+        wanted[count // 2] = service_apart(count // 2, backends=2)
         one_changed = _timed(lambda: _converge(host, back_end, wanted))
         with tempfile.TemporaryDirectory() as kept:
             state = _converge(host, back_end, wanted)
             saved = _timed(lambda: _script(host, back_end, "save", kept, state))
-            wanted[count // 2] = service(count // 2)
+            wanted[count // 2] = service_apart(count // 2)
             state = _converge(host, back_end, wanted)
             saved_one_changed = _timed(lambda: _script(host, back_end, "save", kept, state))
             with _namespace("new") as new:
                 restored = _timed(lambda: _script(new, back_end, "restore", kept))
-    return Applying(back_end, count, floor, first, nothing, one_changed, saved, saved_one_changed, restored, memory)
+    return Applying(
+        back_end, count, floor, empty, first, nothing, one_changed, saved, saved_one_changed, restored, memory
+    )
 
 
 @contextmanager
@@ -86,18 +96,37 @@ def _converge(host: Namespace, back_end: str, wanted: list[dict[str, Any]]) -> s
     """As the action plugin does: of many services the digest alone where it was given before. The state of the rules."""
     path = legacy_path() if back_end == "legacy" else None
     if len(wanted) < _OPAQUE:
-        return str(_run(host, path, services=wanted)["rules_state"])
+        return str(_run_vip_service(host, path, services=wanted)["rules_state"])
     payload = pack(wanted)
     given_before = host.run("sh", "-c", was_asked_for(payload.digest), check=False).returncode == 0
-    result = _run(host, path, payload={"digest": payload.digest}) if given_before else {"services_needed": True}
+    result: dict[str, Any] = {"services_needed": True}
+    if given_before:
+        result = _run_vip_service(host, path, payload={"digest": payload.digest})
     if result.get("services_needed"):
-        result = _run(host, path, payload=payload._asdict())
+        result = _run_vip_service(host, path, payload=payload._asdict())
     return str(result["rules_state"])
 
 
-def _run(host: Namespace, path: str | None, **options: Any) -> dict[str, Any]:
-    arguments = {"node": NODE, "exclusive": True, **options}
-    return run_module_ok(host, "vip_service", arguments, path_prefix=path, timeout=_LONGEST)
+def _run_vip_service(host: Namespace, path: str | None, **options: Any) -> dict[str, Any]:
+    return _run(host, path, "vip_service", node=NODE, exclusive=True, **options)
+
+
+def _run(host: Namespace, path: str | None, module: str, **arguments: Any) -> dict[str, Any]:
+    """As Ansible does, which brings its modules as text: of Python's own library alone is there anything compiled."""
+    environment = {"PYTHONPYCACHEPREFIX": _compiled_library()}
+    return run_module_ok(host, module, arguments, path_prefix=path, timeout=_LONGEST, environment=environment)
+
+
+@cache
+def _compiled_library() -> str:
+    """A directory for the interpreter to find its own library compiled in, and nothing else."""
+    directory = tempfile.mkdtemp(prefix="l4-compiled-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    environment = {"PYTHONPYCACHEPREFIX": directory, "PYTHONDONTWRITEBYTECODE": ""}
+    with _namespace("compile") as host:
+        run_module_ok(host, "vip_service", {"services": [], "node": NODE}, environment=environment)
+    shutil.rmtree(directory + library_path())
+    return directory
 
 
 def _timed(work: Callable[[], object]) -> float:

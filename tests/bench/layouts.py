@@ -12,6 +12,8 @@ from typing import Any
 PORT = 80
 BACKEND = "10.0.0.2"
 BACKEND_PORT = 8080
+_MOST_HOSTS = 4
+"""Of a service each of whose backends is a host of its own."""
 NODE = {"name": "node", "addresses": ["10.0.1.1"], "local_cidrs": ["10.0.0.0/24"]}
 
 
@@ -32,6 +34,18 @@ def service(number: int, backends: int = 3) -> dict[str, Any]:
 
 def services(count: int, backends: int = 3) -> list[dict[str, Any]]:
     return [service(number, backends) for number in range(count)]
+
+
+def service_apart(number: int, backends: int = 3) -> dict[str, Any]:
+    """The same with each backend on a host of its own, as they mostly are; none of them answers."""
+    made = service(number, backends)
+    for host, backend in enumerate(made["backends"], number * _MOST_HOSTS):
+        backend["address"] = "10.%d.%d.%d" % (128 + host // 62500, host // 250 % 250, host % 250 + 1)
+    return made
+
+
+def services_apart(count: int, backends: int = 3) -> list[dict[str, Any]]:
+    return [service_apart(number, backends) for number in range(count)]
 
 
 def linear(wanted: Sequence[dict[str, Any]]) -> str:

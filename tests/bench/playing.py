@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from layouts import NODE, linear, service, services
+from layouts import NODE, linear, service_apart, services, services_apart
 from plays import SITE, Played, controller
 
 _PING = {"name": "Ping", "ansible.builtin.ping": {}}
@@ -58,18 +58,18 @@ class Fleet(NamedTuple):
 
 def measure_playing(count: int) -> Playing:
     """The second of two runs where nothing changes, since the first may have had modules to compile."""
-    wanted = services(count)
+    wanted = services_apart(count)
     with controller(1, _variables(wanted)) as made:
         made.run(made.play(_PING))
         floor = made.run(made.play(_PING)).seconds
         first = made.run(made.play(_TASK)).seconds
         made.run(made.play(_TASK))
         nothing = made.run(made.play(_TASK)).seconds
-        wanted[count // 2] = service(count // 2, backends=2)
+        wanted[count // 2] = service_apart(count // 2, backends=2)
         made.set(_variables(wanted))
         one_changed = made.run(made.play(_TASK)).seconds
         sites = [made.run(SITE).seconds for _again in range(3)]
-        wanted[count // 2] = service(count // 2, backends=3)
+        wanted[count // 2] = service_apart(count // 2, backends=3)
         made.set(_variables(wanted))
         site_one_changed = made.run(SITE).seconds
     return Playing(count, floor, first, one_changed, nothing, sites[0], site_one_changed, sites[-1])
@@ -113,7 +113,7 @@ def _as_item(rule: str) -> dict[str, str]:
 
 def measure_fleet(nodes: int, count: int, forks: int) -> Fleet:
     """A run before the one that changes nothing is the first, on nodes as they are found."""
-    with controller(nodes, _variables(services(count)), forks) as made:
+    with controller(nodes, _variables(services_apart(count)), forks) as made:
         made.run(made.play(_PING))
         floor = made.run(made.play(_PING))
         first = made.run(SITE)

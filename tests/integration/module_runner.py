@@ -77,14 +77,15 @@ def run_module(
     path_prefix: str | None = None,
     interpreter: str = MANAGED_HOST_PYTHON,
     timeout: float = 120.0,
+    environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Run ``layer4.service_proxy.<module>`` inside a network namespace and return its result.
+    """Run ``layer4.service_proxy.<module>``, or one by its Python name, inside a network namespace and return its result.
 
     namespace: a name, or an object with a `name`. path_prefix: directory put before PATH, see `legacy_path`.
     interpreter: Python of the managed host; a module that needs pyroute2 gets one that has it. The result of a
     module that failed carries ``failed: true`` and is returned too. Diff mode is always on.
     """
-    name = "ansible_collections.layer4.service_proxy.plugins.modules." + module
+    name = module if "." in module else "ansible_collections.layer4.service_proxy.plugins.modules." + module
     host = namespace if isinstance(namespace, str) else namespace.name
     options = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_remote_tmp": tempfile.gettempdir()}
     if "L4_WARM_MODULES" in os.environ and interpreter == MANAGED_HOST_PYTHON:
@@ -93,7 +94,7 @@ def run_module(
     done = subprocess.run(
         argv,
         input=json.dumps({**arguments, **options}),
-        env=_environment(path_prefix),
+        env={**_environment(path_prefix), **(environment or {})},
         cwd="/",
         capture_output=True,
         text=True,

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Dict, List, Sequence, Tuple
 
 from .. import addresses as ip
@@ -33,7 +34,8 @@ def divide(pool: Sequence[Backend], depth: int) -> List[Tuple[str, List[Backend]
     return sorted(groups.items())
 
 
-def matches(weights: Sequence[int]) -> List[str]:
+@lru_cache(maxsize=1024)
+def matches(weights: Tuple[int, ...]) -> Tuple[str, ...]:
     """A match for each rule in turn: each is asked only when those before it declined; the last always takes."""
     left = sum(weights)
     found = []
@@ -43,4 +45,4 @@ def matches(weights: Sequence[int]) -> List[str]:
         probability = "%.11f" % (chance / (1 << _STATISTIC_BITS))
         found.append("" if always else "-m statistic --mode random --probability " + probability)
         left -= weight
-    return found
+    return tuple(found)

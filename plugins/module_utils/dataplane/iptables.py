@@ -220,7 +220,7 @@ class _ServiceCompiler:
     def _choose(self, pool: Sequence[Backend], scope: str, path: str) -> List[str]:
         """The rules that lead on to one of a pool, by way of groups when it is large."""
         parts = chances.divide(pool, len(path))
-        shares = chances.matches([sum(backend.weight for backend in part) for dummy, part in parts])
+        shares = chances.matches(tuple(sum(backend.weight for backend in part) for dummy, part in parts))
         return [
             rule(*self._one_of(part, scope, path + digit), match=share) for (digit, part), share in zip(parts, shares)
         ]

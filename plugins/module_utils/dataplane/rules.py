@@ -10,7 +10,6 @@ the services that it belongs to. Rules are spelled as ``iptables-save`` prints t
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
@@ -21,6 +20,11 @@ from ..ruleset import ChainKey
 _ID_LENGTH = 15
 """Characters of a chain's id: 75 bits, and with the longest prefix a name of 28, the most that iptables takes."""
 _ID_BYTES = 10
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+"""Of an id: base 32 (RFC 4648)."""
+_PAIRS = [first + second for first in _LETTERS for second in _LETTERS]
+_PAIR_SHIFTS = range(70, -1, -10)
+"""Python's own base32 takes several times as long, and there are tens of thousands of chains."""
 _LONGEST_NAME = 28
 """Of a chain (``XT_EXTENSION_MAXNAMELEN``)."""
 _OWNER = re.compile(r'--comment "([a-z0-9][a-z0-9.-]*): ')
@@ -65,6 +69,7 @@ class Layout:
         self.prefix = prefix
         per_service = r"%s-(%s)-[A-Z2-7]{%d}" % (prefix, "|".join(self.PER_SERVICE), _ID_LENGTH)
         self._per_service = re.compile(per_service)
+        self._starts = tuple("%s-%s-" % (prefix, kind) for kind in self.PER_SERVICE)
         ports = r"(?:tcp|udp|sctp)-\d+-\d+"
         self._branch = re.compile(
             r"%s-(?:(%s)|[0-9a-f.]+/\d+|[0-9a-f.]+-%s|NET-[A-Z2-7]{%d})" % (prefix, ports, ports, _ID_LENGTH)
@@ -82,8 +87,9 @@ class Layout:
 
         The id depends on the identity alone.
         """
-        digest = hashlib.sha256("\0".join(identity).encode()).digest()[:_ID_BYTES]
-        return "%s-%s-%s" % (self.prefix, kind, base64.b32encode(digest).decode()[:_ID_LENGTH])
+        number = int.from_bytes(hashlib.sha256("\0".join(identity).encode()).digest()[:_ID_BYTES], "big")
+        letters = "".join([_PAIRS[number >> shift & 1023] for shift in _PAIR_SHIFTS])
+        return "%s-%s-%s" % (self.prefix, kind, letters[:_ID_LENGTH])
 
     def branch(self, name: str) -> str:
         """The chain of one branch of a dispatch tree: the name is a network, ports, or an address and ports.
@@ -98,6 +104,8 @@ class Layout:
         table, name = key
         if key in self._first:
             return key
+        if name.startswith(self._starts):
+            return None
         found = self._branch.fullmatch(name)
         first = self._DISPATCH.get((table, bool(found.group(1)))) if found else None
         return (table, self.shared(first)) if first else None

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ..ruleset import ChainKey, Desired, Jump, Observed, Rules, target_of
 
@@ -93,11 +93,14 @@ def _plan_table(
         return
     applied = [edit.apply_lines(hook) for hook, edit in sorted(edits.items())]
     undone = [edit.undo_lines(hook) for hook, edit in sorted(edits.items())]
-    result["restore"] += _table_text(table, differing, wanted, applied)
-    result["undo"] += _table_text(table, differing, held, undone)
-    lines: Dict[str, Tuple[Optional[Rules], Optional[Rules]]] = {n: (held.get(n), wanted.get(n)) for n in differing}
-    lines.update({hook: (edit.old, edit.new) for hook, edit in edits.items()})
-    before, after = _diff_table(lines)
+    come, gone = _appended(differing, wanted), _appended(differing, held)
+    result["restore"] += _table_text(table, differing, come, wanted, applied)
+    result["undo"] += _table_text(table, differing, gone, held, undone)
+    both = {name: (held[name], wanted[name]) for name in differing if name in held and name in wanted}
+    both.update({hook: (edit.old, edit.new) for hook, edit in edits.items()})
+    changes = {name: _diff_rules(*rules) for name, rules in both.items()}
+    before = _diff_side([name for name in differing if name not in wanted], gone, {n: c[0] for n, c in changes.items()})
+    after = _diff_side([name for name in differing if name not in held], come, {n: c[1] for n, c in changes.items()})
     for part, text in (("before", before), ("after", after)):
         if text:
             result[part] += ["*%s" % table] + text + ["COMMIT"]
@@ -119,7 +122,11 @@ def _differs(one: Optional[Rules], other: Optional[Rules]) -> bool:
 
 
 def _table_text(
-    table: str, names: Sequence[str], target: Mapping[str, Rules], hooks: Iterable[Tuple[List[str], List[str]]]
+    table: str,
+    names: Sequence[str],
+    rules: Mapping[str, str],
+    target: Collection[str],
+    hooks: Iterable[Tuple[List[str], List[str]]],
 ) -> List[str]:
     """One table's part of a restore: chains declared in sorted order, which iptables-nft needs to be fast, then the hooks."""
     edits = list(hooks)
@@ -128,15 +135,21 @@ def _table_text(
         *[":%s - [0:0]" % name for name in names],
         *(line for deletions, dummy in edits for line in deletions),
         *(line for dummy, insertions in edits for line in insertions),
-        *_appended(names, target),
+        *rules.values(),
         *["-X %s" % name for name in names if name not in target],
         "COMMIT",
     ]
 
 
-def _appended(names: Iterable[str], chains: Mapping[str, Rules]) -> List[str]:
-    """The rules of these chains, each as it is appended."""
-    return [start + rule for name in names for start in ["-A %s " % name] for rule in chains.get(name, ())]
+def _appended(names: Iterable[str], chains: Mapping[str, Rules]) -> Dict[str, str]:
+    """The rules of these chains as they are appended, those of a chain as one text; in this order, without empty chains."""
+    return {
+        name: start + ("\n" + start).join(rules)
+        for name in names
+        for rules in [chains.get(name)]
+        if rules
+        for start in ["-A %s " % name]
+    }
 
 
 def _hook_edits(table: str, desired: Desired, observed: Observed, ours: Set[str]) -> Dict[str, _HookEdit]:
@@ -182,15 +195,14 @@ def leads_to_chain(rule: str) -> bool:
     return target is not None and not _BUILT_IN_TARGET.match(target)
 
 
-def _diff_table(lines: Mapping[str, Tuple[Optional[Rules], Optional[Rules]]]) -> Tuple[List[str], List[str]]:
-    """The lines of one table that differ: declarations of chains that come or go, then rules."""
-    names = sorted(lines)
-    rules = {name: _diff_rules(old or (), new or ()) for name, (old, new) in lines.items()}
-    before = [":%s - [0:0]" % name for name in names if lines[name][1] is None]
-    after = [":%s - [0:0]" % name for name in names if lines[name][0] is None]
-    before += _appended(names, {name: gone for name, (gone, dummy) in rules.items()})
-    after += _appended(names, {name: come for name, (dummy, come) in rules.items()})
-    return before, after
+def _diff_side(alone: Sequence[str], appended: Mapping[str, str], changed: Mapping[str, Rules]) -> List[str]:
+    """The lines of one table on one side of the diff: declarations of the chains that are on this side alone, then rules.
+
+    appended: of those chains all; changed: of the others the rules that differ.
+    """
+    rules = {name: appended[name] for name in alone if name in appended}
+    rules.update(_appended(changed, changed))
+    return [*(":%s - [0:0]" % name for name in alone), *(rules[name] for name in sorted(rules))]
 
 
 def _diff_rules(old: Rules, new: Rules) -> Tuple[Rules, Rules]:

@@ -42,7 +42,7 @@ def udp_targets(services: Mapping[str, Iterable[Service]], gone: Mapping[str, It
     for family, taken in gone.items():
         targets.update(dict.fromkeys(_udp_destinations(taken, family), _NOWHERE))
     for family, present in services.items():
-        for service in present:
+        for service in (one for one in present if one.protocol == "udp"):
             targets.update(dict.fromkeys(_udp_destinations(claims(service), family), _target(service, node, family)))
     return targets
 
