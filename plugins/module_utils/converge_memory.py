@@ -41,7 +41,11 @@ from .ruleset import Observed
 from .service import InvalidServices, Node, parse_services
 from .services_request import Request
 
-_COMPILER = ("chances", "dispatch", "iptables", "pools", "rules", "shared_chains")
+_COMPILER = {
+    "": ("addresses", "fields", "service"),
+    ".dataplane": ("chances", "dispatch", "iptables", "pools", "rules", "shared_chains"),
+}
+"""By package: what makes rules of what users write."""
 TABLES = ("filter", "nat")
 ListChain = Callable[[str, str], Optional[Sequence[str]]]
 _COUNTERS = re.compile(r"^#.*\n| \[\d+:\d+\]$", re.MULTILINE)
@@ -225,8 +229,8 @@ def services_of(request: Request, payload: Mapping[str, str]) -> Sequence[Any]:
 
 def settings_digest(node: Node) -> str:
     """Of all that the rules of a service depend on beside the service: the node's settings, and the compiler itself."""
-    package = __package__ or ""
-    code = [pkgutil.get_data(package + ".dataplane", name + ".py") or b"" for name in _COMPILER]
+    parts = [((__package__ or "") + package, name + ".py") for package, names in _COMPILER.items() for name in names]
+    code = [pkgutil.get_data(*part) or b"" for part in parts]
     return memories.digest([node, [part.decode() for part in code]])
 
 

@@ -113,7 +113,7 @@ class NftMemory(_Memory):
 
 
 Look = Callable[[], Callable[[], str]]
-"""Reads the rules, and gives what tells a digest of them, which takes longer. Both may raise XtablesError."""
+"""Reads the rules, and gives what tells a digest of them, which takes longer. Both may raise OSError or XtablesError."""
 
 
 class LegacyMemory(_Memory):
@@ -134,16 +134,16 @@ class LegacyMemory(_Memory):
         """What was left; None where the tables are others since then."""
         try:
             self._seen = self._look()()
-        except XtablesError:
+        except (OSError, XtablesError):
             return None
         return _read(self._name, self._seen)
 
     def begin(self) -> None:
         """Nobody else changes tables until `keep` or `end`. Their digest is made while tools are at work."""
-        lock = self._find_lock()
-        if lock and lock.hold():
-            self._lock = lock
-            with suppress(XtablesError):
+        with suppress(OSError, XtablesError):
+            lock = self._find_lock()
+            if lock and lock.hold():
+                self._lock = lock
                 digest, beside = self._look(), ThreadPoolExecutor(1)
                 self._before = beside.submit(digest)
                 beside.shutdown(wait=False)
@@ -173,7 +173,7 @@ class LegacyMemory(_Memory):
             self.end()
             state = after()
             untouched = (before.result() if before else None) if edited else state
-        except XtablesError:
+        except (OSError, XtablesError):
             return None
         return state if untouched == seen else None
 

@@ -21,7 +21,7 @@ _PAUSE = 0.05
 
 
 class XtablesLock:
-    """Seconds: how long to wait for it."""
+    """seconds: how long to wait for it."""
 
     def __init__(self, seconds: float = 10) -> None:
         self._seconds = seconds
@@ -39,10 +39,10 @@ class XtablesLock:
                     self.release()
                     return False
                 time.sleep(_PAUSE)
+            descriptor, self._of_tools = tempfile.mkstemp(prefix="xtables-lock-")
         except OSError:
             self.release()
             return False
-        descriptor, self._of_tools = tempfile.mkstemp(prefix="xtables-lock-")
         os.close(descriptor)
         os.environ[_VARIABLE] = self._of_tools
         return True
