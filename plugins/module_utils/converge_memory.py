@@ -17,6 +17,7 @@ from typing import (
     Callable,
     Collection,
     Dict,
+    List,
     Mapping,
     NamedTuple,
     Optional,
@@ -40,6 +41,7 @@ from .plan.memory import Brief, Difference, Known, Memory
 from .ruleset import Observed
 from .service import InvalidServices, Node, parse_services
 from .services_request import Request
+from .surroundings import BaseChain, ChainOfOthers, NftRule
 
 _COMPILER = {
     "": ("addresses", "fields", "service"),
@@ -56,6 +58,9 @@ _MOST_CHAINS = 400
 
 class Records(Protocol):
     """What a run leaves for the next."""
+
+    chains: Optional[Sequence[ChainOfOthers]]
+    """As the last run saw them, if since then nobody can have changed them; to be left for the next run."""
 
     def repeated(self) -> Optional[Brief]:
         """What the last run left in short, if it was asked for the same and no rule has changed since."""
@@ -97,13 +102,14 @@ class HostRecords:
     ) -> None:
         self._memory = memory
         self._request, self._list_chain = request, list_chain
+        self.chains: Optional[Sequence[ChainOfOthers]] = None
         self._left: Optional[Left] = None
 
     def repeated(self) -> Optional[Brief]:
         """What the last run left in short, if it was asked for the same and no rule has changed since."""
         if self._memory.brief().get("request") != self._request:
             return None
-        left = self._memory.recall()
+        left = self._recall()
         return memories.brief_from_plain(left.brief) if left else None
 
     @property
@@ -115,10 +121,16 @@ class HostRecords:
             return ""
 
     def recall(self) -> Optional[Memory]:
-        left = self._memory.recall()
+        left = self._recall()
         memory = memories.from_json(left.whole) if left else None
         self._left = left if memory else None
         return memory
+
+    def _recall(self) -> Optional[Left]:
+        """A kernel that counts changes of iptables' rules counts those of all nftables."""
+        left = self._memory.recall()
+        self.chains = _chains(left.brief.get("chains")) if left else None
+        return left
 
     def list_chain(self, family: str, chain: str) -> Optional[Sequence[str]]:
         return self._list_chain(family, chain) if self._list_chain else None
@@ -132,7 +144,9 @@ class HostRecords:
     def prepare(self, memory: Memory) -> Optional[Left]:
         if not memory.services:
             return None
-        return Left({"request": self._request, **memories.brief(memory)._asdict()}, memories.to_json(memory))
+        chains = self.chains if isinstance(self._memory, NftMemory) else None
+        brief = {"request": self._request, "chains": chains, **memories.brief(memory)._asdict()}
+        return Left(brief, memories.to_json(memory))
 
     def keep(self, left: Optional[Left], edits: Edits) -> None:
         if left is None:
@@ -142,6 +156,14 @@ class HostRecords:
 
     def forget(self) -> None:
         self._memory.forget()
+
+
+def _chains(plain: Any) -> Optional[List[ChainOfOthers]]:
+    """After JSON; None for what was never made of them."""
+    try:
+        return [(BaseChain(*chain), [NftRule(*rule) for rule in rules]) for chain, rules in plain]
+    except (TypeError, ValueError):
+        return None
 
 
 class Scope(NamedTuple):
@@ -246,7 +268,12 @@ def partial_scope(
     of_host: its address families. Raises InvalidServices for what was written otherwise than the last run had it.
     """
     found = memories.difference(memory, request.state, request.services, request.exclusive)
-    if found is None or not (found.kept or found.changed) or set(memory.shared) != set(of_host) or _keeps_chains(memory, node):
+    if (
+        found is None
+        or not (found.kept or found.changed)
+        or set(memory.shared) != set(of_host)
+        or _keeps_chains(memory, node)
+    ):
         return None
     observed = _observed(found, memory, request.dataplane, node, records)
     if observed is None:
@@ -286,7 +313,9 @@ def _observed(
     None when those that have to be read are many, or one is not there.
     """
     known = [memory.services[name] for name in found.names if name in memory.services]
-    unwritten = [(family, chain) for one in known if one.raw is None for family in one.chains for chain in one.chains[family]]
+    unwritten = [
+        (family, chain) for one in known if one.raw is None for family in one.chains for chain in one.chains[family]
+    ]
     if len(unwritten) > _MOST_CHAINS:
         return None
     observed = {family: Observed(dict(one.chains), dict(one.hooks)) for family, one in memory.shared.items()}

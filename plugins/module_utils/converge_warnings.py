@@ -15,29 +15,45 @@ from .kernel.link import LinkError, Run, links
 from .kernel.nft import Nft, NftError
 from .kernel.route import RouteError, Routes
 from .kernel.xtables import NFT_FAMILIES, Xtables, XtablesError
-from .plan.warnings import concerns, families_in_use, is_of_iptables, node_warnings, service_warnings
+from .plan.warnings import families_in_use, is_of_iptables, node_warnings, service_warnings
 from .service import Node, Service
-from .surroundings import BaseChain, Link, NftRule, Surroundings
+from .surroundings import ChainOfOthers, Link, Surroundings
 
 _STRICT = 1
+_HOOKS = ("forward", "input", "output")
 _BRIDGE_NETFILTER = {IPV4: "net/bridge/bridge-nf-call-iptables", IPV6: "net/bridge/bridge-nf-call-ip6tables"}
 
 
 def warnings(
-    services: Sequence[Service], dataplane: str, node: Node, tables: Mapping[str, Xtables], run: Run
+    services: Sequence[Service],
+    dataplane: str,
+    node: Node,
+    tables: Mapping[str, Xtables],
+    run: Run,
+    chains: Sequence[ChainOfOthers],
 ) -> List[str]:
     """For these services on this node; none without services. Never fails: what cannot be read is not warned of."""
     if not services:
         return []
-    return service_warnings(services) + node_warnings(services, node, observe(services, dataplane, node, tables, run))
+    around = observe(services, dataplane, node, tables, run)._replace(chains=chains)
+    return service_warnings(services) + node_warnings(services, node, around)
+
+
+def chains_of_others() -> List[ChainOfOthers]:
+    """Those through which traffic of services may come."""
+    try:
+        with Nft() as nft:
+            foreign = [chain for chain in nft.base_chains() if chain.hook in _HOOKS and not is_of_iptables(chain)]
+            return [(chain, nft.rules(chain)) for chain in foreign]
+    except NftError:
+        return []
 
 
 def observe(
     services: Sequence[Service], dataplane: str, node: Node, tables: Mapping[str, Xtables], run: Run
 ) -> Surroundings:
-    """As much of the surroundings as these services depend on. With ipvs their addresses are the node's own."""
+    """As much of the surroundings as these services depend on, but chains. With ipvs their addresses are the node's own."""
     used = families_in_use(services, node)
-    hooked, chains = _chains(services, node)
     found = _links(run)
     strict = _strict(found)
     uplinks, outside = _ways_outside() if strict else (frozenset(), frozenset())
@@ -54,10 +70,9 @@ def observe(
         other_back_end={
             family: other
             for family in sorted(used)
-            for other in [_other_back_end(tables[family], _hold_rules(hooked, family))]
+            for other in [_other_back_end(tables[family])]
             if other
         },
-        chains=chains,
     )
 
 
@@ -120,29 +135,18 @@ def _unreachable(services: Sequence[Service]) -> List[str]:
         return []
 
 
-def _chains(
-    services: Sequence[Service], node: Node
-) -> Tuple[List[BaseChain], List[Tuple[BaseChain, Sequence[NftRule]]]]:
-    """All base chains, and those of others that see service traffic, with their rules."""
-    try:
-        with Nft() as nft:
-            hooked = nft.base_chains()
-            return hooked, [(chain, nft.rules(chain)) for chain in hooked if concerns(chain, services, node)]
-    except NftError:
-        return [], []
-
-
-def _hold_rules(hooked: Sequence[BaseChain], family: str) -> bool:
-    """Whether iptables-nft's tables of a family have a rule, or a policy of drop."""
-    own = [chain for chain in hooked if chain.family == NFT_FAMILIES[family] and is_of_iptables(chain)]
+def _nft_holds_rules(family: str) -> bool:
+    """Whether iptables-nft's tables of a family have a rule, or a policy of drop. Raises NftError."""
+    with Nft() as nft:
+        own = [one for one in nft.base_chains() if one.family == NFT_FAMILIES[family] and is_of_iptables(one)]
     return any(chain.used or chain.policy == "drop" for chain in own)
 
 
-def _other_back_end(tables: Xtables, nft_holds_rules: bool) -> str:
+def _other_back_end(tables: Xtables) -> str:
     """The back end of iptables that is not this host's and has rules; empty if it has none."""
     try:
         if is_legacy(tables):
-            return "nft" if nft_holds_rules else ""
+            return "nft" if _nft_holds_rules(tables.family) else ""
         return "legacy" if legacy_holds_rules(tables) else ""
-    except XtablesError:
+    except (NftError, XtablesError):
         return ""

@@ -29,6 +29,10 @@ class NftRule(NamedTuple):
     match: str
 
 
+ChainOfOthers = Tuple[BaseChain, Sequence[NftRule]]
+"""One that is not of iptables, with its rules."""
+
+
 class Link(NamedTuple):
     """An interface. kind: bridge, veth and so on; master: the interface that it is a part of; networks: of its addresses;
     netfilter: the address families that it, a bridge, hands to iptables by its own setting.
@@ -56,7 +60,7 @@ class Surroundings(NamedTuple):
     strict: interfaces on which rp_filter is strict. uplinks: interfaces that have a default route of IPv4, in whichever
     table; outside: those through which addresses of elsewhere are reached. unreachable: addresses that the node has no
     route to. other_back_end: the back end of iptables (nft, legacy) that is not used here and has rules, by address family.
-    chains: base chains of others, with their rules.
+    chains: of others.
     """
 
     forwarding: Mapping[str, bool] = {}
@@ -69,4 +73,4 @@ class Surroundings(NamedTuple):
     bridge_netfilter: Mapping[str, bool] = {}
     unreachable: Sequence[str] = ()
     other_back_end: Mapping[str, str] = {}
-    chains: Sequence[Tuple[BaseChain, Sequence[NftRule]]] = ()
+    chains: Sequence[ChainOfOthers] = ()

@@ -353,7 +353,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import Change, nothing_to_do
 from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import request_digest, services_of
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_warnings import warnings
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_warnings import chains_of_others, warnings
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontends import DEVICE
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplanes import (
     AnyChange,
@@ -393,17 +393,21 @@ def _result(module: AnsibleModule) -> Dict[str, Any]:
         return {"changed": False, "services_needed": True}
     if change is None:
         change = plan_run(request._replace(services=services_of(request, payload)), node, has)
-    for warning in warnings(change.services, request.dataplane, node, has.tables, module.run_command):
-        module.warn(warning)
+    records = has.kernel.records
+    if change.services:
+        chains = records.chains if records and records.chains is not None else chains_of_others()
+        for warning in warnings(change.services, request.dataplane, node, has.tables, module.run_command, chains):
+            module.warn(warning)
+        if records:
+            records.chains = chains
     if not module.check_mode:
         apply(change, has)
     deleted = change.reconciliation.run(delete=not module.check_mode)
-    records = has.kernel.records if isinstance(change, Change) else None
     return {
         "changed": change.changed,
         "diff": change.diff,
         "conntrack_deleted": deleted,
-        "rules_state": records.state if records else "",
+        "rules_state": records.state if records and isinstance(change, Change) else "",
         **change.summary._asdict(),
     }
 

@@ -16,7 +16,7 @@ import pytest
 from network import ADDRESSES, IPV4, IPV6, LOCAL_CIDRS, PORT, Network, vip
 from warned import answers, texts, warnings_of, web
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_warnings import warnings
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_warnings import chains_of_others, warnings
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import Xtables
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
 from lab.namespaces import Namespace, link
@@ -276,7 +276,7 @@ def test_a_thousand_services_are_judged_in_a_moment(network: Network) -> None:
 
     def judged() -> tuple[list[str], float]:
         began = time.thread_time()
-        found = warnings(parsed, "iptables", node, tables, Runner(host).run)
+        found = warnings(parsed, "iptables", node, tables, Runner(host).run, chains_of_others())
         return found, time.thread_time() - began
 
     found, seconds = host.call(judged)
