@@ -24,7 +24,7 @@ _ENCODER = json.JSONEncoder(sort_keys=True, default=str)
 
 
 class Known(NamedTuple):
-    """A service. raw: as the user wrote it; None where that was not seen. chains: their names by address family."""
+    """A service. raw: as the user wrote it; None where that was not seen. chains: their names by address family, only then."""
 
     raw: Optional[Dict[str, Any]]
     chains: Dict[str, List[str]]
@@ -100,7 +100,8 @@ def remember(
         for name, chains in _chains_by_owner(one, layout).items():
             known = found.setdefault(name, Known(raws.get(name), {}, [], []))
             rules = [rule for chain in chains for rule in one.chains["nat", chain]]
-            known.chains[family] = chains
+            if known.raw is None:
+                known.chains[family] = chains
             known.backends.extend(translated_to(rules))
             known.sets.extend(sorted(layout.affinity_sets(rules)))
     shared = {family: Observed(_shared(one.chains, layout), dict(one.hooks)) for family, one in held.items()}
