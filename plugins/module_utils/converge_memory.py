@@ -32,7 +32,7 @@ from .dataplane.rules import Layout
 from .dataplane.shared_chains import masquerade_chains
 from .families import FamilyPlans
 from .kernel.legacy_tables import read_table
-from .kernel.memory import Edits, Left, LegacyMemory, NftMemory
+from .kernel.memory import Edits, Left, LegacyMemory, NftMemory, Reading
 from .kernel.xtables import COMMANDS, Xtables, XtablesError
 from .kernel.xtables_lock import XtablesLock
 from .payload import digest_of, unpack
@@ -215,14 +215,20 @@ def records_of(tables: Mapping[str, Xtables], prefix: str, request: str) -> Opti
     return None
 
 
-def _look(tables: Mapping[str, Xtables]) -> Callable[[], str]:
-    """Read the tables of both families, in the cheapest way that this host has; what tells their digest. Raises XtablesError."""
+def _look(tables: Mapping[str, Xtables]) -> Reading:
+    """The tables of both families, in the cheapest way that this host has. Raises XtablesError."""
     try:
         held = [read_table(family, table) for family in tables for table in TABLES]
     except OSError:
         text = "".join(_COUNTERS.sub("", tool.save(table)) for tool in tables.values() for table in TABLES)
-        return lambda: hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-    return lambda: " ".join(one.digest() for one in held)
+        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape"))
+        return Reading(_entries(text), digest.hexdigest)
+    return Reading(sum(one.length for one in held), lambda: " ".join(one.digest() for one in held))
+
+
+def _entries(text: str) -> int:
+    """As `Reading` counts them, in the words of ``iptables-save``."""
+    return text.count("\n-A ") + 2 * text.count("\n:")
 
 
 def _lock(tables: Mapping[str, Xtables]) -> Optional[XtablesLock]:
@@ -232,7 +238,8 @@ def _lock(tables: Mapping[str, Xtables]) -> Optional[XtablesLock]:
 def edits(families: FamilyPlans) -> Edits:
     """What these plans change."""
     texts = {COMMANDS[family]: one.restore for family, one in families.plans.items() if one.changed}
-    return Edits(families.transactions, texts)
+    entries = sum(_entries(one.after) - _entries(one.before) for one in families.plans.values())
+    return Edits(families.transactions, entries, texts)
 
 
 def request_digest(request: Request, payload: Mapping[str, str]) -> str:

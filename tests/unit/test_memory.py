@@ -11,14 +11,19 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Dict, List
 
 import pytest
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import compile_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.rules import Layout
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel import memory as kernel_memory
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import Edits, Left, LegacyMemory
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import (
+    Edits,
+    Left,
+    LegacyMemory,
+    Reading,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables_lock import XtablesLock
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables_text import for_nft
 from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import pack, unpack
@@ -109,9 +114,9 @@ class Tables:
     def __init__(self) -> None:
         self.text = "-A A -j X"
 
-    def look(self) -> Callable[[], str]:
+    def look(self) -> Reading:
         seen = self.text
-        return lambda: seen
+        return Reading(seen.count("-A "), lambda: seen)
 
 
 @pytest.fixture
@@ -141,9 +146,21 @@ def test_tables_that_somebody_else_edits_before_a_run_does_are_not_remembered(
         tables.text += " -j Y"
     memory.begin()
     tables.text = "-A A -j Z"
-    memory.keep(Left({}, "content"), Edits(1))
+    memory.keep(Left({}, "content"), Edits(1, 0))
     assert kept == ({} if edited else {"L4": "-A A -j Z"})
     assert lock_file.exists()
+
+
+@pytest.mark.usefixtures("lock_file")
+@pytest.mark.parametrize("line", ["", "-A A -j OF-SOMEBODY-WITHOUT-LOCK"])
+def test_tables_that_somebody_edits_without_the_lock_are_not_remembered(line: str, kept: Dict[str, str]) -> None:
+    tables = Tables()
+    memory = LegacyMemory("L4", tables.look, XtablesLock)
+    memory.recall()
+    memory.begin()
+    tables.text = "-A A -j Y\n-A A -j Z\n" + line
+    memory.keep(Left({}, "content"), Edits(1, 1))
+    assert kept == ({} if line else {"L4": tables.text})
 
 
 @pytest.mark.parametrize("has_lock", [False, True])
@@ -156,14 +173,14 @@ def test_tables_that_others_may_edit_while_a_run_does_are_not_remembered(
         fcntl.flock(other, fcntl.LOCK_EX)
         memory.recall()
         memory.begin()
-        memory.keep(Left({}, "content"), Edits(1))
+        memory.keep(Left({}, "content"), Edits(1, 0))
     assert kept == {}
 
 
 def test_the_lock_of_iptables_is_held_from_before_the_edits_until_they_are_done(lock_file: Path) -> None:
     tables = Tables()
     for done in (
-        lambda memory: memory.keep(Left({}, "content"), Edits(1)),
+        lambda memory: memory.keep(Left({}, "content"), Edits(1, 0)),
         lambda memory: memory.end(),
         lambda memory: memory.forget(),
     ):
@@ -191,7 +208,7 @@ def test_what_nobody_has_renewed_for_a_month_is_forgotten(monkeypatch: pytest.Mo
         os.utime(left, (0, time.time() - days * 24 * 3600))
     memory = LegacyMemory("L4", Tables().look, lambda: None)
     memory.recall()
-    memory.keep(Left({}, "content"), Edits(0))
+    memory.keep(Left({}, "content"), Edits(0, 0))
     assert not (tmp_path / "gone.json").exists()
     assert (tmp_path / "recent.json").exists()
     assert memory.recall() == Left({}, "content")

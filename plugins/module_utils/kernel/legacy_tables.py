@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Iterator, NamedTuple, Tuple
 
 _GET_INFO, _GET_ENTRIES = 64, 65
-_INFO_SIZE, _SIZE_AT = 84, 80
+_INFO_SIZE, _COUNT_AT, _SIZE_AT = 84, 76, 80
 _ENTRIES_AT = 40
 _NAME_SIZE = 32
 _COUNTERS_SIZE = 16
@@ -46,6 +46,12 @@ class LegacyTable(NamedTuple):
     family: str
     info: bytearray
     entries: bytearray
+
+    @property
+    def length(self) -> int:
+        """In entries: one for each rule, two for each chain, and some that are always there."""
+        (found,) = struct.unpack_from("=I", self.info, _COUNT_AT)
+        return int(found)
 
     def digest(self) -> str:
         """Of its rules, chains and policies, without counters, which are set to 0. Raises OSError for what it cannot be."""

@@ -15,7 +15,7 @@ import shlex
 import socket
 import struct
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -39,9 +39,12 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Edits(NamedTuple):
-    """How a run has changed rules: in how many transactions, and by tool the texts that it gave to iptables-restore."""
+    """How a run has changed rules: in how many transactions, by how many entries more or less (`Reading`), and by tool the
+    texts that it gave to iptables-restore.
+    """
 
     transactions: int
+    entries: int
     texts: Mapping[str, str] = MappingProxyType({})
 
 
@@ -112,8 +115,13 @@ class NftMemory(_Memory):
             _write_changes(self._name, str(before), str(now), edits.texts)
 
 
-Look = Callable[[], Callable[[], str]]
-"""Reads the rules, and gives what tells a digest of them, which takes longer. Both may raise OSError or XtablesError."""
+class Reading(NamedTuple):
+    """The rules as they were at a moment. entries: one for each rule and two for each chain, and perhaps some that are always
+    there. digest: tells one, which takes longer than the reading did. Both may raise OSError or XtablesError.
+    """
+
+    entries: int
+    digest: Callable[[], str]
 
 
 class LegacyMemory(_Memory):
@@ -124,16 +132,16 @@ class LegacyMemory(_Memory):
 
     _seen: Optional[str]
 
-    def __init__(self, name: str, look: Look, lock: Callable[[], Optional[XtablesLock]]) -> None:
+    def __init__(self, name: str, look: Callable[[], Reading], lock: Callable[[], Optional[XtablesLock]]) -> None:
         super().__init__(name)
         self._look, self._find_lock = look, lock
         self._lock: Optional[XtablesLock] = None
-        self._before: Optional[Future[str]] = None
+        self._before: Optional[Reading] = None
 
     def recall(self) -> Optional[Left]:
         """What was left; None where the tables are others since then."""
         try:
-            self._seen = self._look()()
+            self._seen = self._look().digest()
         except (OSError, XtablesError):
             return None
         return _read(self._name, self._seen)
@@ -144,8 +152,8 @@ class LegacyMemory(_Memory):
             lock = self._find_lock()
             if lock and lock.hold():
                 self._lock = lock
-                digest, beside = self._look(), ThreadPoolExecutor(1)
-                self._before = beside.submit(digest)
+                before, beside = self._look(), ThreadPoolExecutor(1)
+                self._before = before._replace(digest=beside.submit(before.digest).result)
                 beside.shutdown(wait=False)
 
     def end(self) -> None:
@@ -158,7 +166,7 @@ class LegacyMemory(_Memory):
     def keep(self, left: Left, edits: Edits) -> None:
         """Leave this, if since `recall` nothing but these edits, which came after `begin`, has changed the tables."""
         seen, self._seen = self._seen, None
-        state = self._since(seen, bool(edits.transactions))
+        state = self._since(seen, edits)
         if seen is None or state is None:
             self.forget()
         else:
@@ -166,16 +174,21 @@ class LegacyMemory(_Memory):
             _write(self._name, state, left)
             _write_changes(self._name, seen, state, edits.texts)
 
-    def _since(self, seen: Optional[str], edited: bool) -> Optional[str]:
-        """The digest of the tables as they are, if nothing but our own edits has changed those that were seen."""
+    def _since(self, seen: Optional[str], edits: Edits) -> Optional[str]:
+        """The digest of the tables as they are, if nothing but our own edits has changed those that were seen.
+
+        Whoever edits them without asking for the lock, while it is held, will hardly leave as many entries as there should be.
+        """
         try:
             before, after = self._before, self._look()
             self.end()
-            state = after()
-            untouched = (before.result() if before else None) if edited else state
+            state = after.digest()
+            if not edits.transactions:
+                return state if state == seen else None
+            is_ours = before and after.entries == before.entries + edits.entries and before.digest() == seen
+            return state if is_ours else None
         except (OSError, XtablesError):
             return None
-        return state if untouched == seen else None
 
 
 def was_asked_for(text: str) -> str:
