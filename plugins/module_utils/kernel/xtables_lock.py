@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 import time
+from contextlib import suppress
 
 _PATH = "/run/xtables.lock"
 _VARIABLE = "XTABLES_LOCKFILE"
@@ -27,35 +27,34 @@ class XtablesLock:
         self._seconds = seconds
         self._held = -1
         self._environment = os.environ.get(_VARIABLE)
-        self._of_tools = ""
+        self._path = self._environment or _PATH
+        # Tools make it themselves, which a confined one may do beside its usual lock alone.
+        self._of_tools = "%s.%d" % (self._path, os.getpid())
 
     def hold(self) -> bool:
         """Until `release`; False where it cannot be had. Tools that this process runs meanwhile take one of their own."""
         until = time.monotonic() + self._seconds
         try:
-            self._held = os.open(self._environment or _PATH, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._held = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             while not self._is_free():
                 if time.monotonic() > until:
                     self.release()
                     return False
                 time.sleep(_PAUSE)
-            descriptor, self._of_tools = tempfile.mkstemp(prefix="xtables-lock-")
         except OSError:
             self.release()
             return False
-        os.close(descriptor)
         os.environ[_VARIABLE] = self._of_tools
         return True
 
     def release(self) -> None:
         """Also where it is not held."""
-        if self._of_tools:
-            os.environ.pop(_VARIABLE)
+        if self._held >= 0:
+            os.environ.pop(_VARIABLE, None)
             if self._environment:
                 os.environ[_VARIABLE] = self._environment
-            os.unlink(self._of_tools)
-            self._of_tools = ""
-        if self._held >= 0:
+            with suppress(OSError):
+                os.unlink(self._of_tools)
             os.close(self._held)
             self._held = -1
 
