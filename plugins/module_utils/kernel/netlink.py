@@ -120,8 +120,8 @@ class NetlinkSocket:
                 offset += (length + 3) & ~3
 
     def execute_block(self, kind: int, flags: int, payloads: Sequence[bytes]) -> Dict[int, int]:
-        """Requests whose only answers are acknowledgements, sent as one datagram; at most 64 with payloads of a few hundred
-        bytes, so that all refusals fit into the socket's buffer. The kernel also carries out those behind one that it refuses.
+        """Requests of which it matters only whether they are refused, sent as one datagram; at most 64 with payloads and answers of
+        a few hundred bytes, so that all fit into the socket's buffer. The kernel also carries out those behind one that it refuses.
 
         The errno of each that was refused, by its index.
         """
@@ -134,7 +134,9 @@ class NetlinkSocket:
         self._socket.sendto(b"".join(block), (0, 0))
         refused: Dict[int, int] = {}
         while True:
-            for _answer, sequence, body in self._receive(first):
+            for answer, sequence, body in self._receive(first):
+                if answer != _NLMSG_ERROR:
+                    continue
                 (code,) = struct.unpack_from("=i", body)
                 if code:
                     refused[sequence - first] = -code

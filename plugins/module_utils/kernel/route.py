@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from typing import Dict, FrozenSet, Iterable, List, Optional
+from typing import Dict, FrozenSet, Iterable, List, Optional, Sequence
 
 from .netlink import NLM_F_DUMP, NetlinkError, NetlinkSocket, attribute, attributes
 
@@ -19,6 +19,7 @@ _GET = 26
 _HEADER = struct.Struct("=BBBBBBBBI")
 """Of a route message: family, prefix lengths of destination and source, tos, table, protocol, scope, type, flags."""
 _UNICAST = 1
+_BLOCK = 64
 _FIB_MATCH = 0x2000
 _DESTINATION, _INTERFACE, _MULTIPATH = 1, 4, 9
 _NEXT_HOP = struct.Struct("=HBBi")
@@ -51,7 +52,19 @@ class Routes:
 
     def unreachable(self, addresses: Iterable[str]) -> List[str]:
         """Those to which the node itself has no route."""
-        return [address for address in addresses if self._look_up(address) is None]
+        asked = list(addresses)
+        blocks = [asked[start : start + _BLOCK] for start in range(0, len(asked), _BLOCK)]
+        return [address for block in blocks for address in self._unreachable(block)]
+
+    def _unreachable(self, block: Sequence[str]) -> List[str]:
+        try:
+            refused = self._netlink.execute_block(_GET, 0, [_question(address) for address in block])
+        except OSError as error:
+            raise RouteError(error.errno or 0) from error
+        for code in refused.values():
+            if code not in _NO_ROUTE:
+                raise RouteError(code)
+        return [block[at] for at in sorted(refused)]
 
     def uplinks(self) -> FrozenSet[str]:
         """The interfaces that have a default route of IPv4, in whichever table."""
@@ -71,11 +84,8 @@ class Routes:
 
     def _look_up(self, address: str, flags: int = 0) -> Optional[bytes]:
         """The route to an address, None when there is none."""
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        packed = socket.inet_pton(family, address)
-        header = _HEADER.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, flags)
         try:
-            return self._request(0, header + attribute(_DESTINATION, packed))[0]
+            return self._request(0, _question(address, flags))[0]
         except RouteError as error:
             if error.code in _NO_ROUTE:
                 return None
@@ -88,6 +98,12 @@ class Routes:
             raise RouteError(error.code) from error
         except OSError as error:
             raise RouteError(error.errno or 0) from error
+
+
+def _question(address: str, flags: int = 0) -> bytes:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    packed = socket.inet_pton(family, address)
+    return _HEADER.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, flags) + attribute(_DESTINATION, packed)
 
 
 def _is_default(message: bytes) -> bool:
