@@ -67,7 +67,7 @@ def bits(family: str) -> int:
 
 
 def to_number(address: str) -> int:
-    return int.from_bytes(sort_key(address)[1], "big")
+    return int.from_bytes(socket.inet_pton(_AF[family_of(address)], address), "big")
 
 
 def from_number(number: int, family: str) -> str:
@@ -96,10 +96,11 @@ def contains(network: str, address: str) -> bool:
 
 def covering_networks(found: Iterable[str], most: int) -> List[str]:
     """At most so many networks of one length that hold all these addresses of one family; the longest that do."""
-    values = {to_number(address) for address in found}
-    if not values:
+    found = list(found)
+    if not found:
         return []
-    family = family_of(next(iter(found)))
+    family = family_of(found[0])
+    values = {int.from_bytes(socket.inet_pton(_AF[family], address), "big") for address in found}
     longest, step = _LENGTH[family], _LENGTH[family] // 8
     for length in range(longest, -1, -step):
         prefixes = {value >> (longest - length) for value in values}

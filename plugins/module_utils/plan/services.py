@@ -167,7 +167,7 @@ def _kept(observed: Observed, names: Collection[str], layout: Layout) -> Service
     entries: Dict[ChainKey, List[str]] = {}
     for key, rules in observed.chains.items():
         if not layout.is_per_service(key):
-            own = [rule for rule in rules if owner_of(rule) and owner_of(rule) not in names]
+            own = [rule for rule, owner in zip(rules, map(owner_of, rules)) if owner and owner not in names]
             if own:
                 entries.setdefault(layout.dispatch(key) or key, []).extend(own)
     return ServiceRules(chains, entries)
