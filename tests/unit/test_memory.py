@@ -186,7 +186,9 @@ def test_the_lock_of_iptables_is_held_from_before_the_edits_until_they_are_done(
     ):
         memory = LegacyMemory("of a test", tables.look, XtablesLock)
         memory.recall()
+        another_run = XtablesLock(0)
         memory.begin()
+        assert not another_run.hold()
         with lock_file.open() as other, pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         of_tools = Path(os.environ["XTABLES_LOCKFILE"])
