@@ -35,15 +35,15 @@ class XtablesLock:
         """Until `release`; False where it cannot be had. Tools that this process runs meanwhile take one of their own."""
         until = time.monotonic() + self._seconds
         try:
-            self._held = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            while not self._is_free():
-                if time.monotonic() > until:
-                    self.release()
-                    return False
-                time.sleep(_PAUSE)
+            lock = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
-            self.release()
             return False
+        while not _is_taken(lock):
+            if time.monotonic() > until:
+                os.close(lock)
+                return False
+            time.sleep(_PAUSE)
+        self._held = lock
         os.environ[_VARIABLE] = self._of_tools
         return True
 
@@ -58,10 +58,11 @@ class XtablesLock:
             os.close(self._held)
             self._held = -1
 
-    def _is_free(self) -> bool:
-        """And ours from now on."""
-        try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+
+def _is_taken(lock: int) -> bool:
+    """Whether it was free and is ours from now on."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
