@@ -109,7 +109,7 @@ class HostRecords:
         """What the last run left in short, if it was asked for the same and no rule has changed since."""
         if self._memory.brief().get("request") != self._request:
             return None
-        left = self._recall()
+        left = self._recall(in_short=True)
         return memories.brief_from_plain(left.brief) if left else None
 
     @property
@@ -126,9 +126,9 @@ class HostRecords:
         self._left = left if memory else None
         return memory
 
-    def _recall(self) -> Optional[Left]:
+    def _recall(self, in_short: bool = False) -> Optional[Left]:
         """A kernel that counts changes of iptables' rules counts those of all nftables."""
-        left = self._memory.recall()
+        left = self._memory.recall(in_short)
         self.chains = _chains(left.brief.get("chains")) if left else None
         return left
 

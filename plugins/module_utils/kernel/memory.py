@@ -92,13 +92,13 @@ class NftMemory(_Memory):
 
     _seen: Optional[int]
 
-    def recall(self) -> Optional[Left]:
-        """What was left; None where the rule set is another since then."""
+    def recall(self, in_short: bool = False) -> Optional[Left]:
+        """What was left, in short without the whole; None where the rule set is another since then."""
         try:
             self._seen = generation()
         except (OSError, NetlinkError):
             return None
-        return _read(self._name, str(self._seen))
+        return _read(self._name, str(self._seen), in_short)
 
     def keep(self, left: Left, edits: Edits) -> None:
         """Leave this, if since `recall` nothing but these edits has changed the rule set."""
@@ -138,13 +138,13 @@ class LegacyMemory(_Memory):
         self._lock: Optional[XtablesLock] = None
         self._before: Optional[Reading] = None
 
-    def recall(self) -> Optional[Left]:
-        """What was left; None where the tables are others since then."""
+    def recall(self, in_short: bool = False) -> Optional[Left]:
+        """What was left, in short without the whole; None where the tables are others since then."""
         try:
             self._seen = self._look().digest()
         except (OSError, XtablesError):
             return None
-        return _read(self._name, self._seen)
+        return _read(self._name, self._seen, in_short)
 
     def begin(self) -> None:
         """Nobody else changes tables until `keep` or `end`. Their digest is made while tools are at work."""
@@ -224,11 +224,13 @@ def _read_brief(name: str) -> Dict[str, Any]:
         return {}
 
 
-def _read(name: str, state: str) -> Optional[Left]:
+def _read(name: str, state: str, in_short: bool) -> Optional[Left]:
     try:
-        first, _dummy, whole = _path(name).read_text("utf-8").partition("\n")
-        left = json.loads(first)
-        return Left(dict(left["brief"]), whole) if left["state"] == state else None
+        with open(_path(name), encoding="utf-8") as file:
+            left = json.loads(file.readline())
+            if left["state"] != state:
+                return None
+            return Left(dict(left["brief"]), "" if in_short else file.read())
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
