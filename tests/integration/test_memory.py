@@ -38,6 +38,7 @@ from lab.namespaces import Namespace
 EDITS = 250
 STEPS = 80
 SEED = 6
+DIGEST, ANOTHER_DIGEST = "0d" * 32, "7a" * 32
 PREFIX = "MEM%d" % (os.getpid() % 10000)
 NODE = parse_node(
     {
@@ -292,7 +293,7 @@ def _say_something() -> None:
 
 def test_a_repeated_request_is_known_by_its_digest_alone(node: Node) -> None:
     services = _services(60)
-    node.apply(services, digest="one")
+    node.apply(services, digest=DIGEST)
 
     def inside(digest: str) -> Change | None:
         records = records_of(node.tables, PREFIX, digest)
@@ -302,14 +303,16 @@ def test_a_repeated_request_is_known_by_its_digest_alone(node: Node) -> None:
     node.namespace.call(_say_something)
     for family, before in zip(("iptables", "ip6tables"), counted):
         assert node.tool("-t", "filter", "-v", "-S", "OUTPUT", family=family) != before
-    found = node.namespace.call(inside, "one")
+    found = node.namespace.call(inside, DIGEST)
     assert found is not None
     assert not found.changed
-    assert node.namespace.call(inside, "other") is None
-    told = [node.namespace.run("sh", "-c", was_asked_for(text), check=False).returncode for text in ("one", "other")]
+    assert node.namespace.call(inside, ANOTHER_DIGEST) is None
+    told = [
+        node.namespace.run("sh", "-c", was_asked_for(text), check=False).returncode for text in (DIGEST, ANOTHER_DIGEST)
+    ]
     assert told == [0, 1]
     node.tool("-t", "nat", "-A", "OUTPUT", "-j", "RETURN")
-    assert node.namespace.call(inside, "one") is None
+    assert node.namespace.call(inside, DIGEST) is None
 
 
 def test_a_run_warns_of_the_services_that_it_names(node: Node) -> None:
