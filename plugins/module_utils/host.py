@@ -20,6 +20,7 @@ from .kernel.dummy import Device, DeviceError
 from .kernel.ipset import Ipset, IpsetError, NoIpsetError
 from .kernel.ipvs import Ipvs, IpvsError, NoIpvsError
 from .kernel.link import LinkError
+from .kernel.turn import TurnError
 from .kernel.xtables import XtablesError, both_families
 from .transaction import UndoFailed
 
@@ -31,6 +32,7 @@ FACILITY_ERRORS = (
     LinkError,
     NoIpvsError,
     sysctl.SysctlError,
+    TurnError,
     UndoFailed,
     XtablesError,
 )

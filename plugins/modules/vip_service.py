@@ -252,6 +252,8 @@ notes:
     forwarding, bridge netfilter or C(route_localnet) being off where services need it, a strict reverse path filter where
     answers leave by another interface, service addresses that the node has no route to, and a connection tracking table that is
     more than nine tenths full. What cannot be read is not warned of.
+  - Runs on the same host take turns, each network namespace for itself. One that waits for another longer than two minutes fails. Checks
+    do not wait.
 requirements:
   - iptables and ip6tables 1.8 or newer (nft or legacy back end), each when there are services of its family
   - ip (iproute2)
@@ -347,6 +349,7 @@ diff:
 
 import gc
 import platform
+from contextlib import nullcontext
 from typing import Any, Dict, Optional
 
 from ansible.module_utils.basic import AnsibleModule
@@ -363,6 +366,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplanes im
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils.host import FACILITY_ERRORS, facilities
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.link import own_addresses
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.turn import in_turn
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import (
     DATAPLANES,
     InvalidServices,
@@ -371,6 +375,9 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.service impor
     refuse_unsupported,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils.services_request import Request
+
+_LONGEST_WAIT = 120
+"""Seconds, for another run on the same host."""
 
 
 def _node(module: AnsibleModule) -> Node:
@@ -426,7 +433,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        result = _result(module)
+        with nullcontext() if module.check_mode else in_turn(_LONGEST_WAIT):
+            result = _result(module)
     except InvalidServices as error:
         module.fail_json(msg=str(error), problems=error.problems)
     except FACILITY_ERRORS as error:

@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from nat_host import generation, script
 
 from lab.namespaces import Namespace
-from module_runner import legacy_path, run_module
+from module_runner import MANAGED_HOST_PYTHON, legacy_path, run_module
 
 TOOLS = {"nft": "xtables-nft-multi", "legacy": "xtables-legacy-multi"}
 FAMILIES = ("iptables", "ip6tables")
@@ -323,3 +324,22 @@ def test_a_service_that_stays_keeps_the_chains_that_it_needs(host: Host, setting
     host.apply(services, exclusive=True, node={**NODE, **settings})
     host.apply([], state="absent", exclusive=True)
     assert "L4-" not in host.saved()
+
+
+def test_runs_at_the_same_time_lose_nothing(host: Host) -> None:
+    """As of a timer's ansible-pull and of somebody at a controller: what one has seen must still be so when it changes rules."""
+    names = [f"web{number}" for number in range(12)]
+    every = {
+        name: {"name": name, "vip": f"10.96.1.{at}", "port": 80, "backends": [{"address": "10.0.0.11"}]}
+        for at, name in enumerate(names, 1)
+    }
+
+    def run(name: str) -> dict[str, Any]:
+        arguments = {"services": [every[name]], "node": NODE}
+        by_itself = os.path.realpath(MANAGED_HOST_PYTHON)
+        return run_module(host.namespace, "vip_service", arguments, path_prefix=host.path_prefix, interpreter=by_itself)
+
+    with ThreadPoolExecutor(4) as at_the_same_time:
+        results = list(at_the_same_time.map(run, names))
+    assert [one.get("added") for one in results] == [[name] for name in names]
+    assert not host.apply(list(every.values()), exclusive=True)["changed"]
