@@ -78,13 +78,12 @@ def servers(wire: Wire) -> Iterator[Servers]:
 
 @pytest.mark.usefixtures("servers")
 class TestAnswers:
-    def test_ten_thousand_connections_take_seconds(self, wire: Wire) -> None:
+    def test_all_of_ten_thousand_connections_are_answered(self, wire: Wire) -> None:
         tally = connect(wire.client, "10.99.0.1", 80, count=10_000)
         assert tally.answered == 10_000
         assert not tally.failures
         assert share_test(tally.backends, {"two": 3, "three": 1}) > 1e-6
         assert tally.sources == {"10.9.1.1"}
-        assert tally.seconds < 10
 
     @pytest.mark.parametrize("port", [8080, 9000])
     def test_nobody_holds_a_port_afterwards(self, wire: Wire, port: int) -> None:
