@@ -100,7 +100,7 @@ def covering_networks(found: Iterable[str], most: int) -> List[str]:
     if not found:
         return []
     family = family_of(found[0])
-    values = {int.from_bytes(socket.inet_pton(_AF[family], address), "big") for address in found}
+    values = {to_number(address) for address in found}
     longest, step = _LENGTH[family], _LENGTH[family] // 8
     for length in range(longest, -1, -step):
         prefixes = {value >> (longest - length) for value in values}

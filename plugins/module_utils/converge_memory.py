@@ -59,8 +59,8 @@ _MOST_CHAINS = 400
 class Records(Protocol):
     """What a run leaves for the next."""
 
-    chains: Optional[Sequence[ChainOfOthers]]
-    """As the last run saw them, if since then nobody can have changed them; to be left for the next run."""
+    def chains_of_others(self, look: Callable[[], Sequence[ChainOfOthers]]) -> Sequence[ChainOfOthers]:
+        """As the last run saw them, if since then nobody can have changed them, and otherwise as looked for now."""
 
     def repeated(self) -> Optional[Brief]:
         """What the last run left in short, if it was asked for the same and no rule has changed since."""
@@ -102,8 +102,14 @@ class HostRecords:
     ) -> None:
         self._memory = memory
         self._request, self._list_chain = request, list_chain
-        self.chains: Optional[Sequence[ChainOfOthers]] = None
+        self._chains: Optional[Sequence[ChainOfOthers]] = None
         self._left: Optional[Left] = None
+
+    def chains_of_others(self, look: Callable[[], Sequence[ChainOfOthers]]) -> Sequence[ChainOfOthers]:
+        """As the last run saw them, if since then nobody can have changed them, and otherwise as looked for now."""
+        if self._chains is None:
+            self._chains = look()
+        return self._chains
 
     def repeated(self) -> Optional[Brief]:
         """What the last run left in short, if it was asked for the same and no rule has changed since."""
@@ -129,7 +135,7 @@ class HostRecords:
     def _recall(self, in_short: bool = False) -> Optional[Left]:
         """A kernel that counts changes of iptables' rules counts those of all nftables."""
         left = self._memory.recall(in_short)
-        self.chains = _chains(left.brief.get("chains")) if left else None
+        self._chains = _chains(left.brief.get("chains")) if left else None
         return left
 
     def list_chain(self, family: str, chain: str) -> Optional[Sequence[str]]:
@@ -144,7 +150,7 @@ class HostRecords:
     def prepare(self, memory: Memory) -> Optional[Left]:
         if not memory.services:
             return None
-        chains = self.chains if isinstance(self._memory, NftMemory) else None
+        chains = self._chains if isinstance(self._memory, NftMemory) else None
         brief = {"request": self._request, "chains": chains, **memories.brief(memory)._asdict()}
         return Left(brief, memories.to_json(memory))
 

@@ -402,11 +402,9 @@ def _result(module: AnsibleModule) -> Dict[str, Any]:
         change = plan_run(request._replace(services=services_of(request, payload)), node, has)
     records = has.kernel.records
     if change.services:
-        chains = records.chains if records and records.chains is not None else chains_of_others()
+        chains = records.chains_of_others(chains_of_others) if records else chains_of_others()
         for warning in warnings(change.services, request.dataplane, node, has.tables, module.run_command, chains):
             module.warn(warning)
-        if records:
-            records.chains = chains
     if not module.check_mode:
         apply(change, has)
     deleted = change.reconciliation.run(delete=not module.check_mode)

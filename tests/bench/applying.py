@@ -93,24 +93,28 @@ def _floor(back_end: str, rules: str) -> float:
         return _timed(lambda: host.run(tool, "iptables-restore", input=rules, timeout=_LONGEST))
 
 
-def _given(wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The arguments of the runs that it may take, as the action plugin has them prepared once per play."""
+class _Given(NamedTuple):
+    """Services as the action plugin has them prepared once per play. digest: empty where they are few."""
+
+    digest: str
+    options: dict[str, Any]
+
+
+def _given(wanted: list[dict[str, Any]]) -> _Given:
     if len(wanted) < _OPAQUE:
-        return [{"services": wanted}]
+        return _Given("", {"services": wanted})
     payload = pack(wanted)
-    return [{"payload": {"digest": payload.digest}}, {"payload": payload._asdict()}]
+    return _Given(payload.digest, {"payload": payload._asdict()})
 
 
-def _converge(host: Namespace, back_end: str, given: list[dict[str, Any]]) -> str:
+def _converge(host: Namespace, back_end: str, given: _Given) -> str:
     """As the action plugin does: of many services the digest alone where it was given before. The state of the rules."""
     path = legacy_path() if back_end == "legacy" else None
     result: dict[str, Any] = {"services_needed": True}
-    for options in given:
-        digest = options["payload"]["digest"] if len(options.get("payload", ())) == 1 else None
-        if digest is None or host.run("sh", "-c", was_asked_for(digest), check=False).returncode == 0:
-            result = _run_vip_service(host, path, **options)
-        if not result.get("services_needed"):
-            break
+    if given.digest and host.run("sh", "-c", was_asked_for(given.digest), check=False).returncode == 0:
+        result = _run_vip_service(host, path, payload={"digest": given.digest})
+    if result.get("services_needed"):
+        result = _run_vip_service(host, path, **given.options)
     return str(result["rules_state"])
 
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import errno
 import socket
-import time
 from contextlib import contextmanager
+from functools import partial
 from typing import Iterator
 
+from .waiting import comes_true
+
 _NAME = b"\0layer4-service-proxy"
-_PAUSE = 0.05
 
 
 class TurnError(Exception):
@@ -27,13 +28,10 @@ class TurnError(Exception):
 @contextmanager
 def in_turn(seconds: float) -> Iterator[None]:
     """With no other run in this network namespace. seconds: how long to wait for one that is under way. Raises TurnError."""
-    until = time.monotonic() + seconds
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sign:
-        while not _is_taken(sign):
-            if time.monotonic() > until:
-                text = "another run of vip_service is under way on this host, and has not ended in %d seconds: wait for it, or end it"
-                raise TurnError(text % seconds)
-            time.sleep(_PAUSE)
+        if not comes_true(partial(_is_taken, sign), seconds):
+            text = "another run of vip_service is under way on this host, and has not ended in %d seconds: wait for it, or end it"
+            raise TurnError(text % seconds)
         yield
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from contextlib import suppress
+from functools import partial
+
+from .waiting import comes_true
 
 _PATH = "/run/xtables.lock"
 _VARIABLE = "XTABLES_LOCKFILE"
 """The lock of the tools that have it in their environment; since iptables 1.8.6."""
-_PAUSE = 0.05
 
 
 class XtablesLock:
@@ -33,16 +34,13 @@ class XtablesLock:
 
     def hold(self) -> bool:
         """Until `release`; False where it cannot be had. Tools that this process runs meanwhile take one of their own."""
-        until = time.monotonic() + self._seconds
         try:
             lock = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
             return False
-        while not _is_taken(lock):
-            if time.monotonic() > until:
-                os.close(lock)
-                return False
-            time.sleep(_PAUSE)
+        if not comes_true(partial(_is_taken, lock), self._seconds):
+            os.close(lock)
+            return False
         self._held = lock
         os.environ[_VARIABLE] = self._of_tools
         return True
