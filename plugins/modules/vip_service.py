@@ -347,6 +347,9 @@ diff:
       type: str
 """
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils import compiled_once  # noqa: F401 (before the others)
+
+# isort: split
 import gc
 import platform
 from contextlib import nullcontext
