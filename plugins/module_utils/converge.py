@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from typing import (
     Callable,
     Collection,
@@ -25,6 +24,7 @@ from typing import (
 )
 
 from . import addresses as ip
+from .beside import beside
 from .converge_conntrack import Reconciliation, Tracking, families_with_connections, plan_reconciliation
 from .converge_memory import TABLES, Records, Scope, edits, partial_scope, settings_digest, whole_scope
 from .dataplane.iptables import compile_service, families
@@ -85,19 +85,23 @@ class Kernel(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What will be done to a node, and what it means.
+    """What will be done to a node, and what it means, which is summarised when it is asked for first.
 
     services: those that the run is about; of those that stay as they are some of each kind. record: what to leave for the next
     run; None where what was left stays.
     """
 
-    summary: Summary
+    summarised: Callable[[], Summary]
     families: FamilyPlans
     set_plan: SetPlan
     kernel: Kernel
     reconciliation: Reconciliation
     services: Sequence[Service]
     record: Optional[Callable[[], Memory]]
+
+    @property
+    def summary(self) -> Summary:
+        return self.summarised()
 
     @property
     def changed(self) -> bool:
@@ -125,7 +129,12 @@ class Change(NamedTuple):
         records, record = self.kernel.records, self.record
         if records is None or record is None:
             return steps
-        recording = _Recording(records, lambda: (records.prepare(record()), edits(self.families)))
+
+        def make() -> Tuple[Optional[Left], Edits]:
+            self.summarised()  # for the result, as is the diff by which edits are counted
+            return records.prepare(record()), edits(self.families)
+
+        recording = _Recording(records, make)
         begun = recording.begin if steps else recording.prepare
         return [Step(begun, records.end), *steps, Step(recording.keep, records.forget)]
 
@@ -135,19 +144,17 @@ class _Recording:
 
     def __init__(self, records: Records, make: Callable[[], Tuple[Optional[Left], Edits]]) -> None:
         self._records, self._make = records, make
-        self._made: Future[Tuple[Optional[Left], Edits]] = Future()
+        self._made = make
 
     def begin(self) -> None:
         self._records.begin()
         self.prepare()
 
     def prepare(self) -> None:
-        beside = ThreadPoolExecutor(1)
-        self._made = beside.submit(self._make)
-        beside.shutdown(wait=False)
+        self._made = beside(self._make)
 
     def keep(self) -> None:
-        self._records.keep(*self._made.result())
+        self._records.keep(*self._made())
 
 
 def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:
@@ -177,7 +184,7 @@ def nothing_to_do(node: Node, dataplane: str, kernel: Kernel) -> Optional[Change
     if left is None or left.has_udp or left.settings != settings_digest(node):
         return None
     return Change(
-        Summary([], [], []),
+        lambda: Summary([], [], []),
         FamilyPlans({}, kernel.tables),
         SetPlan([], []),
         kernel,
@@ -204,14 +211,13 @@ def _plan(request: Request, scope: Scope, node: Node, kernel: Kernel, settings: 
     set_plan = plan_sets(desired, others, layout)
     if set_plan.create and isinstance(kernel.sets, NoSets):
         raise InvalidServices(["session_affinity is client_ip, which needs ipset: " + kernel.sets.why])
-    summary = summarise(desired.values(), observed.values(), plans.values(), layout)
     unchanged = parse_services(scope.unchanged, request.dataplane, node) if scope.unchanged else []
     tracked = {family: [*of_run, *_of_family(unchanged, node, family)] for family, of_run in wanted.items()}
     reconciliation = plan_reconciliation(
         tracked, observed, lambda name: scope.exclusive or name in names, node, kernel.tracking
     )
     return Change(
-        summary,
+        lru_cache(maxsize=None)(partial(summarise, desired.values(), observed.values(), plans.values(), layout)),
         FamilyPlans(plans, kernel.tables),
         set_plan,
         kernel,

@@ -7,8 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Callable, NamedTuple, Protocol
 
 from .kernel.xtables import COMMANDS
 from .plan.chains import ChainPlan
@@ -26,6 +25,9 @@ class Tables(Protocol):
 
     def restore(self, text: str, test: bool = False) -> None:
         """Apply a restore text as one transaction, without flushing."""
+
+    def restoring(self, text: str) -> Callable[[], None]:
+        """The same, ready to be called."""
 
 
 class AllTables(Tables, Protocol):
@@ -75,5 +77,5 @@ class FamilyPlans(NamedTuple):
         return [self._step(family, one) for family, one in self.plans.items() if one.changed]
 
     def _step(self, family: str, one: ChainPlan) -> Step:
-        restore = self.tables[family].restore
-        return Step(partial(restore, one.restore), partial(restore, one.undo))
+        tables = self.tables[family]
+        return Step(tables.restoring(one.restore), lambda: tables.restore(one.undo))

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import errno
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, Callable, Dict, Iterable, List, Optional
 
 import pytest
 
@@ -42,6 +42,9 @@ class FakeTables:
 
     def list_chain(self, table: str, chain: str) -> Optional[List[str]]:
         return self.tables[table].get(chain)
+
+    def restoring(self, text: str) -> Callable[[], None]:
+        return lambda: self.restore(text)
 
     def restore(self, text: str, test: bool = False) -> None:
         """As iptables-restore --noflush does it, for chains alone."""

@@ -15,12 +15,12 @@ import shlex
 import socket
 import struct
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional
 
+from ..beside import beside
 from .netlink import NetlinkError, NetlinkSocket, attributes
 from .xtables_lock import XtablesLock
 from .xtables_text import XtablesError
@@ -152,9 +152,8 @@ class LegacyMemory(_Memory):
             lock = self._find_lock()
             if lock and lock.hold():
                 self._lock = lock
-                before, beside = self._look(), ThreadPoolExecutor(1)
-                self._before = before._replace(digest=beside.submit(before.digest).result)
-                beside.shutdown(wait=False)
+                before = self._look()
+                self._before = before._replace(digest=beside(before.digest))
 
     def end(self) -> None:
         """Others may change tables again."""

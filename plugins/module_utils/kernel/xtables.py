@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from .runner import ModuleRunner, Runner
 from .xtables_text import Rule, XtablesError, clean_message, for_nft, parse_save, refusal
@@ -108,12 +108,19 @@ class Xtables:
 
     def restore(self, text: str, test: bool = False) -> None:
         """One ``iptables-restore --noflush``: everything in the text, or nothing. test: only let it be parsed."""
-        if self.is_nft:
-            text = for_nft(text)
+        self.restoring(text, test)()
+
+    def restoring(self, text: str, test: bool = False) -> Callable[[], None]:
+        """`restore`, ready to be called: all that takes the time of this process is done. Raises XtablesError, then or now."""
         argv = [*self.tool("-restore"), "--noflush", *self.lock_options, *(["--test"] if test else [])]
-        code, _dummy, stderr = self.runner.run(argv, text)
-        if code != 0:
-            raise refusal(self.command, text, stderr)
+        arranged = for_nft(text) if self.is_nft else text
+
+        def restore() -> None:
+            code, _dummy, stderr = self.runner.run(argv, arranged)
+            if code != 0:
+                raise refusal(self.command, arranged, stderr)
+
+        return restore
 
     def _run(self, argv: Sequence[str]) -> str:
         code, stdout, stderr = self.runner.run(argv)

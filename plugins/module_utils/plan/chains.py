@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cached_property
 from typing import Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ..ruleset import ChainKey, Desired, Jump, Observed, Rules, target_of
@@ -20,24 +21,6 @@ from ..ruleset import ChainKey, Desired, Jump, Observed, Rules, target_of
 _BUILT_IN_TARGET = re.compile(r"[A-Z][A-Z0-9]*$")
 _LONGEST_EXACT_DIFF = 500
 """Above so many lines a chain's difference is found by counting lines: an exact one costs quadratic time."""
-
-
-@dataclass
-class ChainPlan:
-    """What to feed to ``iptables-restore --noflush``, how to take it back, and the lines that differ.
-
-    result: what is held once it is applied.
-    """
-
-    restore: str = ""
-    undo: str = ""
-    before: str = ""
-    after: str = ""
-    result: Observed = field(default_factory=Observed)
-
-    @property
-    def changed(self) -> bool:
-        return bool(self.restore)
 
 
 @dataclass
@@ -68,42 +51,100 @@ class _HookEdit:
         return deletions, ["-I %s %d %s" % (hook, index + 1, self.old[index]) for index in self.deleted]
 
 
+class _TablePlan:
+    """One table: the chains that are wanted and held, with their rules, and the edits of its hooks."""
+
+    def __init__(self, name: str, desired: Desired, observed: Observed) -> None:
+        self.name = name
+        self.wanted, self.held = _of_table(desired.chains, name), _of_table(observed.chains, name)
+        chains = self.wanted.keys() | self.held.keys()
+        self.edits = _hook_edits(name, desired, observed, chains)
+        self.differing = sorted(one for one in chains if _differs(self.wanted.get(one), self.held.get(one)))
+
+    def __bool__(self) -> bool:
+        return bool(self.differing or self.edits)
+
+    def restore(self) -> List[str]:
+        applied = [edit.apply_lines(hook) for hook, edit in sorted(self.edits.items())]
+        return _table_text(self.name, self.differing, self._come, self.wanted, applied)
+
+    def undo(self) -> List[str]:
+        undone = [edit.undo_lines(hook) for hook, edit in sorted(self.edits.items())]
+        return _table_text(self.name, self.differing, self._gone, self.held, undone)
+
+    def before(self) -> List[str]:
+        return self._side(self.wanted, self._gone, 0)
+
+    def after(self) -> List[str]:
+        return self._side(self.held, self._come, 1)
+
+    @cached_property
+    def _come(self) -> Dict[str, str]:
+        return _appended(self.differing, self.wanted)
+
+    @cached_property
+    def _gone(self) -> Dict[str, str]:
+        return _appended(self.differing, self.held)
+
+    @cached_property
+    def _changes(self) -> Dict[str, Tuple[Rules, Rules]]:
+        """Of the chains and hooks on both sides: the rules that go, and those that come."""
+        wanted, held = self.wanted, self.held
+        both = {name: (held[name], wanted[name]) for name in self.differing if name in held and name in wanted}
+        both.update({hook: (edit.old, edit.new) for hook, edit in self.edits.items()})
+        return {name: _diff_rules(*rules) for name, rules in both.items()}
+
+    def _side(self, others: Collection[str], appended: Mapping[str, str], side: int) -> List[str]:
+        """The lines on one side of the diff. others: chains of the other side."""
+        alone = [name for name in self.differing if name not in others]
+        text = _diff_side(alone, appended, {name: change[side] for name, change in self._changes.items()})
+        return ["*%s" % self.name, *text, "COMMIT"] if text else []
+
+
+class ChainPlan:
+    """What differs. result: what is held once it is applied.
+
+    Texts are made when they are asked for first: those of a diff and of a failure can wait until the change is under way.
+    """
+
+    def __init__(self, tables: Sequence[_TablePlan] = (), result: Optional[Observed] = None) -> None:
+        self._tables = tables
+        self.result = result or Observed()
+
+    @property
+    def changed(self) -> bool:
+        return bool(self._tables)
+
+    @cached_property
+    def restore(self) -> str:
+        """What to feed to ``iptables-restore --noflush``."""
+        return _lines(table.restore() for table in self._tables)
+
+    @cached_property
+    def undo(self) -> str:
+        """The same, to take it back."""
+        return _lines(table.undo() for table in self._tables)
+
+    @cached_property
+    def before(self) -> str:
+        """The lines that go."""
+        return _lines(table.before() for table in self._tables)
+
+    @cached_property
+    def after(self) -> str:
+        """The lines that come."""
+        return _lines(table.after() for table in self._tables)
+
+
 def plan(desired: Desired, observed: Observed) -> ChainPlan:
     """Compare both states of one address family."""
-    result: Dict[str, List[str]] = {"restore": [], "undo": [], "before": [], "after": []}
-    hooks = dict(observed.hooks)
-    for table in _tables(desired, observed):
-        wanted, held = _of_table(desired.chains, table), _of_table(observed.chains, table)
-        edits = _hook_edits(table, desired, observed, set(wanted) | set(held))
-        _plan_table(table, wanted, held, edits, result)
-        hooks.update({(table, hook): edit.new for hook, edit in edits.items()})
-    texts = {part: "\n".join([*lines, ""]) for part, lines in result.items()}
-    return ChainPlan(**texts, result=Observed(dict(desired.chains), hooks))
+    tables = [_TablePlan(table, desired, observed) for table in _tables(desired, observed)]
+    hooks = {(table.name, hook): edit.new for table in tables for hook, edit in table.edits.items()}
+    return ChainPlan([table for table in tables if table], Observed(dict(desired.chains), {**observed.hooks, **hooks}))
 
 
-def _plan_table(
-    table: str,
-    wanted: Mapping[str, Rules],
-    held: Mapping[str, Rules],
-    edits: Mapping[str, _HookEdit],
-    result: Dict[str, List[str]],
-) -> None:
-    differing = sorted(name for name in set(wanted) | set(held) if _differs(wanted.get(name), held.get(name)))
-    if not differing and not edits:
-        return
-    applied = [edit.apply_lines(hook) for hook, edit in sorted(edits.items())]
-    undone = [edit.undo_lines(hook) for hook, edit in sorted(edits.items())]
-    come, gone = _appended(differing, wanted), _appended(differing, held)
-    result["restore"] += _table_text(table, differing, come, wanted, applied)
-    result["undo"] += _table_text(table, differing, gone, held, undone)
-    both = {name: (held[name], wanted[name]) for name in differing if name in held and name in wanted}
-    both.update({hook: (edit.old, edit.new) for hook, edit in edits.items()})
-    changes = {name: _diff_rules(*rules) for name, rules in both.items()}
-    before = _diff_side([name for name in differing if name not in wanted], gone, {n: c[0] for n, c in changes.items()})
-    after = _diff_side([name for name in differing if name not in held], come, {n: c[1] for n, c in changes.items()})
-    for part, text in (("before", before), ("after", after)):
-        if text:
-            result[part] += ["*%s" % table] + text + ["COMMIT"]
+def _lines(parts: Iterable[List[str]]) -> str:
+    return "\n".join([*(line for lines in parts for line in lines), ""])
 
 
 def _tables(desired: Desired, observed: Observed) -> List[str]:
