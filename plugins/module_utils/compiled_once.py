@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Imported before the rest of this collection, it makes imports out of the archive that Ansible sends compile each module once.
+"""Imports out of the archive that Ansible sends, of which each module is compiled once.
 
 zipimport compiles a module twice, to tell where it is and to run it, which is a seventh of a run that changes nothing.
 """
@@ -10,7 +10,7 @@ zipimport compiles a module twice, to tell where it is and to run it, which is a
 from __future__ import annotations
 
 import sys
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pkgutil import get_importer
 from typing import Optional, Sequence
@@ -43,4 +43,7 @@ class _Finder:
         return None
 
 
-sys.meta_path.insert(0, _Finder)
+def install() -> None:
+    """For the imports from now on; nothing where this collection is in no archive."""
+    if isinstance(globals()["__loader__"], zipimporter):
+        sys.meta_path.insert(sys.meta_path.index(PathFinder), _Finder)

@@ -347,9 +347,10 @@ diff:
       type: str
 """
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils import compiled_once  # noqa: F401 (before the others)
+from ansible_collections.layer4.service_proxy.plugins.module_utils import compiled_once
 
-# isort: split
+compiled_once.install()  # before the other imports
+
 import gc
 import platform
 from contextlib import nullcontext

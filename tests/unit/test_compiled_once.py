@@ -20,6 +20,7 @@ compiled = collections.Counter()
 sys.addaudithook(lambda event, given: compiled.update([str(given[1])]) if event == "compile" else None)
 sys.path.insert(0, sys.argv[1])
 from ansible_collections.layer4.service_proxy.plugins.module_utils import compiled_once
+compiled_once.install()
 from ansible_collections.layer4.service_proxy.plugins.module_utils.below import other
 from ansible_collections.layer4.service_proxy.plugins.module_utils.below.module import fails
 print(other.__file__, other.__package__, [compiled[one.__file__] for one in (compiled_once, other)])
