@@ -92,7 +92,7 @@ def _applying(measured: Sequence[Applying]) -> list[str]:
         "namespace. Seconds of the module's whole run on the node, with the start of a Python that compiles it anew, as Ansible has it do; an empty",
         "module (`ping`) takes what stands beside the floor. The services come as one text, and only where they were not given before. Memory",
         "is the most that the first run, or a tool that it ran, has had. What the role `node` keeps for boot is read from the kernel once,",
-        "and then changed by what a run has changed.",
+        "and then changed by what a run has changed. Of one change, and of nothing, the median of five runs.",
         "",
         *_table(
             header,
