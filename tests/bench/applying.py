@@ -62,7 +62,7 @@ def measure(back_end: str, count: int) -> Applying:
         empty = _timed(lambda: _run(host, None, "ansible.modules.ping"))
         given = _given(wanted)
         first, memory = _in_a_child(lambda: _converge(host, back_end, given))
-        nothing = median(_timed(lambda: _converge(host, back_end, given)) for _ in range(_TIMES))
+        nothing = median(_timed(lambda: _converge(host, back_end, given)) for dummy in range(_TIMES))
         wanted[count // 2] = service_apart(count // 2, backends=2)
         changed = _given(wanted)
         there_and_back = [changed, given] * (_TIMES // 2) + [changed]
