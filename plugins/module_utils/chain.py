@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from .rulespec import BUILT_IN_CHAINS, Word, quote, render, words
 
+FAMILIES = {"ipv4": ("ipv4",), "ipv6": ("ipv6",), "both": ("ipv4", "ipv6")}
+"""What ``ip_version`` says."""
 MAX_CHAIN_NAME = 28
 """XT_EXTENSION_MAXNAMELEN without the end of the string: what iptables takes."""
 
@@ -55,6 +57,7 @@ class JumpRequest(NamedTuple):
 class ChainRequest(NamedTuple):
     """What a task asks for. rules and jumps are None where they shall stay as they are."""
 
+    families: Sequence[str]
     table: str
     chain: str
     present: bool
@@ -74,6 +77,7 @@ def parse_chain(options: Mapping[str, Any]) -> ChainRequest:
     _check_name(chain, "chain")
     rules, jumps = options["rules"], options["jumps"]
     return ChainRequest(
+        FAMILIES[options["ip_version"]],
         table,
         chain,
         options["state"] == "present",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 ChainKey = Tuple[str, str]
 """A table and the name of a chain in it."""
@@ -42,10 +42,14 @@ class Jump:
 
 @dataclass
 class Desired:
-    """The whole of what is ours: every chain with its rules, and the jumps that lead to them."""
+    """The whole of what is ours: every chain with its rules, and the jumps that lead to them.
+
+    unmanaged: those of the chains to which all jumps that there are stay as they are.
+    """
 
     chains: Dict[ChainKey, Rules] = field(default_factory=dict)
     jumps: List[Jump] = field(default_factory=list)
+    unmanaged: Set[ChainKey] = field(default_factory=set)
 
 
 @dataclass

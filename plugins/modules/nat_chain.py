@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: nat_chain
 version_added: 0.1.0
-short_description: An iptables chain of your own, with exactly the rules and jumps that are given
+short_description: iptables chains of your own, with exactly the rules and jumps that are given
 description:
   - Gives a chain exactly the rules that are listed, in this order, and puts jumps to it into other chains. All of it is
     set in one C(iptables-restore --noflush) for each address family, which holds only what changes.
@@ -26,8 +26,8 @@ options:
     description:
       - The name of the chain. At most 28 letters, digits and C(_.:+@/-), not beginning with a dash.
       - Names of built-in chains and of targets are refused.
+      - Either this or O(chains) is required.
     type: str
-    required: true
   table:
     description: The table that the chain is in.
     type: str
@@ -38,7 +38,7 @@ options:
     type: str
     choices: [ipv4, ipv6, both]
     default: ipv4
-  rules:
+  rules: &rules
     description:
       - The rules of the chain in their order, as for C(iptables -A CHAIN), but without C(-A CHAIN).
       - A word with blanks stands in double quotes, in which a backslash goes before a quote or a backslash, or in single quotes.
@@ -47,7 +47,7 @@ options:
       - Host names are resolved without network, so they must stand in C(/etc/hosts); better give addresses.
     type: list
     elements: str
-  jumps:
+  jumps: &jumps
     description:
       - The rules in other chains that lead to this chain. Other jumps to it in the table's built-in chains are removed,
         and those that are given twice by hand are reduced to one.
@@ -72,6 +72,33 @@ options:
       comment:
         description: A comment on the jump, one line of at most 255 bytes.
         type: str
+  chains:
+    description:
+      - Several chains, in place of O(chain), all set in one C(iptables-restore --noflush) for each address family. They may lead
+        to one another.
+      - A module takes a host far longer to start than a chain does to set, so that one task for all chains of a role is several
+        times faster than a task for each.
+    type: list
+    elements: dict
+    suboptions:
+      chain:
+        description: As O(chain).
+        type: str
+        required: true
+      table:
+        description: As O(table), which is the default.
+        type: str
+        choices: [nat, filter, mangle, raw]
+      ip_version:
+        description: As O(ip_version), which is the default.
+        type: str
+        choices: [ipv4, ipv6, both]
+      rules: *rules
+      jumps: *jumps
+      state:
+        description: As O(state), which is the default.
+        type: str
+        choices: [present, absent]
   wait:
     description: For how many seconds to wait for the xtables lock, which other tools may hold. V(0) means not at all.
     type: int
@@ -137,6 +164,19 @@ EXAMPLES = r"""
   layer4.service_proxy.nat_chain:
     chain: SITE-HOOK
 
+- name: Two chains of two tables at once, of which one goes where it was
+  layer4.service_proxy.nat_chain:
+    chains:
+      - chain: WEB-BACKENDS
+        rules:
+          - -s 10.0.0.0/24 ! -d 10.0.0.0/24 -j MASQUERADE
+        jumps:
+          - from: POSTROUTING
+      - chain: WEB-FORWARD
+        table: filter
+        ip_version: both
+        state: absent
+
 - name: The chain and the jumps to it go
   layer4.service_proxy.nat_chain:
     table: filter
@@ -170,47 +210,79 @@ diff:
       COMMIT
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.chain import InvalidChainError, parse_chain
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_chain import plan_chain
+from ansible_collections.layer4.service_proxy.plugins.module_utils.chain import (
+    FAMILIES,
+    InvalidChainError,
+    parse_chain,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_chain import plan_chains
 from ansible_collections.layer4.service_proxy.plugins.module_utils.families import FamilyPlans
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import XtablesError, both_families
 from ansible_collections.layer4.service_proxy.plugins.module_utils.rulespec import BUILT_IN_CHAINS
 from ansible_collections.layer4.service_proxy.plugins.module_utils.transaction import UndoFailed
 
-FAMILIES = {"ipv4": ["ipv4"], "ipv6": ["ipv6"], "both": ["ipv4", "ipv6"]}
+STATES = ["present", "absent"]
+JUMP = {
+    "from": {"type": "str", "required": True},
+    "match": {"type": "str"},
+    "position": {"type": "str", "choices": ["first", "last"], "default": "last"},
+    "comment": {"type": "str"},
+}
+OF_A_CHAIN = {
+    "rules": {"type": "list", "elements": "str"},
+    "jumps": {"type": "list", "elements": "dict", "options": JUMP},
+}
+CHAIN = {
+    "chain": {"type": "str", "required": True},
+    "table": {"type": "str", "choices": list(BUILT_IN_CHAINS)},
+    "ip_version": {"type": "str", "choices": list(FAMILIES)},
+    "state": {"type": "str", "choices": STATES},
+    **OF_A_CHAIN,
+}
 
 
 def converge(module: AnsibleModule) -> FamilyPlans:
     """Plan everything and let iptables read it; unless in check mode, apply it."""
-    request = parse_chain(module.params)
-    tables = both_families(module, module.params["wait"])
-    wanted = FAMILIES[module.params["ip_version"]]
-    change = FamilyPlans({family: plan_chain(request, tables[family], module.warn) for family in wanted}, tables)
+    given = module.params
+    defaults = {key: given[key] for key in ("table", "ip_version", "state")}
+    asked = [given] if given["chains"] is None else [_with_defaults(one, defaults) for one in given["chains"]]
+    requests = [parse_chain(options) for options in asked]
+    tables = both_families(module, given["wait"])
+    change = FamilyPlans(
+        {
+            family: plan_chains([one for one in requests if family in one.families], tables[family], module.warn)
+            for family in FAMILIES["both"]
+            if any(family in one.families for one in requests)
+        },
+        tables,
+    )
     change.test()
     if not module.check_mode:
         change.apply()
     return change
 
 
+def _with_defaults(options: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    return {**options, **{key: value for key, value in defaults.items() if options[key] is None}}
+
+
 def main() -> None:
-    jump = {
-        "from": {"type": "str", "required": True},
-        "match": {"type": "str"},
-        "position": {"type": "str", "choices": ["first", "last"], "default": "last"},
-        "comment": {"type": "str"},
-    }
     module = AnsibleModule(
         argument_spec={
-            "chain": {"type": "str", "required": True},
+            "chain": {"type": "str"},
+            "chains": {"type": "list", "elements": "dict", "options": CHAIN},
             "table": {"type": "str", "choices": list(BUILT_IN_CHAINS), "default": "nat"},
             "ip_version": {"type": "str", "choices": list(FAMILIES), "default": "ipv4"},
-            "rules": {"type": "list", "elements": "str"},
-            "jumps": {"type": "list", "elements": "dict", "options": jump},
             "wait": {"type": "int", "default": 10},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "state": {"type": "str", "choices": STATES, "default": "present"},
+            **OF_A_CHAIN,
         },
+        required_one_of=[("chain", "chains")],
+        mutually_exclusive=[("chain", "chains"), ("rules", "chains"), ("jumps", "chains")],
         supports_check_mode=True,
     )
     if module.params["wait"] < 0:

@@ -347,3 +347,76 @@ def test_ansible_playbook_with_check_and_diff(tmp_path: Path) -> None:
         assert "changed=0" in playbook(host, tmp_path, task).stdout
         wrong = playbook(host, tmp_path, {**task, "rules": ["-p tcp --dport 99999"]})
         assert "rule 1 (-p tcp --dport 99999): invalid port/service `99999' specified" in wrong.stdout + wrong.stderr
+
+
+def test_chains_of_one_task_come_change_and_go_together(host: NatHost) -> None:
+    untouched = host.saved()
+    first = {"chain": "WEB-MARK", "rules": ["-j MARK --set-mark 0x4000"]}
+    second = {"chain": "WEB", "rules": ["-p tcp --dport http -j WEB-MARK"], "jumps": jumps("PREROUTING")}
+    forward = {"chain": "WEB", "table": "filter", "ip_version": "both", "rules": [], "jumps": jumps("FORWARD")}
+    made = foretold(host, chains=[second, first, forward])
+    assert made["diff"]["after"].splitlines() == [
+        "# iptables",
+        "*filter",
+        ":WEB - [0:0]",
+        "-A FORWARD -j WEB",
+        "COMMIT",
+        "*nat",
+        ":WEB - [0:0]",
+        ":WEB-MARK - [0:0]",
+        "-A PREROUTING -j WEB",
+        "-A WEB -p tcp -m tcp --dport 80 -j WEB-MARK",
+        "-A WEB-MARK -j MARK --set-xmark 0x4000/0xffffffff",
+        "COMMIT",
+        "# ip6tables",
+        "*filter",
+        ":WEB - [0:0]",
+        "-A FORWARD -j WEB",
+        "COMMIT",
+    ]
+    changed = foretold(host, chains=[{**second, "rules": []}, {"chain": "WEB-MARK", "state": "absent"}, forward])
+    assert ":WEB-MARK - [0:0]" in changed["diff"]["before"]
+    foretold(host, chains=[{"chain": "WEB"}, {"chain": "WEB", "table": "filter", "ip_version": "both"}], state="absent")
+    assert host.saved() == untouched
+
+
+def test_of_chains_of_one_task_all_are_set_or_none(host: NatHost) -> None:
+    untouched = host.state()
+    failed = host.run(
+        chains=[{"chain": "WEB", "rules": RULES}, {"chain": "WEB", "table": "filter", "rules": ["-j DNAT --to 1.2.3.4"]}]
+    )
+    assert failed["failed"]
+    assert "table filter, chain WEB, rule 1 (-j DNAT --to 1.2.3.4)" in failed["msg"]
+    assert host.state() == untouched
+
+
+def test_jumps_that_a_chain_of_several_does_not_give_stay(host: NatHost) -> None:
+    host.apply(chain="WEB", rules=RULES, jumps=jumps("PREROUTING"))
+    host.iptables("-t", "nat", "-A", "OUTPUT", "-j", "WEB")
+    host.iptables("-t", "nat", "-A", "OUTPUT", "-j", "WEB")
+    made = foretold(host, chains=[{"chain": "WEB", "rules": []}, {"chain": "MAIL", "jumps": jumps("OUTPUT")}])
+    assert made["diff"]["before"] == "# iptables\n*nat\n" + "".join(f"-A WEB {rule}\n" for rule in SETTLED) + "COMMIT\n"
+    assert host.rules("OUTPUT") == ["-j WEB", "-j WEB", "-j MAIL"]
+
+
+@pytest.mark.parametrize(
+    ("chains", "words"),
+    [
+        ([{"chain": "WEB"}, {"chain": "WEB"}], "chain WEB of table nat is given twice: must be given once"),
+        (
+            [{"chain": "WEB"}, {"chain": "MAIL", "jumps": [{"from": "WEB"}]}],
+            "chain MAIL: jump from 'WEB': must be in the rules of that chain, which is given too",
+        ),
+        (
+            [{"chain": "WEB", "state": "absent"}, {"chain": "MAIL", "rules": ["-j WEB"]}],
+            "chain WEB cannot be removed from table nat: MAIL leads to it: remove that first, or name it in jumps",
+        ),
+    ],
+)
+def test_chains_of_one_task_that_contradict_each_other_are_refused(
+    host: NatHost, chains: list[dict[str, Any]], words: str
+) -> None:
+    host.apply(chain="WEB")
+    before = host.state()
+    assert words in host.run(chains=chains)["msg"]
+    assert host.state() == before

@@ -17,7 +17,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.chain import 
     InvalidChainError,
     parse_chain,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_chain import plan_chain
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_chain import plan_chains
 from ansible_collections.layer4.service_proxy.plugins.module_utils.families import FamilyPlans
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.runner import ModuleRunner
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.scratch import NoScratchError, settle
@@ -266,13 +266,14 @@ def planned(host: FakeHost, **options: Any) -> ChainPlan:
     given: Mapping[str, Any] = {
         "table": "nat",
         "chain": "WEB",
+        "ip_version": "ipv4",
         "state": "present",
         "rules": None,
         "jumps": None,
         **options,
     }
     request = parse_chain(given)
-    return plan_chain(request, Xtables(host, "ipv4"), pytest.fail)
+    return plan_chains([request], Xtables(host, "ipv4"), pytest.fail)
 
 
 def jump(hook: str, position: str = "last", match: str = "") -> dict[str, str]:

@@ -92,7 +92,8 @@ def test_targets_and_sets_are_found_outside_quotes_only() -> None:
 
 
 def options(**given_options: Any) -> dict[str, Any]:
-    return {"table": "nat", "chain": "WEB", "state": "present", "rules": None, "jumps": None, **given_options}
+    given = {"table": "nat", "chain": "WEB", "ip_version": "ipv4", "state": "present", "rules": None, "jumps": None}
+    return {**given, **given_options}
 
 
 def a_jump(**given_options: Any) -> dict[str, Any]:
@@ -102,9 +103,9 @@ def a_jump(**given_options: Any) -> dict[str, Any]:
 def test_parse_chain() -> None:
     jumps = [a_jump(match=" -p  tcp", comment="it is")]
     request = parse_chain(options(rules=[" -m comment --comment 'a b'  -j RETURN "], jumps=jumps))
-    assert request == ChainRequest(
-        "nat", "WEB", True, ['-m comment --comment "a b" -j RETURN'], [JumpRequest("OUTPUT", "-p tcp", "last", "it is")]
-    )
+    rules = ['-m comment --comment "a b" -j RETURN']
+    asked = [JumpRequest("OUTPUT", "-p tcp", "last", "it is")]
+    assert request == ChainRequest(("ipv4",), "nat", "WEB", True, rules, asked)
     assert request.jumps is not None
     assert request.jumps[0].rule("WEB") == '-p tcp -m comment --comment "it is" -j WEB'
     assert JumpRequest("OUTPUT", "", "last", "").rule("WEB") == "-j WEB"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
 from ..rulespec import BUILT_IN_CHAINS, ipsets, targets
@@ -36,13 +36,14 @@ class NoScratchError(XtablesError):
     """This host lets us make no network namespace."""
 
 
-def settle(xtables: Xtables, table: str, chains: Chains) -> dict[str, list[str]]:
+def settle(xtables: Xtables, table: str, chains: Chains, coming: Collection[str] = ()) -> dict[str, list[str]]:
     """The rules of each chain as ``iptables-save`` spells them; a rule with several addresses becomes several rules.
 
-    Rules of a built-in chain are settled in that chain. Raises XtablesError with the rule that iptables or the kernel
-    refuses, and NoScratchError where no network namespace can be made.
+    coming: further chains that rules may lead to, though the host has them not yet. Rules of a built-in chain are settled in
+    that chain. Raises XtablesError with the rule that iptables or the kernel refuses, and NoScratchError where no network
+    namespace can be made.
     """
-    stubs = _existing_chains(xtables, table, chains)
+    stubs = _existing_chains(xtables, table, chains, coming)
     sets = _existing_sets(xtables, chains)
     text = _restore_text(table, chains, stubs)
     code, stdout, stderr = _run(xtables, table, text, sets)
@@ -55,10 +56,10 @@ def settle(xtables: Xtables, table: str, chains: Chains) -> dict[str, list[str]]
     return {chain: settled[chain] for chain in chains}
 
 
-def _existing_chains(xtables: Xtables, table: str, chains: Chains) -> list[str]:
+def _existing_chains(xtables: Xtables, table: str, chains: Chains, coming: Collection[str]) -> list[str]:
     named = {target for rules in chains.values() for rule in rules for target in targets(rule)}
     candidates = named - set(chains) - set(VERDICTS) - set(BUILT_IN_CHAINS[table])
-    return sorted(name for name in candidates if xtables.list_chain(table, name) is not None)
+    return sorted(name for name in candidates if name in coming or xtables.list_chain(table, name) is not None)
 
 
 def _existing_sets(xtables: Xtables, chains: Chains) -> list[str]:

@@ -58,7 +58,8 @@ class _TablePlan:
         self.name = name
         self.wanted, self.held = _of_table(desired.chains, name), _of_table(observed.chains, name)
         chains = self.wanted.keys() | self.held.keys()
-        self.edits = _hook_edits(name, desired, observed, chains)
+        managed = {one for one in chains if (name, one) not in desired.unmanaged}
+        self.edits = _hook_edits(name, desired, observed, managed)
         self.differing = sorted(one for one in chains if _differs(self.wanted.get(one), self.held.get(one)))
 
     def __bool__(self) -> bool:

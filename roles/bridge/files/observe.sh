@@ -1,10 +1,10 @@
 #!/bin/sh
 # Says which bridges there are, their ports and modes, and what the role has left, one finding a line: of files that are there
 # "link TARGET PATH" or "file MODE SHA1 PATH". Changes nothing.
-# Usage: observe.sh LOCAL_CIDRS RECORD FILE...; the networks have blanks between them.
+# Usage: observe.sh LOCAL_CIDRS CHAIN RECORD FILE...; the networks have blanks between them.
 set -eu
-local_cidrs=$1 record=$2
-shift
+local_cidrs=$1 chain=$2 record=$3
+shift 2
 
 for directory in /sys/class/net/*/bridge; do
     [ -d "$directory" ] || continue
@@ -25,6 +25,10 @@ for directory in /sys/class/net/*/bridge; do
         done
         [ "$(cat "$port/hairpin_mode")" = 0 ] || echo "on hairpin $(basename "$port")"
     done
+done
+
+for tool in iptables ip6tables; do
+    ! PATH="$PATH:/usr/sbin:/sbin" "$tool" --wait -t filter -S "$chain" > /dev/null 2>&1 || echo "chain $tool"
 done
 
 [ ! -e "$record" ] || sed 's/^/recorded /' "$record"
