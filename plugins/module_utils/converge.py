@@ -125,7 +125,7 @@ class Change(NamedTuple):
         return created + self._recorded(self.families.steps()) + gone
 
     def _recorded(self, steps: List[Step]) -> List[Step]:
-        """These, and what is left for the next run."""
+        """These, and what is left for the next run, which is made while the tools of these keep other processors busy."""
         records, record = self.kernel.records, self.record
         if records is None or record is None:
             return steps
@@ -134,27 +134,9 @@ class Change(NamedTuple):
             self.summarised()  # for the result, as is the diff by which edits are counted
             return records.prepare(record()), edits(self.families)
 
-        recording = _Recording(records, make)
-        begun = recording.begin if steps else recording.prepare
-        return [Step(begun, records.end), *steps, Step(recording.keep, records.forget)]
-
-
-class _Recording:
-    """What is left for the next run is made while the tools of the other steps keep other processors busy."""
-
-    def __init__(self, records: Records, make: Callable[[], Tuple[Optional[Left], Edits]]) -> None:
-        self._records, self._make = records, make
-        self._made = make
-
-    def begin(self) -> None:
-        self._records.begin()
-        self.prepare()
-
-    def prepare(self) -> None:
-        self._made = beside(self._make)
-
-    def keep(self) -> None:
-        self._records.keep(*self._made())
+        begun: List[Callable[[], Tuple[Optional[Left], Edits]]] = []
+        begin = Step(lambda: begun.append(beside(make)), records.end)
+        return [begin, *steps, Step(lambda: records.keep(*begun[0]()), records.forget)]
 
 
 def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:

@@ -70,13 +70,10 @@ class Records(Protocol):
         """A text that the host's rules have only as long as nobody changes one; empty where it is not known."""
 
     def recall(self) -> Optional[Memory]:
-        """What the last run left, if no rule has changed since."""
+        """What the last run left, if no rule has changed since. Until `keep` or `end` others wait for the lock of iptables-legacy."""
 
     def list_chain(self, family: str, chain: str) -> Optional[Sequence[str]]:
         """The rules of a chain of table nat; None where there is none, or reading it is no less than reading all."""
-
-    def begin(self) -> None:
-        """Rules are about to be changed, until `keep` or `end`."""
 
     def end(self) -> None:
         """Nothing was changed, or it is as it was."""
@@ -141,9 +138,6 @@ class HostRecords:
     def list_chain(self, family: str, chain: str) -> Optional[Sequence[str]]:
         return self._list_chain(family, chain) if self._list_chain else None
 
-    def begin(self) -> None:
-        self._memory.begin()
-
     def end(self) -> None:
         self._memory.end()
 
@@ -159,6 +153,8 @@ class HostRecords:
             self.forget()
         elif edits.transactions or left != self._left:
             self._memory.keep(left, edits)
+        else:
+            self.end()
 
     def forget(self) -> None:
         self._memory.forget()
@@ -206,7 +202,7 @@ class Scope(NamedTuple):
         return memories.remember(settings, self.written, held, layout, self.kept, samples)
 
 
-def records_of(tables: Mapping[str, Xtables], prefix: str, request: str) -> Optional[Records]:
+def records_of(tables: Mapping[str, Xtables], prefix: str, request: str, only_foretell: bool) -> Optional[Records]:
     """Those of this host; None where nothing tells whether rules have changed."""
     try:
         if all(tool.is_nft for tool in tables.values()):
@@ -214,7 +210,7 @@ def records_of(tables: Mapping[str, Xtables], prefix: str, request: str) -> Opti
                 NftMemory(prefix), request, lambda family, chain: tables[family].list_chain("nat", chain)
             )
         if all(tool.is_legacy for tool in tables.values()):
-            memory = LegacyMemory(prefix, partial(_look, tables), partial(_lock, tables))
+            memory = LegacyMemory(prefix, partial(_look, tables), partial(_lock, {} if only_foretell else tables))
             return HostRecords(memory, request)
     except XtablesError:
         pass
@@ -238,7 +234,7 @@ def _entries(text: str) -> int:
 
 
 def _lock(tables: Mapping[str, Xtables]) -> Optional[XtablesLock]:
-    return XtablesLock() if all(tool.has_lock_variable for tool in tables.values()) else None
+    return XtablesLock() if tables and all(tool.has_lock_variable for tool in tables.values()) else None
 
 
 def edits(families: FamilyPlans) -> Edits:

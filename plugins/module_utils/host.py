@@ -42,7 +42,7 @@ FACILITY_ERRORS = (
 def facilities(module: AnsibleModule, prefix: str, request: Optional[str] = None) -> Facilities:
     """prefix: that of our chains. request: the digest of what a run is asked for, where it is to leave a record for the next."""
     tables, sets = both_families(module), _sets()
-    records = None if request is None else records_of(tables, prefix, request)
+    records = None if request is None else records_of(tables, prefix, request, module.check_mode)
     return Facilities(Kernel(tables, sets, Conntrack(), records), tables, sets, Device(DEVICE), sysctl, Ipvs)
 
 

@@ -77,16 +77,18 @@ class Node:
         self.runner = LocalRunner(self.back_end)
         self.tables = {family: Xtables(self.runner, family) for family in ("ipv4", "ipv6")}
 
-    def plan(self, request: Request, remembering: bool = True, digest: str = "") -> Change:
+    def plan(
+        self, request: Request, remembering: bool = True, digest: str = "", only_foretell: bool = True
+    ) -> Change:
         def inside() -> Change:
-            records = records_of(self.tables, PREFIX, digest) if remembering else None
+            records = records_of(self.tables, PREFIX, digest, only_foretell) if remembering else None
             return plan_services(request, NODE, Kernel(self.tables, NoSets("none"), Conntrack(), records))
 
         self.runner.calls.clear()
         return self.namespace.call(inside)
 
     def apply(self, services: Sequence[Any], digest: str = "", **request: Any) -> Change:
-        change = self.plan(_request(services, **request), digest=digest)
+        change = self.plan(_request(services, **request), digest=digest, only_foretell=False)
         looked_at = list(self.runner.calls)
         self.namespace.call(change.apply)
         self.runner.calls = looked_at
@@ -255,10 +257,9 @@ def test_all_services_that_change_are_not_read_either(node: Node) -> None:
 def test_no_other_tool_changes_legacy_tables_while_a_run_does() -> None:
     node = Node("legacy")
     with node.namespace:
-        records = records_of(node.tables, PREFIX, "request")
+        records = records_of(node.tables, PREFIX, "request", only_foretell=False)
         assert records
         node.namespace.call(records.recall)
-        node.namespace.call(records.begin)
         try:
             others = {key: value for key, value in os.environ.items() if key != "XTABLES_LOCKFILE"}
             argv = [node.back_end, "iptables", "-w", "1", "-A", "INPUT", "-j", "ACCEPT"]
@@ -278,7 +279,7 @@ def test_other_settings_of_the_node_are_looked_at_as_a_whole(node: Node) -> None
     kernel = Kernel(node.tables, NoSets("none"), Conntrack())
 
     def inside() -> Change:
-        records = records_of(node.tables, PREFIX, "request")
+        records = records_of(node.tables, PREFIX, "request", only_foretell=True)
         other = NODE._replace(masquerade_all=True)
         return plan_services(_request(services), other, kernel._replace(records=records))
 
@@ -296,7 +297,7 @@ def test_a_repeated_request_is_known_by_its_digest_alone(node: Node) -> None:
     node.apply(services, digest=DIGEST)
 
     def inside(digest: str) -> Change | None:
-        records = records_of(node.tables, PREFIX, digest)
+        records = records_of(node.tables, PREFIX, digest, only_foretell=True)
         return nothing_to_do(NODE, "iptables", Kernel(node.tables, NoSets("none"), Conntrack(), records))
 
     counted = [node.tool("-t", "filter", "-v", "-S", "OUTPUT", family=family) for family in ("iptables", "ip6tables")]
@@ -335,6 +336,6 @@ def test_udp_services_have_their_flows_judged_every_time(node: Node) -> None:
     node.apply([*_services(5), _service(50, protocol="udp")], digest="one")
     change = node.plan(_request([*_services(5), _service(50, protocol="udp")]))
     assert change.reconciliation.targets
-    records = node.namespace.call(records_of, node.tables, PREFIX, "one")
+    records = node.namespace.call(records_of, node.tables, PREFIX, "one", True)
     kernel = Kernel(node.tables, NoSets("none"), Conntrack(), records)
     assert node.namespace.call(nothing_to_do, NODE, "iptables", kernel) is None

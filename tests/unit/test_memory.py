@@ -135,29 +135,12 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("edited", [False, True])
-def test_tables_that_somebody_else_edits_before_a_run_does_are_not_remembered(
-    edited: bool, kept: Dict[str, str], lock_file: Path
-) -> None:
-    tables = Tables()
-    memory = LegacyMemory("L4", tables.look, XtablesLock)
-    memory.recall()
-    if edited:
-        tables.text += " -j Y"
-    memory.begin()
-    tables.text = "-A A -j Z"
-    memory.keep(Left({}, "content"), Edits(1, 0))
-    assert kept == ({} if edited else {"L4": "-A A -j Z"})
-    assert lock_file.exists()
-
-
 @pytest.mark.usefixtures("lock_file")
 @pytest.mark.parametrize("line", ["", "-A A -j OF-SOMEBODY-WITHOUT-LOCK"])
 def test_tables_that_somebody_edits_without_the_lock_are_not_remembered(line: str, kept: Dict[str, str]) -> None:
     tables = Tables()
     memory = LegacyMemory("L4", tables.look, XtablesLock)
     memory.recall()
-    memory.begin()
     tables.text = "-A A -j Y\n-A A -j Z\n" + line
     memory.keep(Left({}, "content"), Edits(1, 1))
     assert kept == ({} if line else {"L4": tables.text})
@@ -172,12 +155,11 @@ def test_tables_that_others_may_edit_while_a_run_does_are_not_remembered(
     with lock_file.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         memory.recall()
-        memory.begin()
         memory.keep(Left({}, "content"), Edits(1, 0))
     assert kept == {}
 
 
-def test_the_lock_of_iptables_is_held_from_before_the_edits_until_they_are_done(lock_file: Path) -> None:
+def test_the_lock_of_iptables_is_held_from_when_tables_are_read_until_they_are_edited(lock_file: Path) -> None:
     tables = Tables()
     for done in (
         lambda memory: memory.keep(Left({}, "content"), Edits(1, 0)),
@@ -185,9 +167,8 @@ def test_the_lock_of_iptables_is_held_from_before_the_edits_until_they_are_done(
         lambda memory: memory.forget(),
     ):
         memory = LegacyMemory("of a test", tables.look, XtablesLock)
-        memory.recall()
         another_run = XtablesLock(0)
-        memory.begin()
+        memory.recall()
         assert not another_run.hold()
         with lock_file.open() as other, pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

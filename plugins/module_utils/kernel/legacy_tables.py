@@ -21,8 +21,9 @@ _GET_INFO, _GET_ENTRIES = 64, 65
 _INFO_SIZE, _COUNT_AT, _SIZE_AT = 84, 76, 80
 _ENTRIES_AT = 40
 _NAME_SIZE = 32
-_COUNTERS_SIZE = 16
-_PART = 1 << 22
+_WORD, _HALF = 8, 2
+_PART = 1 << 19
+"""Words."""
 
 
 class _Family(NamedTuple):
@@ -93,18 +94,21 @@ def _read(raw: socket.socket, level: int, what: int, given: bytearray) -> bytear
 
 
 def _cleared_parts(entries: bytearray, known: _Family) -> Iterator[Tuple[int, int]]:
-    """Set the counters to 0, and say from where to where that is done each time it is for some megabytes."""
-    next_at, counters_at, counters_end = known.next_at, known.counters_at, known.counters_at + _COUNTERS_SIZE
-    offset, cleared = struct.Struct("=H").unpack_from, bytes(_COUNTERS_SIZE)
-    at, end = _ENTRIES_AT, len(entries)
-    start = 0
-    while at < end:
-        until = min(at + _PART, end)
-        while at < until:
-            entries[at + counters_at : at + counters_end] = cleared
-            (step,) = offset(entries, at + next_at)
-            if not step:
-                raise OSError("an entry of the table has no end")
-            at += step
-        yield start, at
-        start = at
+    """Set the counters to 0, and say from where to where that is done each time it is for some megabytes.
+
+    Entries are aligned to eight bytes (``XT_ALIGN``), so that counters and offsets are elements of arrays.
+    """
+    with memoryview(entries) as view, view.cast("Q") as words, view.cast("H") as halves:
+        packets, step_at = known.counters_at // _WORD, known.next_at // _HALF
+        at, end = _ENTRIES_AT // _WORD, len(words)
+        start = 0
+        while at < end:
+            until = min(at + _PART, end)
+            while at < until:
+                words[at + packets] = words[at + packets + 1] = 0
+                step = halves[at * (_WORD // _HALF) + step_at] // _WORD
+                if not step:
+                    raise OSError("an entry of the table has no end")
+                at += step
+            yield start * _WORD, at * _WORD
+            start = at

@@ -15,12 +15,10 @@ import shlex
 import socket
 import struct
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional
 
-from ..beside import beside
 from .netlink import NetlinkError, NetlinkSocket, attributes
 from .xtables_lock import XtablesLock
 from .xtables_text import XtablesError
@@ -71,11 +69,8 @@ class _Memory:
         """Of what was left, whatever the rules are now; empty where nothing was."""
         return _read_brief(self._name)
 
-    def begin(self) -> None:
-        """Rules are about to be changed, until `keep` or `end`."""
-
     def end(self) -> None:
-        """Nothing was changed, or it is as it was."""
+        """Others may change rules again: nothing was changed, or it is as it was."""
 
     def forget(self) -> None:
         """Leave nothing; the state is no longer known."""
@@ -127,7 +122,8 @@ class Reading(NamedTuple):
 class LegacyMemory(_Memory):
     """What is left for a host whose kernel does not count changes, as long as nobody changes tables.
 
-    lock: keeps others from it while a run does; None where its tools cannot be run meanwhile, which leaves nothing.
+    lock: keeps others from it while a run does; None where its tools cannot be run meanwhile, which leaves nothing, or where
+    nothing is going to be changed.
     """
 
     _seen: Optional[str]
@@ -136,36 +132,38 @@ class LegacyMemory(_Memory):
         super().__init__(name)
         self._look, self._find_lock = look, lock
         self._lock: Optional[XtablesLock] = None
-        self._before: Optional[Reading] = None
+        self._entries = 0
 
     def recall(self, in_short: bool = False) -> Optional[Left]:
-        """What was left, in short without the whole; None where the tables are others since then."""
+        """What was left, in short without the whole; None where the tables are others since then.
+
+        If not in short, nobody else changes tables from now on until `keep` or `end`.
+        """
         try:
-            self._seen = self._look().digest()
+            if not in_short:
+                self._hold()
+            reading = self._look()
+            self._entries, self._seen = reading.entries, reading.digest()
         except (OSError, XtablesError):
             return None
         return _read(self._name, self._seen, in_short)
 
-    def begin(self) -> None:
-        """Nobody else changes tables until `keep` or `end`. Their digest is made while tools are at work."""
-        with suppress(OSError, XtablesError):
-            lock = self._find_lock()
-            if lock and lock.hold():
-                self._lock = lock
-                before = self._look()
-                self._before = before._replace(digest=beside(before.digest))
+    def _hold(self) -> None:
+        lock = self._find_lock()
+        if lock and lock.hold():
+            self._lock = lock
 
     def end(self) -> None:
         """Others may change tables again."""
-        self._before = None
         if self._lock:
             self._lock.release()
             self._lock = None
 
     def keep(self, left: Left, edits: Edits) -> None:
-        """Leave this, if since `recall` nothing but these edits, which came after `begin`, has changed the tables."""
+        """Leave this, if since `recall` nothing but these edits has changed the tables."""
         seen, self._seen = self._seen, None
-        state = self._since(seen, edits)
+        state = self._since(edits) if edits.transactions else seen
+        self.end()
         if seen is None or state is None:
             self.forget()
         else:
@@ -173,19 +171,17 @@ class LegacyMemory(_Memory):
             _write(self._name, state, left)
             _write_changes(self._name, seen, state, edits.texts)
 
-    def _since(self, seen: Optional[str], edits: Edits) -> Optional[str]:
+    def _since(self, edits: Edits) -> Optional[str]:
         """The digest of the tables as they are, if nothing but our own edits has changed those that were seen.
 
         Whoever edits them without asking for the lock, while it is held, will hardly leave as many entries as there should be.
         """
+        if self._lock is None:
+            return None
         try:
-            before, after = self._before, self._look()
+            after = self._look()
             self.end()
-            state = after.digest()
-            if not edits.transactions:
-                return state if state == seen else None
-            is_ours = before and after.entries == before.entries + edits.entries and before.digest() == seen
-            return state if is_ours else None
+            return after.digest() if after.entries == self._entries + edits.entries else None
         except (OSError, XtablesError):
             return None
 
