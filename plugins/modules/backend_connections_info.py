@@ -46,15 +46,7 @@ options:
     default: 0
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
-attributes:
-  check_mode:
-    support: full
-    details: Nothing is ever changed.
-  diff_mode:
-    support: N/A
-    details: There is nothing that could differ.
-  platform:
-    platforms: linux
+  - layer4.service_proxy.attributes.info
 requirements:
   - connection tracking over netlink in the kernel (nf_conntrack_netlink)
 seealso:

@@ -92,13 +92,7 @@ options:
     default: present
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
-  platform:
-    platforms: linux
+  - layer4.service_proxy.attributes
 notes:
   - Needs nothing on the host but Python and a kernel with ipset. Neither the tool C(ipset) nor pyroute2 is used.
   - Where O(timeout), O(comment), O(counters), O(hashsize), O(maxelem) or O(range) differ from those of a set that exists,

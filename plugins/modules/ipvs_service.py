@@ -129,13 +129,7 @@ options:
     default: present
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
-  platform:
-    platforms: linux
+  - layer4.service_proxy.attributes
 notes:
   - Needs nothing on the host but Python and a kernel with IPVS. Neither the tool C(ipvsadm) nor pyroute2 is used.
   - The module does not bind the address to an interface, and sets no sysctl. To masquerade, packets must be forwarded

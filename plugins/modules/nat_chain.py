@@ -113,13 +113,7 @@ options:
     default: present
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
-  platform:
-    platforms: linux
+  - layer4.service_proxy.attributes
 notes:
   - Needs C(unshare) (util-linux) for rules that are not spelled as C(iptables-save) does. Where no network
     namespace can be made, such as in a container without the right to, only that spelling is found unchanged, and a

@@ -36,15 +36,7 @@ options:
         default: L4
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
-attributes:
-  check_mode:
-    support: full
-    details: Nothing is ever changed.
-  diff_mode:
-    support: N/A
-    details: There is nothing that could differ.
-  platform:
-    platforms: linux
+  - layer4.service_proxy.attributes.info
 seealso:
   - module: layer4.service_proxy.vip_service
 """

@@ -239,13 +239,7 @@ options:
     type: dict
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
-  platform:
-    platforms: linux
+  - layer4.service_proxy.attributes
 notes:
   - Warns, before anything is applied and without any part in RV(ignore:changed), of what would keep services from working on
     this node. That is a chain of nftables that is not ours and drops service traffic, rules in both back ends of iptables,
