@@ -89,11 +89,6 @@ def test_the_readme_tells_of_every_module_plugin_and_role() -> None:
     ] == []
 
 
-def test_requirements_for_users_are_the_dependencies_of_the_collection() -> None:
-    required = {entry["name"]: entry["version"] for entry in load("requirements.yml")["collections"]}
-    assert required == load("galaxy.yml")["dependencies"]
-
-
 def test_every_python_file_carries_the_licence() -> None:
     files = [
         path for top in ("lab", "plugins", "tests") for path in (CHECKOUT / top).rglob("*.py") if path.stat().st_size
