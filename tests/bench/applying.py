@@ -35,7 +35,7 @@ _OPAQUE = 200
 
 class Applying(NamedTuple):
     """Seconds; memory in MiB, the most that the first run or a tool that it ran has had. saved: for boot; restored: at boot.
-    empty: a module that does nothing.
+    empty: a module that does nothing. one_chain: the tool alone, that sets the chain of one backend.
     """
 
     back_end: str
@@ -49,12 +49,14 @@ class Applying(NamedTuple):
     saved_one_changed: float
     restored: float
     memory: float
+    one_chain: float
 
 
 def measure(back_end: str, count: int) -> Applying:
     """Of so many services with three backends each."""
     wanted = services_apart(count)
-    floor = _floor(back_end, render_services(wanted, {"node": NODE, "ip_version": "ipv4"}))
+    rules = render_services(wanted, {"node": NODE, "ip_version": "ipv4"})
+    floor = _floor(back_end, rules)
     # What runs in other namespaces left, which are gone, would have the node asked whether it has these services.
     shutil.rmtree(DIRECTORY, ignore_errors=True)
     with _namespace() as host:
@@ -74,9 +76,18 @@ def measure(back_end: str, count: int) -> Applying:
             saved_one_changed = _timed(lambda: _script(host, back_end, "save", kept, state))
             with _namespace("new") as new:
                 restored = _timed(lambda: _script(new, back_end, "restore", kept))
+        text = _one_chain(rules)
+        one_chain = median(_timed(lambda: _restore(host, back_end, text, "--noflush")) for dummy in range(_TIMES))
     return Applying(
-        back_end, count, floor, empty, first, nothing, one_changed, saved, saved_one_changed, restored, memory
+        back_end, count, floor, empty, first, nothing, one_changed, saved, saved_one_changed, restored, memory, one_chain
     )
+
+
+def _one_chain(rules: str) -> str:
+    """What sets the chain of the first backend in this text, as it is there."""
+    name = rules[rules.index(":L4-SEP-") + 1 :].split(" ", 1)[0]
+    lines = [line for line in rules.splitlines() if line.startswith("-A %s " % name)]
+    return "\n".join(["*nat", ":%s - [0:0]" % name, *lines, "COMMIT", ""])
 
 
 @contextmanager
@@ -95,8 +106,12 @@ def _script(host: Namespace, back_end: str, action: str, kept: str, state: str =
 
 def _floor(back_end: str, rules: str) -> float:
     with _namespace() as host:
-        tool = "xtables-%s-multi" % back_end
-        return _timed(lambda: host.run(tool, "iptables-restore", input=rules, timeout=_LONGEST))
+        return _timed(lambda: _restore(host, back_end, rules))
+
+
+def _restore(host: Namespace, back_end: str, text: str, *options: str) -> None:
+    """The tool alone."""
+    host.run("xtables-%s-multi" % back_end, "iptables-restore", *options, input=text, timeout=_LONGEST)
 
 
 class _Given(NamedTuple):
