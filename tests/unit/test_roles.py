@@ -49,3 +49,9 @@ def test_an_option_that_several_roles_have_is_the_same_in_each() -> None:
 @pytest.mark.parametrize("role", NAMES)
 def test_every_option_has_the_prefix_of_the_collection(role: str) -> None:
     assert all(name.startswith("service_proxy_") for name in options(role))
+
+
+def test_no_role_looks_a_template_up() -> None:
+    """Each time Ansible would copy all variables of the host, thousands of services among them."""
+    looking = re.compile(r"(?:lookup|query)\('(?:ansible\.builtin\.)?template'")
+    assert [str(path) for path in ROLES.rglob("*.yml") if looking.search(path.read_text())] == []
