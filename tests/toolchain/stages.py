@@ -36,8 +36,6 @@ BY_NAME_ONLY = (
 """Not in ``all``: what is a part of it, and what repeats tests of it on another kernel or with another dataplane."""
 WARM = ("env", "L4_WARM_MODULES=1")
 """Modules are forked from a process that has imported them: half of the time of these stages otherwise."""
-WORKERS = CORES + max(1, CORES // 2)
-"""Of pytest in namespaces: tests wait for a fifth of their time, for what is dropped to time out, or for a tool."""
 WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
 
 
@@ -106,7 +104,7 @@ def _molecule() -> list[Stage]:
 
 def _fast() -> list[Stage]:
     """For the minutes between two edits: units on the controller's Python, and packets on one iptables with IPv4."""
-    workers = ["-n", str(WORKERS), "--dist", "loadfile"]
+    workers = ["-n", str(max(2, CORES)), "--dist", "loadfile"]
     packets = [*WARM, python(), "-m", "pytest", *workers, "-k", ONE_OF_EACH_KIND, *FAST_FILES]
     return [
         Stage("units-fast", [python(), str(TOOLCHAIN / "units.py"), python()], "fast"),
@@ -115,7 +113,7 @@ def _fast() -> list[Stage]:
 
 
 def _namespaces() -> list[Stage]:
-    workers = ["-n", str(WORKERS), "--dist", "loadfile"]
+    workers = ["-n", str(max(2, CORES)), "--dist", "loadfile"]
     command = [*WARM, python(), "-m", "pytest", "--durations=10", *workers, "tests/integration"]
     return [Stage("integration", command, "namespaces", cores=CORES, timeout=2700.0)]
 
