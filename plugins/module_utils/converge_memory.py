@@ -210,7 +210,7 @@ def records_of(tables: Mapping[str, Xtables], prefix: str, request: str, only_fo
                 NftMemory(prefix), request, lambda family, chain: tables[family].list_chain("nat", chain)
             )
         if all(tool.is_legacy for tool in tables.values()):
-            memory = LegacyMemory(prefix, partial(_look, tables), partial(_lock, {} if only_foretell else tables))
+            memory = LegacyMemory(prefix, partial(_look, tables), partial(_lock, tables, only_foretell))
             return HostRecords(memory, request)
     except XtablesError:
         pass
@@ -233,8 +233,8 @@ def _entries(text: str) -> int:
     return text.count("\n-A ") + 2 * text.count("\n:")
 
 
-def _lock(tables: Mapping[str, Xtables]) -> Optional[XtablesLock]:
-    return XtablesLock() if tables and all(tool.has_lock_variable for tool in tables.values()) else None
+def _lock(tables: Mapping[str, Xtables], only_foretell: bool) -> Optional[XtablesLock]:
+    return XtablesLock() if not only_foretell and all(tool.has_lock_variable for tool in tables.values()) else None
 
 
 def edits(families: FamilyPlans) -> Edits:
