@@ -241,7 +241,7 @@ def edits(families: FamilyPlans) -> Edits:
     """What these plans change."""
     texts = {COMMANDS[family]: one.restore for family, one in families.plans.items() if one.changed}
     entries = sum(_entries(one.after) - _entries(one.before) for one in families.plans.values())
-    return Edits(families.transactions, entries, texts)
+    return Edits(families.transactions, entries, texts, all(one.from_nothing for one in families.plans.values()))
 
 
 def request_digest(request: Request, payload: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import DIRECTORY
 from lab.namespaces import Namespace
 from module_runner import COLLECTION, legacy_path, run_module_ok
 
@@ -33,6 +34,7 @@ class Host:
     def __init__(self, namespace: Namespace, legacy: str | None, directory: Path) -> None:
         self._namespace, self._legacy, self._directory = namespace, legacy, directory
         self.kept, self.whole = directory / "kept", directory / "whole"
+        self.is_nft = legacy is None
         broken = directory / "broken"
         broken.mkdir()
         for tool in ("iptables-save", "ip6tables-save"):
@@ -83,6 +85,38 @@ def test_changes_are_merged_as_if_all_were_read(host: Host) -> None:
         host.save("", host.whole)
         assert _texts(host.kept) == _texts(host.whole), change
         assert host.save(state, host.kept, blind=True) == {"kept"}
+
+
+@pytest.mark.parametrize("before", ["nothing", "chains of others", "rules of other roles"])
+def test_the_first_services_are_kept_as_if_all_were_read(host: Host, before: str) -> None:
+    for tool in ("iptables", "ip6tables"):
+        if before == "chains of others":
+            host.run(tool, "-t", "nat", "-N", "DOCKER")
+            host.run(tool, "-t", "nat", "-A", "PREROUTING", "-m", "addrtype", "--dst-type", "LOCAL", "-j", "DOCKER")
+            host.run(tool, "-t", "nat", "-A", "POSTROUTING", "-o", "eth9", "-j", "MASQUERADE")
+            host.run(tool, "-t", "nat", "-A", "DOCKER", "-i", "docker0", "-j", "RETURN")
+        elif before == "rules of other roles":
+            for chain in ("L4-BRIDGE", "L4-BACKEND", "L4-ALSO"):
+                host.run(tool, "-N", chain)
+            host.run(tool, "-A", "FORWARD", "-m", "comment", "--comment", "a -j L4-ODD", "-j", "L4-BRIDGE")
+            host.run(tool, "-A", "L4-BRIDGE", "-i", "br0", "-j", "ACCEPT")
+            host.run(tool, "-I", "FORWARD", "-j", "L4-BACKEND")
+            host.run(tool, "-A", "L4-BACKEND", "-o", "br0", "-j", "L4-ALSO")
+            host.run(tool, "-A", "L4-BACKEND", "-o", "br1", "-j", "ACCEPT")
+            host.run(tool, "-A", "L4-ALSO", "-j", "ACCEPT")
+    wanted = [_service(number, node_port=30000 + number) for number in range(10, 60)]
+    state = host.apply([*wanted, _service(60, session_affinity="client_ip"), _service(61, backends=0)])
+    host.save(state, host.kept, blind=host.is_nft)
+    host.save("", host.whole)
+    assert _texts(host.kept) == _texts(host.whole)
+
+
+def test_what_is_kept_of_the_first_services_is_not_in_memory_too(host: Host) -> None:
+    before = set(DIRECTORY.glob("*.changes"))
+    state = host.apply([_service(1)])
+    assert set(DIRECTORY.glob("*.changes")) - before
+    host.save(state, host.kept)
+    assert not set(DIRECTORY.glob("*.changes")) - before
 
 
 def test_jumps_that_go_are_read(host: Host) -> None:

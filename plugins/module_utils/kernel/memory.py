@@ -31,19 +31,20 @@ _GENERATION_ID = 1
 _SO_NETNS_COOKIE = 71
 """Linux 5.14: a number that no other network namespace ever had since boot; an inode's number is given again."""
 _OLD = 30 * 24 * 3600
-_MOST_CHANGES = 1 << 20
-"""Characters."""
+_MOST_CHANGES = 1 << 25
+"""Characters; those of 20,000 services."""
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Edits(NamedTuple):
     """How a run has changed rules: in how many transactions, by how many entries more or less (`Reading`), and by tool the
-    texts that it gave to iptables-restore.
+    texts that it gave to iptables-restore. from_nothing: whether there were no chains of services before.
     """
 
     transactions: int
     entries: int
     texts: Mapping[str, str] = MappingProxyType({})
+    from_nothing: bool = False
 
 
 class Left(NamedTuple):
@@ -107,7 +108,7 @@ class NftMemory(_Memory):
         else:
             self._seen = now
             _write(self._name, str(now), left)
-            _write_changes(self._name, str(before), str(now), edits.texts)
+            _write_changes(self._name, str(before), str(now), edits)
 
 
 class Reading(NamedTuple):
@@ -169,7 +170,7 @@ class LegacyMemory(_Memory):
         else:
             self._seen = state
             _write(self._name, state, left)
-            _write_changes(self._name, seen, state, edits.texts)
+            _write_changes(self._name, seen, state, edits)
 
     def _since(self, edits: Edits) -> Optional[str]:
         """The digest of the tables as they are, if nothing but our own edits has changed those that were seen.
@@ -239,12 +240,13 @@ def _write(name: str, state: str, left: Left) -> None:
         return
 
 
-def _write_changes(name: str, before: str, after: str, texts: Mapping[str, str]) -> None:
-    """For what keeps rules for the next boot (``rules.sh`` of the role node); a long one is none the shorter to read."""
+def _write_changes(name: str, before: str, after: str, edits: Edits) -> None:
+    """For what keeps rules for the next boot (``rules.sh`` of the role node), which removes it then."""
     try:
         path = _path(name).with_suffix(".changes")
-        parts = ["%s\n%s\n" % (_state(name, before), _state(name, after))]
-        parts += ["# %s\n%s" % (tool, text) for tool, text in texts.items()]
+        how = "all" if edits.from_nothing else "some"
+        parts = ["%s\n%s\n%s\n" % (_state(name, before), _state(name, after), how)]
+        parts += ["# %s\n%s" % (tool, text) for tool, text in edits.texts.items()]
         if sum(map(len, parts)) > _MOST_CHANGES:
             path.unlink(missing_ok=True)
         else:

@@ -22,7 +22,7 @@ run=/run/layer4-service-proxy.run
 
 # With -v wanted=kept the chains and jumps as iptables-restore --noflush takes them; jumps stand at the same end of the
 # built-in chain as they do now, and in the text in front of all chains but those that they lead to (many_chains).
-# With -v wanted=deletions what takes the jumps away again.
+# With -v wanted=deletions what takes the jumps away again, with -v wanted=targets the targets of all rules.
 # shellcheck disable=SC2016
 extract='
 function target(rule,    words, count, i) {
@@ -60,7 +60,9 @@ function end_table(    i) {
 }
 /^-A / {
     chain = $2
-    if (ours(chain)) {
+    if (wanted == "targets") {
+        print target($0)
+    } else if (ours(chain)) {
         if (wanted == "kept") rule[++rules] = $0
     } else if (chain in built_in) {
         to = target($0)
@@ -93,15 +95,54 @@ extracted() {
         awk -v prefix="$prefix" -v gone="$gone" -v wanted=kept "$extract"
 }
 
+# Usage: built_in_chains TOOL TABLE
+built_in_chains() {
+    echo "*$2"
+    for chain in PREROUTING INPUT FORWARD OUTPUT POSTROUTING; do
+        echo ":$chain ACCEPT"
+        "$1" --wait -t "$2" -S "$chain" 2> /dev/null || true
+    done
+}
+
 # What takes our jumps away, which takes no look at all the rules.
 deletions() {
+    for table in $(tables_in_use "$1"); do built_in_chains "$1" "$table"; done |
+        awk -v prefix="$prefix" -v gone="$gone" -v wanted=deletions "$extract"
+}
+
+targets() {
+    awk -v prefix="$prefix" -v wanted=targets "$extract"
+}
+
+# What is to be kept, but of the chains that are in those changes (below) only the names of those that jumps lead to: a look at
+# few chains, however many services there are.
+extracted_but_changes() {
     for table in $(tables_in_use "$1"); do
-        echo "*$table"
-        for chain in PREROUTING INPUT FORWARD OUTPUT POSTROUTING; do
-            echo ":$chain ACCEPT"
-            "$1" --wait -t "$table" -S "$chain" 2> /dev/null || true
+        chains=$(built_in_chains "$1" "$table")
+        declared='' rules='' seen=''
+        new=$(echo "$chains" | targets | sort -u)
+        while [ -n "$new" ]; do
+            led_to=
+            for chain in $new; do
+                case " $seen " in *" $chain "*) continue ;; esac
+                seen="$seen $chain"
+                own=$("$1" --wait -t "$table" -S "$chain" 2> /dev/null) || continue
+                declared="$declared:$chain - [0:0]
+"
+                case $chain in "$prefix"-*) ;; *) continue ;; esac
+                if grep -q "^:$chain " "$changes"; then continue; fi
+                own=$(echo "$own" | sed -n '/^-A/p')
+                rules="$rules$own
+"
+                led_to="$led_to $(echo "$own" | targets | grep "^$prefix-" || true)"
+            done
+            new=$led_to
         done
-    done | awk -v prefix="$prefix" -v gone="$gone" -v wanted=deletions "$extract"
+        echo "$chains" | sed -n '/^[*:]/p'
+        printf %s "$declared" | sort
+        echo "$chains" | sed -n '/^-A/p'
+        printf %s "$rules" | sort -s -k 2,2
+    done | awk -v prefix="$prefix" -v gone="$gone" -v wanted=kept "$extract"
 }
 
 services_are_gone() {
@@ -145,18 +186,26 @@ ipvs_timeouts() {
     case $timeouts in *[1-9]*) echo "$timeouts" ;; esac
 }
 
-# What the last run of vip_service has changed, in the words of iptables-restore, behind the states that it began and ended with
-# (kernel/memory.py of the collection). iptables-nft takes ten seconds to print ten thousand services.
+# What the last run of vip_service has changed, in the words of iptables-restore, behind the states that it began and ended with,
+# and "all" if there were no services before (kernel/memory.py of the collection). iptables-nft takes ten seconds to print ten
+# thousand services.
 changes=/run/layer4-service-proxy/${state%% *}.changes
 
-# Whether what is kept was saved in the state from which those changes led to that of now.
+changes_are_all() {
+    [ "$(sed -n '3{p;q}' "$changes")" = all ]
+}
+
+# Whether those changes led to the state of now from nothing, or from the state in which was saved what is kept.
 only_changes_are_new() {
-    [ "$action" = save ] && [ -n "$state" ] && [ -z "$gone" ] && [ -e "$changes" ] && [ -e "$stamp" ] || return 1
-    [ "$(sed -n 2p "$changes")" = "$state" ] && [ "$(cat "$stamp")" = "$(stamped "$(sed -n 1p "$changes")")" ]
+    [ "$action" = save ] && [ -n "$state" ] && [ -z "$gone" ] && [ -e "$changes" ] || return 1
+    [ "$(sed -n '2{p;q}' "$changes")" = "$state" ] || return 1
+    if changes_are_all; then return 0; fi
+    [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(stamped "$(sed -n '1{p;q}' "$changes")")" ]
 }
 
 # What is kept of iptables or ip6tables (tool) with those changes. Chains, and rules by their chains, are there in the order of
-# names, as iptables-save prints them. Fails for changes of jumps, or of a table of which nothing is kept.
+# names, as iptables-save prints them. Fails for changes of a table of which nothing is kept, and, unless it has all the jumps, of
+# jumps.
 # shellcheck disable=SC2016
 merge='
 function print_chains(last,    name) {
@@ -174,7 +223,7 @@ NR == FNR && section == tool && /^:/ { name = substr($1, 2); order[table, ++coun
 NR == FNR && section == tool && /^-X/ { removed[table, $2] = 1 }
 NR == FNR && section == tool && /^-[ADI]/ {
     if ((table, $2) in rules) rules[table, $2] = rules[table, $2] $0 "\n"
-    else failed = 1
+    else if (!has_jumps) failed = 1
 }
 NR == FNR { next }
 /^\*/ { table = $1; chains = lists = others = 0; last = ""; delete missing[table] }
@@ -193,6 +242,11 @@ END {
 '
 
 merged() {
+    if changes_are_all; then
+        "$1" -V | grep -q nf_tables || return 1
+        extracted_but_changes "$1" | awk -v tool="$1" -v has_jumps=1 "$merge" "$changes" -
+        return
+    fi
     [ -e "$directory/$1.rules" ] || ! grep -q "^# $1$" "$changes" || return 1
     [ ! -e "$directory/$1.rules" ] || awk -v tool="$1" "$merge" "$changes" "$directory/$1.rules"
 }
@@ -238,6 +292,7 @@ keep_all() {
     keep timeouts "$(ipvs_timeouts)"
     keep addresses "$(addresses)"
     [ "$action" = compare ] || [ -z "$state" ] || [ ! -d "$directory" ] || stamped "$state" > "$stamp"
+    [ "$action" = compare ] || [ -z "$state" ] || rm -f "$changes"
 }
 
 # iptables-nft searches a list of all chains named so far for each line, unless a command before was about all chains, as -S
