@@ -40,7 +40,8 @@ def iptables_info(tables: Mapping[str, Tables], set_names: Iterable[str], prefix
     counts = {
         "services": len(services),
         "sets": sum(map(layout.is_affinity_set, set_names)),
-        **_counts(observed, layout),
+        "destinations": sum(len(service.backends) for service in services),
+        **_counts(observed),
     }
     return {"services": list(map(_service, services)), "counts": counts, "unreadable": unreadable}
 
@@ -67,13 +68,9 @@ def ipvs_info(has: Facilities, node: Node) -> Dict[str, Any]:
     }
 
 
-def _counts(observed: Mapping[str, Observed], layout: Layout) -> Dict[str, int]:
-    chains = [(name, rules) for one in observed.values() for (_table, name), rules in one.chains.items()]
-    return {
-        "chains": len(chains),
-        "rules": sum(len(rules) for _name, rules in chains),
-        "destinations": sum(name.startswith(layout.shared("SEP-")) for name, _rules in chains),
-    }
+def _counts(observed: Mapping[str, Observed]) -> Dict[str, int]:
+    chains = [rules for one in observed.values() for rules in one.chains.values()]
+    return {"chains": len(chains), "rules": sum(map(len, chains))}
 
 
 def _service(service: Union[ObservedService, ObservedVirtualService]) -> Dict[str, Any]:

@@ -307,9 +307,10 @@ def partial_scope(
 def _keeps_chains(memory: Memory, node: Node) -> bool:
     """Whether a service is left from other settings of the node, and needs a chain that those of now do not make."""
     layout = Layout(node.chain_prefix)
-    key = ("nat", layout.shared("MARK-NONLOCAL"))
+    marks, hairpin = (("nat", layout.shared(name)) for name in ("MARK-NONLOCAL", "HAIRPIN"))
     return any(
-        key in one.chains and key not in masquerade_chains(layout, node, family)
+        (marks in one.chains and marks not in masquerade_chains(layout, node, family))
+        or (hairpin in one.chains and node.backend_chains)
         for family, one in memory.shared.items()
     )
 

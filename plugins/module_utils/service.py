@@ -114,6 +114,7 @@ class Node(NamedTuple):
     masquerade_mark: Mark
     chain_prefix: str
     drop_invalid: bool = True
+    backend_chains: bool = True
     drain_timeout: int = 0
     conn_reuse_mode: Optional[int] = None
     expire_nodest_conn: bool = True
@@ -214,6 +215,7 @@ _NODE_FIELDS: Mapping[str, Field] = {
     "masquerade_mark": Field(_mark, Mark(0x4000, 0x4000)),
     "chain_prefix": Field(pattern(r"[A-Z0-9]{1,8}", "1 to 8 characters of A-Z and 0-9"), "L4"),
     "drop_invalid": Field(boolean, True),
+    "backend_chains": Field(boolean, True),
     "drain_timeout": Field(integer(0, 86400), 0),
     "conn_reuse_mode": Field(integer(0, 3), None),
     "expire_nodest_conn": Field(boolean, True),

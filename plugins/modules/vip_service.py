@@ -208,6 +208,14 @@ options:
             forwarded. Unrewritten they would reset connections. Not needed with C(net.netfilter.nf_conntrack_tcp_be_liberal).
         type: bool
         default: true
+      backend_chains:
+        description:
+          - Whether each backend has a chain of its own, as with kube-proxy. Dataplane V(iptables).
+          - With V(false) a service translates in its own chain. That is less than half the rules, and of the time and memory
+            that they take, which counts where there are thousands of services. It needs C(xt_bpf) of the kernel. With
+            O(services[].session_affinity=client_ip) backends have their chains nevertheless.
+        type: bool
+        default: true
       drain_timeout:
         description:
           - For how many seconds, 0 to 86400, a run waits for the TCP and SCTP connections of destinations that go from IPVS.

@@ -17,7 +17,7 @@ from functools import cache, partial
 from statistics import median
 from typing import Any, Callable, NamedTuple
 
-from layouts import NODE, service_apart, services_apart
+from layouts import NODE, linear, service_apart, services_apart
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import DIRECTORY, was_asked_for
 from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import render_services
@@ -35,12 +35,14 @@ _OPAQUE = 200
 
 class Applying(NamedTuple):
     """Seconds; memory in MiB, the most that the first run or a tool that it ran has had. saved: for boot; restored: at boot.
-    empty: a module that does nothing. one_chain: the tool alone, that sets the chain of one backend.
+    empty: a module that does nothing. kube_proxy: the tool alone, that loads kube-proxy's rules for these services; one_chain:
+    that sets the chain of one service or backend.
     """
 
-    back_end: str
+    name: str
     services: int
     floor: float
+    kube_proxy: float
     empty: float
     first: float
     nothing: float
@@ -52,40 +54,56 @@ class Applying(NamedTuple):
     one_chain: float
 
 
-def measure(back_end: str, count: int) -> Applying:
+class Way(NamedTuple):
+    """How services are put into the kernel. back_end: nft or legacy; settings: of the node."""
+
+    name: str
+    back_end: str
+    settings: dict[str, Any]
+
+
+WAYS = (
+    Way("nft", "nft", {}),
+    Way("legacy", "legacy", {}),
+    Way("nft, lean", "nft", {"backend_chains": False}),
+    Way("legacy, lean", "legacy", {"backend_chains": False}),
+)
+
+
+def measure(way: Way, count: int) -> Applying:
     """Of so many services with three backends each."""
     wanted = services_apart(count)
-    rules = render_services(wanted, {"node": NODE, "ip_version": "ipv4"})
-    floor = _floor(back_end, rules)
+    back_end, node = way.back_end, {**NODE, **way.settings}
+    rules = render_services(wanted, {"node": node, "ip_version": "ipv4"})
+    floor, kube_proxy = _floor(back_end, rules), _floor(back_end, linear(wanted))
     # What runs in other namespaces left, which are gone, would have the node asked whether it has these services.
     shutil.rmtree(DIRECTORY, ignore_errors=True)
     with _namespace() as host:
         _run(host, None, "ansible.modules.ping")
         empty = _timed(lambda: _run(host, None, "ansible.modules.ping"))
         given = _given(wanted)
-        first, memory = _in_a_child(lambda: _converge(host, back_end, given))
-        nothing = median(_timed(lambda: _converge(host, back_end, given)) for dummy in range(_TIMES))
-        wanted[count // 2] = service_apart(count // 2, backends=2)
-        changed = _given(wanted)
-        there_and_back = [changed, given] * (_TIMES // 2) + [changed]
-        one_changed = median(_timed(partial(_converge, host, back_end, to)) for to in there_and_back)
+        converge = partial(_converge, host, back_end, node)
+        first, memory = _in_a_child(lambda: converge(given))
+        nothing = median(_timed(lambda: converge(given)) for dummy in range(_TIMES))
         with tempfile.TemporaryDirectory() as kept:
-            state = _converge(host, back_end, changed)
-            saved = _timed(lambda: _script(host, back_end, "save", kept, state))
-            state = _converge(host, back_end, given)
-            saved_one_changed = _timed(lambda: _script(host, back_end, "save", kept, state))
+            saved = _timed(partial(_script, host, back_end, "save", kept, converge(given)))
+            wanted[count // 2] = service_apart(count // 2, backends=2)
+            changed = _given(wanted)
+            saved_one_changed = _timed(partial(_script, host, back_end, "save", kept, converge(changed)))
             with _namespace("new") as new:
                 restored = _timed(lambda: _script(new, back_end, "restore", kept))
+        there_and_back = [given, changed] * (_TIMES // 2) + [given]
+        one_changed = median(_timed(partial(converge, to)) for to in there_and_back)
         text = _one_chain(rules)
         one_chain = median(_timed(lambda: _restore(host, back_end, text, "--noflush")) for dummy in range(_TIMES))
-    return Applying(
-        back_end, count, floor, empty, first, nothing, one_changed, saved, saved_one_changed, restored, memory, one_chain
-    )
+    costs = (floor, kube_proxy, empty, first, nothing, one_changed, saved, saved_one_changed, restored)
+    return Applying(way.name, count, *costs, memory, one_chain)
 
 
 def _one_chain(rules: str) -> str:
-    """What sets the chain of the first backend in this text, as it is there."""
-    name = rules[rules.index(":L4-SEP-") + 1 :].split(" ", 1)[0]
+    """What sets the first chain of a backend in this text, or of a service, as it is there."""
+    kind = "SEP" if ":L4-SEP-" in rules else "SVC"
+    name = rules[rules.index(":L4-%s-" % kind) + 1 :].split(" ", 1)[0]
     lines = [line for line in rules.splitlines() if line.startswith("-A %s " % name)]
     return "\n".join(["*nat", ":%s - [0:0]" % name, *lines, "COMMIT", ""])
 
@@ -128,19 +146,19 @@ def _given(wanted: list[dict[str, Any]]) -> _Given:
     return _Given(payload.digest, {"payload": payload._asdict()})
 
 
-def _converge(host: Namespace, back_end: str, given: _Given) -> str:
+def _converge(host: Namespace, back_end: str, node: dict[str, Any], given: _Given) -> str:
     """As the action plugin does: of many services the digest alone where it was given before. The state of the rules."""
     path = legacy_path() if back_end == "legacy" else None
     result: dict[str, Any] = {"services_needed": True}
     if given.digest and host.run("sh", "-c", was_asked_for(given.digest), check=False).returncode == 0:
-        result = _run_vip_service(host, path, payload={"digest": given.digest})
+        result = _run_vip_service(host, path, node, payload={"digest": given.digest})
     if result.get("services_needed"):
-        result = _run_vip_service(host, path, **given.options)
+        result = _run_vip_service(host, path, node, **given.options)
     return str(result["rules_state"])
 
 
-def _run_vip_service(host: Namespace, path: str | None, **options: Any) -> dict[str, Any]:
-    return _run(host, path, "vip_service", node=NODE, exclusive=True, **options)
+def _run_vip_service(host: Namespace, path: str | None, node: dict[str, Any], **options: Any) -> dict[str, Any]:
+    return _run(host, path, "vip_service", node=node, exclusive=True, **options)
 
 
 def _run(host: Namespace, path: str | None, module: str, **arguments: Any) -> dict[str, Any]:

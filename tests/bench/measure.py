@@ -23,7 +23,7 @@ import connections
 import layouts
 import playing
 import report
-from applying import measure
+from applying import WAYS, measure
 from connections import Target
 from report import Results, Table
 
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
 def _measure(size: Size) -> Results:
     started = time.perf_counter()
     return Results(
-        applying=[_told(measure(back_end, count)) for back_end in BACK_ENDS for count in size.counts],
+        applying=[_told(measure(way, count)) for way in WAYS for count in size.counts],
         playing=[_told(playing.measure_playing(count)) for count in size.counts],
         loop=_told(playing.measure_loop()),
         through={count: _through(count, size) for count in size.counts},
@@ -81,19 +81,19 @@ def _told(one: T) -> T:
 
 
 def _through(count: int, size: Size) -> Table:
-    """The first, middle and last of so many services, and traffic for none, in our layout and in a list."""
+    """The first, middle and last of so many services, and traffic for none, in our layouts and in a list."""
     wanted = layouts.services(count)
     places = {"first": 0, "middle": count // 2, "last": count - 1}
     targets = {name: Target((layouts.vip(number), layouts.PORT), 3) for name, number in places.items()}
     targets[report.NO_SERVICE] = Target(connections.NO_SERVICE, 1)
-    return _in_both_layouts(wanted, targets, "last", 3, size.rounds)
+    return _in_all_layouts(wanted, targets, "last", 3, size.rounds)
 
 
 def _pools(size: Size) -> Table:
     """A service with so many backends each."""
     wanted = [layouts.service(number, number) for number in size.pools]
     targets = {"%d" % number: Target((layouts.vip(number), layouts.PORT), number) for number in size.pools}
-    found = _in_both_layouts(wanted, targets, "%d" % size.pools[-1], size.pools[-1], size.rounds)
+    found = _in_all_layouts(wanted, targets, "%d" % size.pools[-1], size.pools[-1], size.rounds)
     return {**found, report.AFFINITY: _with_affinity(wanted, size)}
 
 
@@ -108,14 +108,16 @@ def _with_affinity(wanted: list[dict[str, Any]], size: Size) -> dict[str, float]
         return _told({**found, "connections/s, " + rated: bench.rate(targets[rated], size.rounds)})
 
 
-def _in_both_layouts(
+def _in_all_layouts(
     wanted: list[dict[str, Any]], targets: dict[str, Target], rated: str, ports: int, rounds: int
 ) -> Table:
-    ours = render_services(wanted, {"node": layouts.NODE, "ip_version": "ipv4"})
     found = {}
+    for way in WAYS:
+        rules = render_services(wanted, {"node": {**layouts.NODE, **way.settings}, "ip_version": "ipv4"})
+        found["iptables-%s" % way.name] = _measured(way.back_end, rules, targets, rated, ports, rounds)
     for back_end in BACK_ENDS:
-        for layout, rules in ((report.TREE, ours), (report.LIST, layouts.linear(wanted))):
-            found["iptables-%s, %s" % (back_end, layout)] = _measured(back_end, rules, targets, rated, ports, rounds)
+        rules = layouts.linear(wanted)
+        found["iptables-%s, %s" % (back_end, report.LIST)] = _measured(back_end, rules, targets, rated, ports, rounds)
     return found
 
 

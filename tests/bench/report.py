@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 from applying import Applying
 from playing import Fleet, Loop, Playing
 
-TREE, LIST, NO_SERVICE = "tree", "kube-proxy's list", "traffic for no service"
-AFFINITY = "iptables-nft, tree, session affinity"
+LIST, NO_SERVICE = "kube-proxy's list", "traffic for no service"
+AFFINITY = "iptables-nft, session affinity"
+_LEAN = "lean"
+"""Of the names of ways that are in tables alone."""
 _WIDTH, _HEIGHT, _MARGIN = 640, 400, 60
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2", "#7f7f7f")
 _FLEETS = (1000, 10000)
@@ -74,9 +76,11 @@ def _applying(measured: Sequence[Applying]) -> list[str]:
         "back end",
         "services",
         "floor",
+        "kube-proxy's rules",
         "empty module",
         "first",
         "first / floor",
+        "first / kube-proxy's rules",
         "one changed",
         "one chain, tool alone",
         "nothing changed",
@@ -90,20 +94,22 @@ def _applying(measured: Sequence[Applying]) -> list[str]:
         "## Applying",
         "",
         "Services with three backends each, every one a host of its own, IPv4. The floor is `iptables-restore` of the same rules into an empty",
-        "namespace. Seconds of the module's whole run on the node, with the start of a Python that compiles it anew, as Ansible has it do; an empty",
-        "module (`ping`) takes what stands beside the floor. The services come as one text, and only where they were not given before. Memory",
-        "is the most that the first run, or a tool that it ran, has had. What the role `node` keeps for boot is what a run has given to",
-        "the kernel, not read from it (iptables-legacy: read the first time). Of one change, and of nothing, the median of five runs. Beside one change stands what",
-        "`iptables-restore --noflush` alone takes for a single chain: iptables-legacy reads the whole table and writes it back, and no tool",
-        "for it can do less.",
+        "namespace; beside it stands the same of the rules that kube-proxy has for these services, whatever ours are. Lean are nodes with",
+        "`backend_chains: false`. Seconds of the module's whole run on the node, with the start of a Python that compiles it anew, as Ansible",
+        "has it do; an empty module (`ping`) takes what stands beside the floor. The services come as one text, and only where they were not",
+        "given before. Memory is the most that the first run, or a tool that it ran, has had. What the role `node` keeps for boot is what a",
+        "run has given to the kernel, not read from it (iptables-legacy: read the first time). Of one change, and of nothing, the median of",
+        "five runs. Beside one change stands what `iptables-restore --noflush` alone takes for a single chain: iptables-legacy reads the whole",
+        "table and writes it back, and no tool for it can do less.",
         "",
         *_table(
             header,
             [
                 [
-                    one.back_end,
+                    one.name,
                     "%d" % one.services,
-                    *_decimals(one.floor, one.empty, one.first, one.first / one.floor),
+                    *_decimals(one.floor, one.kube_proxy, one.empty, one.first),
+                    *_decimals(one.first / one.floor, one.first / one.kube_proxy),
                     *_decimals(one.one_changed, one.one_chain, one.nothing),
                     "%.0f" % one.memory,
                     *_decimals(one.saved, one.saved_one_changed, one.restored),
@@ -198,7 +204,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _applying_plot(measured: Sequence[Applying]) -> str:
     series: dict[str, list[tuple[float, float]]] = {}
-    for one in measured:
+    for one in (one for one in measured if _LEAN not in one.name):
         for what, seconds in (
             ("iptables-restore", one.floor),
             ("an empty module", one.empty),
@@ -206,14 +212,14 @@ def _applying_plot(measured: Sequence[Applying]) -> str:
             ("one changed", one.one_changed),
             ("nothing changed", one.nothing),
         ):
-            series.setdefault("%s: %s" % (one.back_end, what), []).append((one.services, seconds))
+            series.setdefault("%s: %s" % (one.name, what), []).append((one.services, seconds))
     return plot(series, "services", "seconds")
 
 
 def _connections_plot(through: Mapping[int, Table]) -> str:
     series: dict[str, list[tuple[float, float]]] = {}
     for count, table in through.items():
-        for layout, row in table.items():
+        for layout, row in ((layout, row) for layout, row in table.items() if _LEAN not in layout):
             series.setdefault(layout + ": last", []).append((count, row["last"]))
             series.setdefault(layout + ": none", []).append((count, row[NO_SERVICE]))
     return plot(series, "services", "ratio to a direct connection")

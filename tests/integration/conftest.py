@@ -14,6 +14,7 @@ import pytest
 from network import IPV4, IPV6, Network
 
 BACK_ENDS = ("nft", "legacy")
+WITHOUT_BACKEND_CHAINS = "lean"
 RECORDS = Path("/run/layer4-service-proxy")
 STARTED = time.time()
 
@@ -42,8 +43,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     own = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
     if "network" in metafunc.fixturenames and "network" not in own:
         dataplane = metafunc.config.getoption("--dataplane")
-        ids = [back_end if dataplane == "iptables" else f"{dataplane}-{back_end}" for back_end in BACK_ENDS]
-        metafunc.parametrize("network", BACK_ENDS, ids=ids, indirect=True, scope="module")
+        if dataplane == "iptables":
+            found = ids = [*BACK_ENDS, WITHOUT_BACKEND_CHAINS]
+        else:
+            found, ids = list(BACK_ENDS), [f"{dataplane}-{back_end}" for back_end in BACK_ENDS]
+        metafunc.parametrize("network", found, ids=ids, indirect=True, scope="module")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -57,10 +61,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="module")
 def network(request: pytest.FixtureRequest) -> Iterator[Network]:
-    """The network of the traffic tests, once with each back end of iptables; each test applies its own services."""
+    """The network of the traffic tests, once with each back end of iptables and layout of chains; each test applies its own services."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw")
     dataplane = request.config.getoption("--dataplane")
-    with Network(f"l4{os.getpid()}{worker}", legacy=request.param == "legacy", dataplane=dataplane) as made:
+    node = {"backend_chains": request.param != WITHOUT_BACKEND_CHAINS}
+    with Network(f"l4{os.getpid()}{worker}", request.param == "legacy", dataplane, node) as made:
         yield made
 
 

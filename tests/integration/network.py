@@ -64,8 +64,10 @@ def balancer_ip(number: int, family: str) -> str:
 class Network:
     """A context manager; ``hosts`` are the namespaces by their names above."""
 
-    def __init__(self, prefix: str, legacy: bool = False, dataplane: str = "iptables") -> None:
-        self.dataplane = dataplane
+    def __init__(
+        self, prefix: str, legacy: bool = False, dataplane: str = "iptables", node: Mapping[str, Any] | None = None
+    ) -> None:
+        self.dataplane, self.node = dataplane, dict(node or {})
         self.path_prefix = legacy_path() if legacy else None
         self.iptables = "iptables-legacy" if legacy else "iptables-nft"
         self.hosts = {
@@ -156,7 +158,7 @@ class Network:
             "services": list(services),
             "exclusive": True,
             "dataplane": self.dataplane,
-            "node": {"name": "node1", "local_cidrs": LOCAL_CIDRS, **(node or {})},
+            "node": {"name": "node1", "local_cidrs": LOCAL_CIDRS, **self.node, **(node or {})},
             **options,
         }
         return run_module(self.hosts["node1"], "vip_service", arguments, check=check, path_prefix=self.path_prefix)

@@ -89,5 +89,6 @@ NODE = st.builds(
         snat_address=st.sampled_from(["192.0.2.1", "2001:db8::1"]),
         masquerade_mark=st.sampled_from(MARKS),
         drop_invalid=st.booleans(),
+        backend_chains=st.booleans(),
     ),
 )

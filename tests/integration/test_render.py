@@ -32,13 +32,13 @@ def _services() -> list[dict[str, Any]]:
 
 
 def test_render_is_the_diff_of_a_first_run(network: Network) -> None:
-    node, services = node_of("usual"), _services()
+    node, services = {**node_of("usual"), **network.node}, _services()
     predicted = network.apply(services, node=node, check=True)
     assert predicted["diff"]["after"] == render(services, node=node)
 
 
 def test_what_is_rendered_can_be_restored_and_is_then_what_the_module_wants(network: Network) -> None:
-    node, services = node_of("usual"), _services()[1:]
+    node, services = {**node_of("usual"), **network.node}, _services()[1:]
     host = network.hosts["node1"]
     for family in FAMILIES:
         tool = network.iptables if family == IPV4 else network.iptables.replace("iptables", "ip6tables")

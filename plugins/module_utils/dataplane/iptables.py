@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Services compiled to iptables chains, in kube-proxy's layout. Pure."""
+"""Services compiled to iptables chains, in kube-proxy's layout, or without its chains of single backends. Pure."""
 
 from __future__ import annotations
 
@@ -221,21 +221,29 @@ class _ServiceCompiler:
         """The rules that lead on to one of a pool, by way of groups when it is large."""
         parts = chances.divide(pool, len(path))
         shares = chances.matches(tuple(sum(backend.weight for backend in part) for dummy, part in parts))
-        return [
-            rule(*self._one_of(part, scope, path + digit), match=share) for (digit, part), share in zip(parts, shares)
-        ]
+        return [self._one_of(part, scope, path + digit, share) for (digit, part), share in zip(parts, shares)]
 
-    def _one_of(self, part: Sequence[Backend], scope: str, path: str) -> Tuple[str, str]:
-        """The chain that leads on to one of these, and what a rule that leads to it says."""
-        if len(part) == 1:
-            return self._backend_chain(part[0]), self._say("to " + ip.endpoint(part[0].address, part[0].port))
-        name = self.layout.of("GRP", self.service.name, scope, path)
-        self.chains[("nat", name)] = self._choose(part, scope, path)
-        return name, self._say("to %d backends" % len(part))
+    def _one_of(self, part: Sequence[Backend], scope: str, path: str, share: str) -> str:
+        """The rule that leads this share on to one of these."""
+        if len(part) > 1:
+            name = self.layout.of("GRP", self.service.name, scope, path)
+            self.chains[("nat", name)] = self._choose(part, scope, path)
+            return rule(name, self._say("to %d backends" % len(part)), match=share)
+        at = ip.endpoint(part[0].address, part[0].port)
+        if self.node.backend_chains or self._has_affinity:
+            return rule(self._backend_chain(part[0]), self._say("to " + at), match=share)
+        return self._translate(at, "to " + at, share)
+
+    def _translate(self, at: str, what: str, share: str = "") -> str:
+        return rule("DNAT --to-destination " + at, self._say(what), protocol=self.service.protocol, match=share)
+
+    @property
+    def _has_affinity(self) -> bool:
+        return self.service.session_affinity == "client_ip"
 
     def _affinity(self, pool: Sequence[Backend]) -> List[str]:
         """Clients that a backend remembers go to it, before chance is asked."""
-        if self.service.session_affinity == "none":
+        if not self._has_affinity:
             return []
         return [
             rule(self._backend_chain(backend), self._say("again to " + at), match="-m set --match-set %s src" % clients)
@@ -254,10 +262,10 @@ class _ServiceCompiler:
         if ("nat", name) in self.chains:
             return name
         rules = [rule(self.mark_masq, self._say("hairpin"), source=ip.host_network(backend.address))]
-        if self.service.session_affinity == "client_ip":
+        if self._has_affinity:
             timeout = self.service.session_affinity_timeout
             remember = "SET --add-set %s src --exist --timeout %d" % (self._clients(at), timeout)
             rules.append(rule(remember, self._say("remember the client")))
-        rules.append(rule("DNAT --to-destination " + at, self._say(at), protocol=self.service.protocol))
+        rules.append(self._translate(at, at))
         self.chains[("nat", name)] = rules
         return name

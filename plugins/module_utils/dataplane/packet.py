@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence, Tup
 
 from .. import addresses as ip
 from ..rulespec import words
+from .rules import SAME_ADDRESS
 
 _STATISTIC_UNIT = 1 << 31
 """The kernel keeps a chance as a whole number of these parts (``xt_statistic``)."""
@@ -136,6 +137,18 @@ def _address_type(packet: Packet, address: str, kind: str) -> bool:
     return packet.is_local(address)
 
 
+def _leaves_by(packet: Packet, interface: str) -> bool:
+    if interface != "lo":
+        raise UnknownRule("by which interface a packet leaves is not known (-o %s)" % interface)
+    return packet.is_local(packet.destination)
+
+
+def _comes_to_its_sender(packet: Packet, bytecode: str) -> bool:
+    if '-m bpf --bytecode "%s"' % bytecode != SAME_ADDRESS[ip.family_of(packet.source)]:
+        raise UnknownRule("the bytecode %s is not known" % bytecode)
+    return packet.source == packet.destination
+
+
 def _probability(dummy: Packet, text: str) -> Fraction:
     return Fraction(round(float(text) * _STATISTIC_UNIT), _STATISTIC_UNIT)
 
@@ -151,6 +164,8 @@ _MATCHES: Dict[str, Callable[..., Chance]] = {
     "--src-type": lambda packet, kind: _address_type(packet, packet.source, kind),
     "--dst-type": lambda packet, kind: _address_type(packet, packet.destination, kind),
     "--probability": _probability,
+    "--bytecode": _comes_to_its_sender,
+    "-o": _leaves_by,
     "--match-set": lambda *dummy: False,
 }
 """Chances by option. Sets hold the clients of session affinity, of whom a new client is none."""

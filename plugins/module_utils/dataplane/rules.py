@@ -30,6 +30,27 @@ _LONGEST_NAME = 28
 _OWNER = re.compile(r'--comment "([a-z0-9][a-z0-9.-]*): ')
 
 
+_BYTECODE = {ip.IPV4: (12, 16, 1), ip.IPV6: (8, 24, 4)}
+"""Offsets of the source and the destination in the header, in bytes, and their length in words."""
+
+
+def _same_address(source: int, destination: int, count: int) -> str:
+    """A match that compares so many words of 32 bits at two offsets of the network header.
+
+    Classic BPF, as ``nfbpf_compile`` prints it: for each word two loads, a register and a jump; then yes, then no.
+    """
+    code = []
+    for word in range(count):
+        at, left = 4 * word, 4 * (count - word)
+        code += ["32 0 0 %d" % (source + at), "7 0 0 0", "32 0 0 %d" % (destination + at), "29 0 %d 0" % (left - 3)]
+    code += ["6 0 0 1", "6 0 0 0"]
+    return '-m bpf --bytecode "%d,%s"' % (len(code), ",".join(code))
+
+
+SAME_ADDRESS = {family: _same_address(*words) for family, words in _BYTECODE.items()}
+"""By address family: whether a packet's source is its destination, of which iptables has no match of its own."""
+
+
 class Layout:
     """The names of our chains under a prefix."""
 
@@ -40,6 +61,7 @@ class Layout:
         ("nat", "MARK-MASQ"),
         ("nat", "MARK-NONLOCAL"),
         ("nat", "POSTROUTING"),
+        ("nat", "HAIRPIN"),
         ("filter", "FIREWALL"),
         ("filter", "NODEPORTS"),
         ("filter", "FORWARD"),
@@ -83,7 +105,7 @@ class Layout:
         return "%s-%s" % (self.prefix, name)
 
     def of(self, kind: str, *identity: str) -> str:
-        """The chain of one service (``SEP``: of one backend of it, ``GRP``: of a group of them), or its ipset of clients (``AFF``).
+        """The chain of one service (``GRP``: of a group of its backends, ``SEP``: of one), or its ipset of clients (``AFF``).
 
         The id depends on the identity alone.
         """
@@ -116,6 +138,10 @@ class Layout:
 
     def is_affinity_set(self, name: str) -> bool:
         return bool(self._affinity_set.fullmatch(name))
+
+    def is_of_backend(self, key: ChainKey) -> bool:
+        """Whether a chain is of a single backend."""
+        return key[1].startswith(self.shared("SEP-"))
 
     def is_per_service(self, key: ChainKey) -> bool:
         return key[0] == "nat" and bool(self._per_service.fullmatch(key[1]))

@@ -7,14 +7,15 @@
 from __future__ import annotations
 
 import re
-from typing import Collection, Dict, Iterable, List, Mapping, Sequence
+from typing import Collection, Dict, Iterable, List, Mapping, Sequence, Set
 
 from .. import addresses as ip
 from ..ruleset import ChainKey, Desired, Jump, Rules
 from ..service import Mark, Node
 from .dispatch import dispatch_chains
-from .rules import Layout, ServiceRules, rule
+from .rules import SAME_ADDRESS, Layout, ServiceRules, rule
 
+_DNAT_TARGET = " -j DNAT "
 _LOOPBACK = {ip.IPV4: "127.0.0.0/8", ip.IPV6: "::1/128"}
 _ALL_MARK_BITS = 0xFFFFFFFF
 _MOST_NETWORKS = 32
@@ -35,7 +36,10 @@ def assemble(parts: Sequence[ServiceRules], node: Node, family: str, backends: C
             entries.setdefault(key, []).extend(rules)
     if parts:
         desired.chains.update(_shared_chains(entries, node, family))
-        desired.chains.update(_endpoint_chains_of(node, desired.chains, backends))
+        made = endpoint_chains(desired.chains, Layout(node.chain_prefix), backends)
+        unneeded = _unneeded(desired.chains, node)
+        desired.chains.update({key: rules for key, rules in made.items() if key not in unneeded})
+        _complete_for_hairpin(desired.chains, Layout(node.chain_prefix), family)
         _complete_for_kept(desired.chains, node)
         desired.jumps = hook_jumps(Layout(node.chain_prefix))
     return desired
@@ -50,14 +54,24 @@ def _complete_for_kept(chains: Dict[ChainKey, Rules], node: Node) -> None:
         chains[("nat", name)] = [mark] if node.masquerade_all else []
 
 
-def _endpoint_chains_of(
-    node: Node, chains: Mapping[ChainKey, Rules], backends: Collection[str]
-) -> Dict[ChainKey, List[str]]:
+def _unneeded(chains: Mapping[ChainKey, Rules], node: Node) -> Set[ChainKey]:
+    """Of the chains that tell where backends are. Those that services which stay as they are may need are not."""
     layout = Layout(node.chain_prefix)
-    made = endpoint_chains(chains, layout, backends)
-    if not node.drop_invalid:
-        del made[("filter", layout.shared("INVALID"))]
-    return made
+    unneeded: Set[ChainKey] = set() if node.drop_invalid else {("filter", layout.shared("INVALID"))}
+    if node.backend_chains and not any(
+        _DNAT_TARGET in text for key, rules in chains.items() if not layout.is_of_backend(key) for text in rules
+    ):
+        unneeded.add(("nat", layout.shared("HAIRPIN")))
+    return unneeded
+
+
+def _complete_for_hairpin(chains: Dict[ChainKey, Rules], layout: Layout, family: str) -> None:
+    """What chains of backends do by the source, for those that have none: where a packet is for its own sender, it is marked."""
+    key, postrouting = (("nat", layout.shared(name)) for name in ("HAIRPIN", "POSTROUTING"))
+    if key in chains:
+        match = "-m conntrack --ctstate DNAT " + SAME_ADDRESS[family]
+        reached = rule(key[1], "what reaches itself", interface="! -o lo", match=match)
+        chains[postrouting] = [reached, *chains[postrouting]]
 
 
 def _shared_chains(entries: Dict[ChainKey, List[str]], node: Node, family: str) -> Dict[ChainKey, List[str]]:
@@ -144,12 +158,14 @@ def endpoint_chains(
     A packet that conntrack calls invalid is not rewritten: from a backend it would reach the client under the
     backend's own address, which resets the connection (kubernetes#74839).
     """
-    backends = _networks([*translated_to(rules[-1] for rules in chains.values() if rules), *further])
+    backends = _networks([*translated_to(text for rules in chains.values() for text in rules), *further])
+    mark = layout.shared("MARK-MASQ")
     first = ("nat", layout.shared("SERVICES"))
     dispatch = ["\n".join(rules) for key, rules in chains.items() if layout.dispatch(key) == first]
     services = _networks(_DESTINATION.findall("\n".join(dispatch)))
     return {
         ("filter", layout.shared("BACKENDS")): [rule("ACCEPT", "to backends", destination=cidr) for cidr in backends],
+        ("nat", layout.shared("HAIRPIN")): [rule(mark, "backends that do", destination=cidr) for cidr in backends],
         ("filter", layout.shared("INVALID")): [
             *(rule("DROP", "from backends", source=cidr) for cidr in backends),
             *(rule("DROP", "to services", destination=cidr) for cidr in services),

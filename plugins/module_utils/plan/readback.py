@@ -158,19 +158,11 @@ def _shares(chain: Tuple[str, str], observed: Observed, whole: float = 1.0) -> D
         target = ("nat", target_of(rule) or "")
         found = _PROBABILITY.search(rule)
         taken = left * float(found.group(1)) if found else left
-        endpoint = _translation(observed.chains.get(target, ()))
-        parts = {endpoint: taken} if endpoint else _shares(target, observed, taken)
+        endpoint = _TRANSLATION.search(rule)
+        parts = {(endpoint[1], int(endpoint[2])): taken} if endpoint else _shares(target, observed, taken)
         if parts and _AFFINITY not in rule:
             left -= taken
             for one, share in parts.items():
                 shares[one] = shares.get(one, 0.0) + share
     return shares
 
-
-def _translation(rules: Sequence[str]) -> Optional[Endpoint]:
-    """To where a backend's chain leads."""
-    for rule in rules:
-        found = _TRANSLATION.search(rule)
-        if found:
-            return found.group(1), int(found.group(2))
-    return None
