@@ -36,6 +36,7 @@ def _tool(network: Network, family: str) -> str:
     return network.iptables.replace("ip", "ip6", 1) if family == IPV6 else network.iptables
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(12)
 @pytest.mark.parametrize(("first", "second"), [(LEAN, FULL), (FULL, LEAN)], ids=["lean first", "full first"])
 def test_hairpin_is_masqueraded_whichever_layout_a_service_was_given(
@@ -51,6 +52,7 @@ def test_hairpin_is_masqueraded_whichever_layout_a_service_was_given(
         assert network.applied([_service(family, 2, *beside)], node=second, exclusive=False)["changed"] is False
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(20)
 def test_connections_live_on_when_a_node_changes_its_layout(network: Network, family: str) -> None:
     services = [_service(family, 1, "b11", "b12"), _service(family, 2, "b12", session_affinity="client_ip")]
@@ -71,6 +73,7 @@ def test_connections_live_on_when_a_node_changes_its_layout(network: Network, fa
             assert network.applied(services, node=node)["changed"] is False
 
 
+@pytest.mark.iptables_only
 def test_without_chains_of_backends_there_are_less_than_half_the_rules(network: Network, family: str) -> None:
     services = [_service(family, number, "b11", "b12", "b21") for number in range(1, 21)]
     network.applied(services, node=FULL)
@@ -81,6 +84,7 @@ def test_without_chains_of_backends_there_are_less_than_half_the_rules(network: 
     assert lean <= full / 2
 
 
+@pytest.mark.iptables_only
 @pytest.mark.semantics(12)
 def test_what_others_translate_is_not_masqueraded_with_our_hairpin(network: Network, family: str) -> None:
     """A packet that somebody else's rule sends back to whom it is from is none of ours, unless it is from our backend."""

@@ -27,6 +27,7 @@ class Proof(NamedTuple):
     file: str
     iptables: bool
     both_back_ends: bool
+    lean: bool
     ipvs: bool
 
 
@@ -45,13 +46,14 @@ def _proofs_of(path: Path) -> Iterator[Proof]:
 
 
 def _proof(line: int, function: ast.FunctionDef, path: Path) -> Proof:
-    """The traffic tests run on both back ends of iptables, and in a virtual machine once more with ipvs."""
+    """The traffic tests run on both back ends of iptables, without chains of backends, and in a virtual machine once more with ipvs."""
     if path.parent.name == "virtual":
-        return Proof(line, function.name, path.name, iptables=False, both_back_ends=False, ipvs=True)
+        return Proof(line, function.name, path.name, iptables=False, both_back_ends=False, lean=False, ipvs=True)
     fixtures = {argument.arg for argument in function.args.args}
     only_iptables = any(ast.unparse(one) == "pytest.mark.iptables_only" for one in function.decorator_list)
     with_ipvs = "network" in fixtures and path.name.startswith("test_semantics_") and not only_iptables
-    return Proof(line, function.name, path.name, True, bool(fixtures & {"network", "host"}), with_ipvs)
+    both = bool(fixtures & {"network", "host"})
+    return Proof(line, function.name, path.name, True, both, "network" in fixtures, with_ipvs)
 
 
 def _marks(function: ast.FunctionDef) -> Iterator[int]:
@@ -62,10 +64,11 @@ def _marks(function: ast.FunctionDef) -> Iterator[int]:
 
 def table() -> str:
     """The table in Markdown."""
-    rows = ["| line | proved by | iptables-nft | iptables-legacy | ipvs |", "| --- | --- | --- | --- | --- |"]
+    columns = ["line", "proved by", "iptables-nft", "iptables-legacy", "`backend_chains: false`", "ipvs"]
+    rows = [f"| {' | '.join(columns)} |", f"| {' | '.join('---' for dummy in columns)} |"]
     for proof in proofs():
         words = proof.test.removeprefix("test_").replace("_", " ")
-        marks = ["yes" if proven else "" for proven in (proof.iptables, proof.both_back_ends, proof.ipvs)]
+        marks = ["yes" if proven else "" for proven in (proof.iptables, proof.both_back_ends, proof.lean, proof.ipvs)]
         rows.append(f"| {proof.line} | {words} (`{proof.file}`) | {' | '.join(marks)} |")
     return "\n".join(rows)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from places import EVERYWHERE, HOST_OF, NODES, ON_BACKENDS, OUTSIDE, Place
+from places import EVERYWHERE, HOST_OF, NODES, ON_BACKENDS, OUTSIDE, Place, machine
 
 FAMILIES = [("10.100.100.1", {"web1", "web3"}), ("fd00:100::1", {"web2", "web3"})]
 
@@ -48,3 +48,10 @@ def test_the_clients_ipv6_address_becomes_the_nodes(place: Place) -> None:
     sources = place.sources("fd00:100::1", 80, 30)
     own = {*NODES[place.gateway or ""], "fd00:10:1::1", "fd00:10:2::1"}
     assert set().union(*sources.values()) <= own
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_backends_have_no_chains(node: str) -> None:
+    rules = machine(node).check_output("iptables-save -t nat; ip6tables-save -t nat")
+    assert rules.count("L4-HAIRPIN") > 2
+    assert "L4-SEP-" not in rules
