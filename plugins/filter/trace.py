@@ -11,8 +11,10 @@ version_added: 0.1.0
 author:
   - layer4.service_proxy contributors (!UNKNOWN)
 description:
-  - Compiles services to the rules that M(layer4.service_proxy.vip_service) would set with C(dataplane=iptables), and follows
+  - Compiles services to the rules that M(layer4.service_proxy.vip_service) would set, and follows
     the first packet of a connection through them as the kernel would. Where chance decides, every way is followed.
+  - With O(dataplane=ipvs) it is followed through rules, ipsets and virtual services. What a scheduler does for one connection
+    depends on those before, or on a hash, so that a chance is the share of connections in the long run, where they last alike.
   - It needs no host and no privileges, so that a review can assert what a change of the inventory does to whom.
   - What it says is about these rules alone. Rules of others, routes, and a C(FORWARD) policy other than ACCEPT are not seen.
 options:
@@ -52,6 +54,12 @@ options:
         addresses, and a connection from one of them is the node's own.
     type: dict
     required: true
+  dataplane:
+    description:
+      - What carries the packets, as in C(dataplane) of M(layer4.service_proxy.vip_service).
+    type: str
+    choices: [iptables, ipvs, nftables]
+    default: iptables
 seealso:
   - module: layer4.service_proxy.vip_service
   - plugin: layer4.service_proxy.render
@@ -132,13 +140,15 @@ _value:
       elements: dict
       contains:
         table:
-          description: The table.
+          description: The table, or C(ipvs).
           type: str
         chain:
-          description: The chain.
+          description: The chain; empty where the table is C(ipvs).
           type: str
         rule:
-          description: The rule as C(iptables-save) prints it behind the name of its chain.
+          description:
+            - The rule as C(iptables-save) prints it behind the name of its chain, or the virtual service or destination as
+              C(ipvsadm -Sn) does.
           type: str
         chance:
           description: How likely it takes the packet, 0 to 1, to six decimal places.

@@ -10,7 +10,7 @@ Input is what users write. Wrong input raises InvalidServices, with the lines th
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
 from . import addresses as ip
 from .dataplane.frontend_sets import wanted_sets
@@ -19,7 +19,8 @@ from .dataplane.iptables import compile_services
 from .dataplane.ipvs_chains import wanted_chains
 from .dataplane.packet import LOOPBACK, Packet, parse_rule
 from .dataplane.rules import Layout
-from .dataplane.trace import Trace, trace
+from .dataplane.trace import Step, Trace, trace
+from .dataplane.trace_ipvs import trace_ipvs
 from .fields import Field, Problem, choice, integer, one_of_type, parse_fields
 from .plan.affinity import plan_sets
 from .plan.bound_addresses import plan_addresses
@@ -75,6 +76,7 @@ _TRACE_FIELDS: Mapping[str, Field] = {
     "port": Field(integer(1, 65535)),
     "protocol": Field(choice(*PROTOCOLS), "tcp"),
     "node": _NODE,
+    "dataplane": Field(choice(*DATAPLANES), "iptables"),
 }
 _MISTAKES_FIELDS: Mapping[str, Field] = {
     "node": _NODE,
@@ -134,12 +136,18 @@ def _rules(state: Desired) -> str:
 
 
 def trace_services(services: Any, options: Mapping[str, Any]) -> Dict[str, Any]:
-    """What a connection meets on a node, as the filter `trace` returns it. options: from, node, port, protocol, to."""
+    """What a connection meets on a node, as the filter `trace` returns it. options: dataplane, from, node, port, protocol, to."""
     given = _parse_options("trace", options, _TRACE_FIELDS)
     node = parse_node(given["node"])
+    refuse_unsupported(given["dataplane"])
     connection = Connection(given["from"], given["to"], given["port"], given["protocol"])
-    state = _compile(services, node)[ip.family_of(connection.destination)]
-    return _told(trace(state, _packet(connection, node)))
+    family = ip.family_of(connection.destination)
+    if given["dataplane"] == "iptables":
+        return _told(trace(_compile(services, node)[family], _packet(connection, node, node.addresses)))
+    found = compile_frontends(_parsed(services, "ipvs", node), node)
+    own = (*node.addresses, *sorted(bound_addresses(found.values(), node)))
+    packet = _packet(connection, node, own)
+    return _told(trace_ipvs(wanted_chains(found, node)[family], found, wanted_sets(found, node), packet))
 
 
 def _parse_options(owner: str, options: Mapping[str, Any], fields: Mapping[str, Field]) -> Dict[str, Any]:
@@ -160,15 +168,15 @@ def _parsed(services: Any, dataplane: str, node: Node) -> List[Service]:
     return parse_services(services, dataplane, node)
 
 
-def _packet(connection: Connection, node: Node) -> Packet:
-    source = _source_address(connection, node)
+def _packet(connection: Connection, node: Node, own: Tuple[str, ...]) -> Packet:
+    source = _source_address(connection, node, own)
     if ip.family_of(source) != ip.family_of(connection.destination):
         problem = "trace: from is %s and to is %s: must be of one family"
         raise InvalidServices([problem % (source, connection.destination)])
-    return Packet(source, connection.destination, connection.protocol, connection.port, node.addresses)
+    return Packet(source, connection.destination, connection.protocol, connection.port, own)
 
 
-def _source_address(connection: Connection, node: Node) -> str:
+def _source_address(connection: Connection, node: Node, local: Tuple[str, ...]) -> str:
     """The node itself speaks to an address of its own from that address, and else from its first (ip(8), ``src``)."""
     family = ip.family_of(connection.destination)
     to_loopback = ip.contains(LOOPBACK[family], connection.destination)
@@ -176,7 +184,7 @@ def _source_address(connection: Connection, node: Node) -> str:
         return _LOCALHOST[family]
     if connection.source != "node":
         return connection.source
-    if connection.destination in node.addresses:
+    if connection.destination in local:
         return connection.destination
     own = [address for address in node.addresses if ip.family_of(address) == family]
     if not own:
@@ -194,7 +202,7 @@ def _told(found: Trace) -> Dict[str, Any]:
     return {
         "verdict": " or ".join(sorted({end.verdict for end in ends})),
         "snat": rewritings.pop() if len(rewritings) == 1 else "mixed",
-        "affinity": any("--add-set" in parse_rule(step.rule).settings for step in found.steps),
+        "affinity": any(map(_remembers, found.steps)),
         "backends": [
             {"address": end.address, "port": end.port, "chance": _number(ends[end]), "snat": end.snat}
             for end in reached
@@ -204,6 +212,11 @@ def _told(found: Trace) -> Dict[str, Any]:
             for step in found.steps
         ],
     }
+
+
+def _remembers(step: Step) -> bool:
+    """Whether a client that comes this way is remembered."""
+    return " -p " in step.rule if step.table == "ipvs" else "--add-set" in parse_rule(step.rule).settings
 
 
 def _number(chance: Fraction) -> float:
@@ -222,6 +235,6 @@ class _End(NamedTuple):
 def _end(packet: Packet) -> _End:
     if packet.verdict:
         return _End(packet.verdict, False)
-    if packet.dnat:
+    if packet.dnat or packet.forwarded:
         return _End("accept", packet.snat, packet.destination, packet.port)
     return _End("not_ours", packet.snat)

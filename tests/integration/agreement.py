@@ -11,6 +11,7 @@ from typing import Any, Dict, Tuple
 
 from semantics import Endpoint, Expected
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.packet import Packet
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.trace import Trace
 
 KERNEL_ROUNDING = Fraction(10, 1 << 31)
@@ -18,14 +19,18 @@ KERNEL_ROUNDING = Fraction(10, 1 << 31)
 
 def met(found: Trace) -> Tuple[str, Dict[Endpoint, Fraction], Dict[Endpoint, Any]]:
     """A trace in the terms of `Expected`."""
-    verdicts = {packet.verdict or ("accept" if packet.dnat else "not_ours") for packet in found.outcomes}
-    reached = {packet: chance for packet, chance in found.outcomes.items() if packet.dnat}
+    verdicts = {packet.verdict or ("accept" if _is_led(packet) else "not_ours") for packet in found.outcomes}
+    reached = {packet: chance for packet, chance in found.outcomes.items() if _is_led(packet)}
     shares: Dict[Endpoint, Fraction] = {}
     for packet, chance in reached.items():
         at = (packet.destination, packet.port)
         shares[at] = shares.get(at, Fraction(0)) + chance
     assert sum(found.outcomes.values()) == 1
     return " or ".join(verdicts), shares, {(packet.destination, packet.port): packet.snat for packet in reached}
+
+
+def _is_led(packet: Packet) -> bool:
+    return packet.dnat or bool(packet.forwarded)
 
 
 def agree(found: Trace, wanted: Expected) -> bool:

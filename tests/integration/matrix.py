@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any, Dict, Iterator, List, NamedTuple
 
 from network import ADDRESSES, IPV4, IPV6, LOCAL_CIDRS, backends, balancer_ip, external_ip, vip
-from semantics import BALANCER, EXTERNAL, NODE_PORT, VIP, Endpoint, Expected, expected
+from semantics import BALANCER, EXTERNAL, NODE_PORT, VIP, Endpoint, Expected, expected, expected_of_ipvs
 
 FAMILIES = (IPV4, IPV6)
 LOCALHOST = {IPV4: "127.0.0.1", IPV6: "::1"}
@@ -99,27 +99,31 @@ class Question(NamedTuple):
             return LOCALHOST[family]
         return ADDRESSES["bridge1" if self.way == BRIDGE_PORT else "node1"][family]
 
-    def expected(self, service: Dict[str, Any], node: Dict[str, Any], family: str) -> Expected:
+    def expected(
+        self, service: Dict[str, Any], node: Dict[str, Any], family: str, dataplane: str = "iptables"
+    ) -> Expected:
         key = self.way if self.way in (VIP, EXTERNAL, BALANCER) else NODE_PORT
         destination, dummy = self.destination(service, family)
         origin = self.origin(family)
-        if self.source == "node1" and destination in node["addresses"]:
+        if self.source == "node1" and (destination in node["addresses"] or (dataplane == "ipvs" and key != NODE_PORT)):
             origin = destination
-        return expected(service, node, key, origin, destination)
+        return (expected_of_ipvs if dataplane == "ipvs" else expected)(service, node, key, origin, destination)
 
 
 _ALL_QUESTIONS = [Question(way, source) for way in WAYS for source in SOURCES] + [Question(LOCALHOST_PORT, "node1")]
 
 
-def questions(kind: Kind) -> List[Question]:
+def questions(kind: Kind, dataplane: str = "iptables") -> List[Question]:
     """All that can be asked; of the last two ranges only those that they may concern."""
-    return [one for one in _ALL_QUESTIONS if kind.ranges in ("everyone", "inside") or one.way == BALANCER]
+    possible = [one for one in _ALL_QUESTIONS if dataplane == "iptables" or one.way != LOCALHOST_PORT]
+    return [one for one in possible if kind.ranges in ("everyone", "inside") or one.way == BALANCER]
 
 
-def node(settings: str) -> Dict[str, Any]:
-    """node1, with the settings of this name."""
+def node(settings: str, dataplane: str = "iptables") -> Dict[str, Any]:
+    """node1, with the settings of this name, as far as the dataplane knows them."""
     addresses = [ADDRESSES[name][family] for family in FAMILIES for name in ("node1", "bridge1")]
-    return {"name": "node1", "addresses": addresses, "local_cidrs": LOCAL_CIDRS, **SETTINGS[settings]}
+    made = {"name": "node1", "addresses": addresses, "local_cidrs": LOCAL_CIDRS, **SETTINGS[settings]}
+    return made if dataplane == "iptables" else {**made, "localhost_node_ports": False}
 
 
 def kinds(family: str, settings: str) -> Iterator[Kind]:

@@ -27,6 +27,37 @@ class Expected(NamedTuple):
     snat: Dict[Endpoint, Any] = {}  # noqa: RUF012
 
 
+def expected_of_ipvs(
+    service: Mapping[str, Any], node: Mapping[str, Any], way: str, source: str, destination: str
+) -> Expected:
+    """The same with the dataplane ipvs, as far as it differs (docs/semantics.md): the node has the service's addresses.
+
+    A local policy is no different for insiders, and falls back to all backends, then masqueraded; nothing is dropped for it.
+    """
+    on_it = {**node, "addresses": [*node["addresses"], *([] if way == NODE_PORT else [destination])]}
+    backends = [one for one in service.get("backends", ()) if _same_family(one["address"], destination)]
+    here = _usable([one for one in backends if one.get("node") == node["name"]])
+    local = {"backends": [one for one in backends if one.get("node") == node["name"]]}
+    if way == VIP:
+        if service.get("internal_traffic_policy") == "local":
+            service = {**service, **local}
+        found = expected({**service, "internal_traffic_policy": "cluster"}, node, way, source, destination)
+        return found._replace(snat=_all_masqueraded(found, node, destination)) if source == destination else found
+    if service.get("external_traffic_policy") != "local" or not here:
+        return expected({**service, "external_traffic_policy": "cluster"}, on_it, way, source, destination)
+    return expected({**service, **local}, on_it, way, source, destination)
+
+
+def _all_masqueraded(found: Expected, node: Mapping[str, Any], destination: str) -> Dict[Endpoint, Any]:
+    """What the node sends to a VIP is from the VIP."""
+    return dict.fromkeys(found.snat, _masquerade(node, destination))
+
+
+def _masquerade(node: Mapping[str, Any], destination: str) -> Any:
+    given = node.get("snat_address")
+    return given if given and _same_family(given, destination) else "masquerade"
+
+
 def expected(service: Mapping[str, Any], node: Mapping[str, Any], way: str, source: str, destination: str) -> Expected:
     """What a connection from source to the service's address destination (or its node port there) meets."""
     if way == NODE_PORT and not (_answers_in_family(service, destination) and _has_node_ports(node, destination)):
@@ -42,9 +73,7 @@ def expected(service: Mapping[str, Any], node: Mapping[str, Any], way: str, sour
     if not pool:
         return Expected("drop")
     whole = sum(one.get("weight", 1) for one in pool)
-    masquerade = node.get("snat_address")
-    if not masquerade or not _same_family(masquerade, destination):
-        masquerade = "masquerade"
+    masquerade = _masquerade(node, destination)
     return Expected(
         "accept",
         {_endpoint(one, service): Fraction(one.get("weight", 1), whole) for one in pool},

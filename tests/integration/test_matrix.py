@@ -46,14 +46,16 @@ class Case(NamedTuple):
     expected: Expected
 
 
-def sample(random: Random, settings: str, first: int) -> Iterator[Case]:
+def sample(random: Random, settings: str, first: int, dataplane: str) -> Iterator[Case]:
     """Questions to services of which each is of a random kind."""
+    of_node = node(settings, dataplane)
     possible = [kind for family in FAMILIES for kind in kinds(family, settings)]
     for number in range(first, first + SERVICES):
         kind = random.choice(possible)
         service = kind.service(number, random.choice(["tcp", "udp"]))
         cases = [
-            Case(kind, one, service, one.expected(service, node(settings), kind.family)) for one in questions(kind)
+            Case(kind, one, service, one.expected(service, of_node, kind.family, dataplane))
+            for one in questions(kind, dataplane)
         ]
         can_be_told = [case for case in cases if _can_be_told(case)]
         yield from random.sample(can_be_told, min(ASKED_PER_SERVICE, len(can_be_told)))
@@ -118,9 +120,9 @@ def test_a_random_sample_of_the_matrix_meets_in_the_kernel_what_the_semantics_sa
     network.hosts["node1"].sysctl("net/ipv4/conf/all/route_localnet", 1)
     asked = 0
     for settings, first in zip(SETTINGS, range(1, 250, SERVICES)):
-        cases = list(sample(random, settings, first))
+        cases = list(sample(random, settings, first, network.dataplane))
         services = {case.service["name"]: case.service for case in cases}
-        network.applied(list(services.values()), node=node(settings))
+        network.applied(list(services.values()), node=node(settings, network.dataplane))
         with ThreadPoolExecutor(THREADS) as threads:
             tallies = list(threads.map(lambda case: ask(network, case), cases))
         wrong = [(case, tally) for case, tally in zip(cases, tallies) if not as_expected(case, tally)]

@@ -12,9 +12,16 @@ import pytest
 from agreement import agree, met
 from matrix import FAMILIES, SETTINGS, Kind, Question, kinds, node, questions
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontend_sets import wanted_sets
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontends import (
+    bound_addresses,
+    compile_frontends,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import compile_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.ipvs_chains import wanted_chains
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.packet import Packet
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.trace import trace
+from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.trace_ipvs import trace_ipvs
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
 
 
@@ -29,6 +36,25 @@ def test_every_combination_meets_what_the_semantics_say(family: str, settings: s
         for question in questions(kind):
             wanted = question.expected(service, raw_node, family)
             found = trace(state, packet(kind, question, service, parsed.addresses))
+            assert agree(found, wanted), (kind, question, wanted, met(found), found.steps)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_combination_meets_what_the_semantics_say_of_ipvs(family: str, settings: str) -> None:
+    raw_node = node(settings, "ipvs")
+    parsed = parse_node(raw_node)
+    for kind in kinds(family, settings):
+        service = kind.service(1)
+        frontends = compile_frontends(parse_services([service], "ipvs", parsed), parsed)
+        state, sets = wanted_chains(frontends, parsed)[family], wanted_sets(frontends, parsed)
+        own = (*parsed.addresses, *bound_addresses(frontends.values(), parsed))
+        for question in questions(kind, "ipvs"):
+            wanted = question.expected(service, raw_node, family, "ipvs")
+            asked = packet(kind, question, service, own)
+            if question.source == "node1" and asked.destination in own:
+                asked = asked._replace(source=asked.destination)
+            found = trace_ipvs(state, frontends, sets, asked)
             assert agree(found, wanted), (kind, question, wanted, met(found), found.steps)
 
 

@@ -182,7 +182,7 @@ def test_the_node_speaks_for_itself(source: str, to: str, port: int, verdict: st
         ({"from": "node", "to": "fd96::1"}, "node: addresses has no ipv6 address: from node needs one"),
         (
             {"via": "eth0"},
-            'trace: "via" is not a known key (its value is "eth0"): allowed are from, to, port, protocol, node',
+            'trace: "via" is not a known key (its value is "eth0"): allowed are from, to, port, protocol, node, dataplane',
         ),
     ],
 )
@@ -191,3 +191,83 @@ def test_a_wrong_question_is_one_line(options: Dict[str, Any], message: str) -> 
     with pytest.raises(InvalidServices) as caught:
         trace_services([WEB], question)
     assert str(caught.value) == message
+
+
+def test_a_rule_that_takes_a_packet_twice_has_no_chance_above_one() -> None:
+    met = ask("192.0.2.100", "10.96.0.1", local_cidrs=["10.1.0.0/16"])
+    masqueraded = ask("10.0.0.11", "10.96.0.1", local_cidrs=["10.1.0.0/16"])
+    for one in (met, masqueraded):
+        assert [rule["chance"] for rule in one["rules"] if rule["chain"] == "L4-MARK-MASQ"] == [1.0]
+
+
+def ask_ipvs(source: str, to: str, port: int = 80, **service: Any) -> Dict[str, Any]:
+    options = {"from": source, "to": to, "port": port, "node": NODE, "dataplane": "ipvs"}
+    return trace_services([{**WEB, **service}], options)
+
+
+def test_ipvs_is_passed_between_input_and_output_by_what_comes_in() -> None:
+    met = ask_ipvs("192.0.2.100", "10.96.0.1")
+    assert (met["verdict"], met["snat"], met["affinity"]) == ("accept", "masquerade", True)
+    assert [(one["address"], one["port"], one["chance"]) for one in met["backends"]] == [
+        ("10.0.0.11", 8080, 0.666667),
+        ("10.0.0.12", 8080, 0.333333),
+    ]
+    hooks = [one["chain"] or one["rule"] for one in met["rules"] if not one["chain"].startswith("L4-")]
+    service = "-A -t 10.96.0.1:80 -s wrr -p 10800"
+    destinations = [f"-a -t 10.96.0.1:80 -r 10.0.0.{at}:8080 -m -w {weight}" for at, weight in ((11, 2), (12, 1))]
+    assert hooks == ["PREROUTING", "INPUT", service, *destinations, "OUTPUT", "POSTROUTING"]
+
+
+def test_ipvs_is_passed_in_front_of_output_by_what_the_node_sends_from_the_services_address() -> None:
+    met = ask_ipvs("node", "10.96.0.1", session_affinity="none")
+    assert (met["verdict"], met["snat"], met["affinity"]) == ("accept", "masquerade", False)
+    hooks = [one["chain"] or one["rule"][:2] for one in met["rules"] if not one["chain"].startswith("L4-")]
+    assert hooks == ["OUTPUT", "-A", "-a", "-a", "OUTPUT", "POSTROUTING"]
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "port", "verdict"),
+    [
+        ("192.0.2.100", "10.96.0.1", 81, "reject"),
+        ("node", "10.96.0.1", 81, "reject"),
+        ("192.0.2.100", "192.0.2.1", 30080, "accept"),
+        ("192.0.2.100", "192.0.2.1", 22, "not_ours"),
+        ("node", "192.0.2.1", 22, "not_ours"),
+        ("192.0.2.100", "10.96.0.2", 80, "not_ours"),
+        ("192.0.2.100", "203.0.113.1", 80, "drop"),
+        ("node", "203.0.113.1", 80, "drop"),
+        ("198.51.100.7", "203.0.113.1", 80, "accept"),
+    ],
+)
+def test_verdicts_with_ipvs(source: str, to: str, port: int, verdict: str) -> None:
+    guarded = {"load_balancer_ips": ["203.0.113.1"], "source_ranges": ["198.51.100.0/24"]}
+    assert ask_ipvs(source, to, port, **guarded)["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "chances"),
+    [
+        *[(name, [0.5, 0.5]) for name in ("rr", "lc", "dh", "lblc", "lblcr")],
+        *[(name, [0.666667, 0.333333]) for name in ("wrr", "wlc", "sed", "nq", "sh", "mh", "twos")],
+        *[(name, [1.0]) for name in ("fo", "ovf")],
+    ],
+)
+def test_chances_are_the_shares_of_the_scheduler(scheduler: str, chances: List[float]) -> None:
+    met = ask_ipvs("192.0.2.100", "10.96.0.1", scheduler=scheduler)
+    assert [one["chance"] for one in met["backends"]] == chances
+
+
+@pytest.mark.parametrize("method", ["direct", "tunnel"])
+def test_what_is_not_rewritten_keeps_its_source_and_is_not_tracked(method: str) -> None:
+    backends = [{"address": "10.0.0.11"}, {"address": "10.0.0.12", "weight": 0}]
+    met = ask_ipvs("192.0.2.100", "10.96.0.1", forward_method=method, backends=backends, node_port=None)
+    assert (met["verdict"], met["snat"]) == ("accept", False)
+    assert [one["address"] for one in met["backends"]] == ["10.0.0.11"]
+    assert not [one for one in met["rules"] if one["table"] == "nat"]
+    assert [one["rule"] for one in met["rules"] if "--notrack" in one["rule"]]
+    assert [one["rule"] for one in met["rules"] if "L4-ONE-WAY" in one["rule"] and "--ipvs" in one["rule"]]
+
+
+def test_a_dataplane_that_is_not_there_is_refused_by_trace() -> None:
+    with pytest.raises(InvalidServices, match="dataplane"):
+        trace_services([WEB], {"from": "node", "to": "10.96.0.1", "port": 80, "node": NODE, "dataplane": "nftables"})

@@ -32,6 +32,7 @@ class Packet(NamedTuple):
     """The first packet of a connection on its way.
 
     snat: False, ``masquerade``, or the address that its source is rewritten to. verdict: empty until it is decided.
+    forwarded: the method by which IPVS has led it to a destination, empty if it has not. tracked: whether connection tracking sees it.
     """
 
     source: str
@@ -43,6 +44,8 @@ class Packet(NamedTuple):
     dnat: bool = False
     snat: Any = False
     verdict: str = ""
+    forwarded: str = ""
+    tracked: bool = True
 
     def is_local(self, address: str) -> bool:
         """Whether the kernel calls an address of this host's type LOCAL."""
@@ -51,7 +54,18 @@ class Packet(NamedTuple):
     @property
     def states(self) -> List[str]:
         """What the conntrack match calls it."""
+        if not self.tracked:
+            return ["UNTRACKED"]
         return ["NEW"] + ["DNAT"] * self.dnat + ["SNAT"] * bool(self.snat)
+
+
+InSet = Callable[[Packet, str, str], bool]
+"""Whether an ipset has an entry for a packet: by the set's name, and which parts of the packet make one (``dst,dst``)."""
+
+
+def in_no_set(dummy: Packet, _name: str, _parts: str) -> bool:
+    """Of sets that hold the clients of session affinity, of whom a new client is none."""
+    return False
 
 
 class Option(NamedTuple):
@@ -71,11 +85,11 @@ class Rule(NamedTuple):
     goto: bool
     settings: Mapping[str, Tuple[str, ...]]
 
-    def chance(self, packet: Packet) -> Chance:
+    def chance(self, packet: Packet, in_set: InSet = in_no_set) -> Chance:
         """How likely the rule takes this packet: 0 or 1, but for those that ask the dice."""
         chance: Chance = 1
         for match in self.matches:
-            holds = _MATCHES[match.name](packet, *match.values)
+            holds: Chance = (in_set if match.name == _SET else _MATCHES[match.name])(packet, *match.values)
             if match.negated:
                 holds = 1 - holds
             if not holds:
@@ -91,7 +105,7 @@ def parse_rule(text: str) -> Rule:
     options = _options(text)
     at = next((i for i, option in enumerate(options) if option.name in ("-j", "-g")), len(options))
     matches = tuple(option for option in options[:at] if option.name not in _SAY_NOTHING)
-    unknown = [option.name for option in matches if option.name not in _MATCHES]
+    unknown = [option.name for option in matches if option.name not in (*_MATCHES, _SET)]
     if unknown:
         raise UnknownRule("the match %s is not known (in the rule: %s)" % (unknown[0], text))
     if at == len(options):
@@ -154,6 +168,7 @@ def _probability(dummy: Packet, text: str) -> Fraction:
 
 
 _SAY_NOTHING = ("-m", "--comment", "--mode")
+_SET = "--match-set"
 _MATCHES: Dict[str, Callable[..., Chance]] = {
     "-s": lambda packet, network: ip.contains(network, packet.source),
     "-d": lambda packet, network: ip.contains(network, packet.destination),
@@ -166,9 +181,9 @@ _MATCHES: Dict[str, Callable[..., Chance]] = {
     "--probability": _probability,
     "--bytecode": _comes_to_its_sender,
     "-o": _leaves_by,
-    "--match-set": lambda *dummy: False,
+    "--ipvs": lambda packet: bool(packet.forwarded),
 }
-"""Chances by option. Sets hold the clients of session affinity, of whom a new client is none."""
+"""Chances by option."""
 
 
 def _accept(packet: Packet, dummy: Mapping[str, Sequence[str]]) -> Packet:
@@ -201,6 +216,12 @@ def _set_mark(packet: Packet, settings: Mapping[str, Sequence[str]]) -> Packet:
     return packet._replace(mark=packet.mark & ~mask ^ value)
 
 
+def _leave_untracked(packet: Packet, settings: Mapping[str, Sequence[str]]) -> Packet:
+    if list(settings) != ["--notrack"]:
+        raise UnknownRule("of the target CT only --notrack is known")
+    return packet._replace(tracked=False)
+
+
 Change = Callable[[Packet, Mapping[str, Sequence[str]]], Packet]
 
 FINAL_TARGETS: Mapping[str, Change] = {
@@ -213,5 +234,5 @@ FINAL_TARGETS: Mapping[str, Change] = {
 }
 """Targets behind which a packet leaves the table's chains."""
 
-PASSING_TARGETS: Mapping[str, Change] = {"": _accept, "MARK": _set_mark, "SET": _accept}
+PASSING_TARGETS: Mapping[str, Change] = {"": _accept, "MARK": _set_mark, "SET": _accept, "CT": _leave_untracked}
 """Targets behind which the next rule is asked."""

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Dict, List, Mapping, NamedTuple, Tuple
 
 from ..ruleset import ChainKey, Desired, Rules
-from .packet import FINAL_TARGETS, PASSING_TARGETS, Packet, UnknownRule, parse_rule
+from .packet import FINAL_TARGETS, PASSING_TARGETS, InSet, Packet, UnknownRule, in_no_set, parse_rule
 
 Branches = Dict[Packet, Fraction]
 """The states in which a packet may be, each with its chance."""
@@ -37,7 +37,7 @@ class Trace(NamedTuple):
 
 def trace(state: Desired, packet: Packet) -> Trace:
     """Follow a packet that comes to a node in this state, or (its source is local) leaves from it. Raises UnknownRule."""
-    walk = _Walk(state)
+    walk = Walk(state)
     sent = packet.is_local(packet.source)
     branches = walk.through("nat", "OUTPUT" if sent else "PREROUTING", {packet: Fraction(1)})
     if sent:
@@ -49,11 +49,12 @@ def trace(state: Desired, packet: Packet) -> Trace:
     else:
         leaving = walk.through("filter", "FORWARD", leaving)
     delivered = walk.through("filter", "INPUT", delivered)
-    outcomes = _merged(delivered, walk.through("nat", "POSTROUTING", leaving))
+    outcomes = merged(delivered, walk.through("nat", "POSTROUTING", leaving))
     return Trace(outcomes, walk.steps())
 
 
-def _merged(*parts: Mapping[Packet, Fraction]) -> Branches:
+def merged(*parts: Mapping[Packet, Fraction]) -> Branches:
+    """All of them; what is in several with the sum of its chances."""
     result: Branches = {}
     for part in parts:
         for packet, chance in part.items():
@@ -61,41 +62,44 @@ def _merged(*parts: Mapping[Packet, Fraction]) -> Branches:
     return result
 
 
-class _Walk:
+class Walk:
     """Leads packets through the chains of one state, and counts which rules take them."""
 
-    def __init__(self, state: Desired) -> None:
+    def __init__(self, state: Desired, in_set: InSet = in_no_set) -> None:
+        self._in_set = in_set
         self._chains: Dict[ChainKey, Rules] = dict(state.chains)
         for jump in state.jumps:
             key = (jump.table, jump.hook)
             self._chains[key] = [*self._chains.get(key, ()), jump.rule]
-        self._taken: Dict[Tuple[ChainKey, int], Fraction] = {}
+        self._taken: Dict[Tuple[ChainKey, int, str], Fraction] = {}
 
     def steps(self) -> List[Step]:
-        return [Step(*key, self._chains[key][at], chance) for (key, at), chance in self._taken.items()]
+        """A rule that takes a packet twice takes it for certain where it did the first time."""
+        return [Step(*key, text, min(chance, Fraction(1))) for (key, dummy, text), chance in self._taken.items()]
 
     def through(self, table: str, hook: str, arriving: Branches) -> Branches:
         """Through a built-in chain, whose policy is ACCEPT. What is refused already goes nowhere."""
         refused = {packet: chance for packet, chance in arriving.items() if packet.verdict}
         going = {packet: chance for packet, chance in arriving.items() if not packet.verdict}
         behind, decided = self._chain((table, hook), going)
-        return _merged(refused, behind, decided)
+        return merged(refused, behind, decided)
 
     def _chain(self, key: ChainKey, here: Branches) -> Tuple[Branches, Branches]:
         """Those that come back from a chain, and those on which it decides."""
         returned: Branches = {}
         decided: Branches = {}
         for at, text in enumerate(self._chains.get(key, ())):
-            taken, here = _split(text, here)
+            taken, here = _split(text, here, self._in_set)
             if not taken:
                 continue
-            self._count(key, at, taken)
+            self.count(key, at, text, sum(taken.values(), Fraction(0)))
             back, behind, final = self._target(key[0], text, taken)
-            returned, here, decided = _merged(returned, back), _merged(here, behind), _merged(decided, final)
-        return _merged(returned, here), decided
+            returned, here, decided = merged(returned, back), merged(here, behind), merged(decided, final)
+        return merged(returned, here), decided
 
-    def _count(self, key: ChainKey, at: int, taken: Branches) -> None:
-        self._taken[key, at] = self._taken.get((key, at), Fraction(0)) + sum(taken.values())
+    def count(self, key: ChainKey, at: int, text: str, chance: Fraction) -> None:
+        """One more step, or the same once more. at: tells equal rules of a chain apart."""
+        self._taken[key, at, text] = self._taken.get((key, at, text), Fraction(0)) + chance
 
     def _target(self, table: str, text: str, taken: Branches) -> Tuple[Branches, Branches, Branches]:
         """Where a rule sends what it takes: back to the calling chain, on to the next rule, or to its end."""
@@ -108,17 +112,17 @@ class _Walk:
         change = FINAL_TARGETS.get(rule.target) or PASSING_TARGETS.get(rule.target)
         if change is None:
             raise UnknownRule("the target %s is not known (in the rule: %s)" % (rule.target, text))
-        changed = _merged(*({change(packet, rule.settings): chance} for packet, chance in taken.items()))
+        changed = merged(*({change(packet, rule.settings): chance} for packet, chance in taken.items()))
         return ({}, {}, changed) if rule.target in FINAL_TARGETS else ({}, changed, {})
 
 
-def _split(text: str, here: Branches) -> Tuple[Branches, Branches]:
+def _split(text: str, here: Branches, in_set: InSet) -> Tuple[Branches, Branches]:
     """Those that a rule takes, and those that it leaves to the next."""
     rule = parse_rule(text)
     taken: Branches = {}
     left: Branches = {}
     for packet, whole in here.items():
-        chance = rule.chance(packet)
+        chance = rule.chance(packet, in_set)
         if chance:
             taken[packet] = whole if chance == 1 else whole * chance
         if chance != 1:

@@ -165,4 +165,3 @@ def _shares(chain: Tuple[str, str], observed: Observed, whole: float = 1.0) -> D
             for one, share in parts.items():
                 shares[one] = shares.get(one, 0.0) + share
     return shares
-
