@@ -49,7 +49,7 @@ _COMPILER = {
 }
 """By package: what makes rules of what users write."""
 TABLES = ("filter", "nat")
-ListChain = Callable[[str, str], Optional[Sequence[str]]]
+ListChain = Callable[[str, str, str], Optional[Sequence[str]]]
 _COUNTERS = re.compile(r"^#.*\n| \[\d+:\d+\]$", re.MULTILINE)
 """Of chains in what ``iptables-save`` says, and its comments."""
 _MOST_CHAINS = 400
@@ -91,21 +91,29 @@ class Records(Protocol):
 class HostRecords:
     """Those of a host. request: a digest of all that is asked for.
 
-    list_chain: the rules of a chain of table nat, by its family and name; None where that is no less than reading all.
+    list_chain: the rules of a chain, by its family, table and name; None where that is no less than reading all.
     """
 
     def __init__(
-        self, memory: Union[NftMemory, LegacyMemory], request: str, list_chain: Optional[ListChain] = None
+        self,
+        memory: Union[NftMemory, LegacyMemory],
+        request: str,
+        only_foretell: bool,
+        list_chain: Optional[ListChain] = None,
     ) -> None:
         self._memory = memory
-        self._request, self._list_chain = request, list_chain
+        self._request, self._only_foretell, self._list_chain = request, only_foretell, list_chain
         self._chains: Optional[Sequence[ChainOfOthers]] = None
         self._left: Optional[Left] = None
+        self._to_renew: Optional[Left] = None
 
     def chains_of_others(self, look: Callable[[], Sequence[ChainOfOthers]]) -> Sequence[ChainOfOthers]:
         """As the last run saw them, if since then nobody can have changed them, and otherwise as looked for now."""
         if self._chains is None:
             self._chains = look()
+        if self._to_renew and not self._only_foretell:
+            self._memory.renew({**self._to_renew.brief, "chains": self._chains})
+            self._to_renew = None
         return self._chains
 
     def repeated(self) -> Optional[Brief]:
@@ -126,17 +134,26 @@ class HostRecords:
     def recall(self) -> Optional[Memory]:
         left = self._recall()
         memory = memories.from_json(left.whole) if left else None
+        if memory and self._memory.is_disturbed:
+            memory = memory._replace(shared={family: self._rehooked(family, one) for family, one in memory.shared.items()})
         self._left = left if memory else None
         return memory
+
+    def _rehooked(self, family: str, held: Observed) -> Observed:
+        """The same with the rules of others in built-in chains as they are now."""
+        if self._list_chain is None:
+            return held
+        return Observed(held.chains, {key: self._list_chain(family, *key) or [] for key in held.hooks})
 
     def _recall(self, in_short: bool = False) -> Optional[Left]:
         """A kernel that counts changes of iptables' rules counts those of all nftables."""
         left = self._memory.recall(in_short)
-        self._chains = _chains(left.brief.get("chains")) if left else None
+        self._to_renew = left if self._memory.is_disturbed else None
+        self._chains = _chains(left.brief.get("chains")) if left and not self._to_renew else None
         return left
 
     def list_chain(self, family: str, chain: str) -> Optional[Sequence[str]]:
-        return self._list_chain(family, chain) if self._list_chain else None
+        return self._list_chain(family, "nat", chain) if self._list_chain else None
 
     def end(self) -> None:
         self._memory.end()
@@ -151,8 +168,9 @@ class HostRecords:
     def keep(self, left: Optional[Left], edits: Edits) -> None:
         if left is None:
             self.forget()
-        elif edits.transactions or left != self._left:
+        elif edits.transactions or left != self._left or self._memory.is_disturbed:
             self._memory.keep(left, edits)
+            self._to_renew = None
         else:
             self.end()
 
@@ -207,11 +225,11 @@ def records_of(tables: Mapping[str, Xtables], prefix: str, request: str, only_fo
     try:
         if all(tool.is_nft for tool in tables.values()):
             return HostRecords(
-                NftMemory(prefix), request, lambda family, chain: tables[family].list_chain("nat", chain)
+                NftMemory(prefix), request, only_foretell, lambda family, *key: tables[family].list_chain(*key)
             )
         if all(tool.is_legacy for tool in tables.values()):
             memory = LegacyMemory(prefix, partial(_look, tables), partial(_lock, tables, only_foretell))
-            return HostRecords(memory, request)
+            return HostRecords(memory, request, only_foretell)
     except XtablesError:
         pass
     return None

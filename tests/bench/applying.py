@@ -36,7 +36,8 @@ _OPAQUE = 200
 class Applying(NamedTuple):
     """Seconds; memory in MiB, the most that the first run or a tool that it ran has had. saved: for boot; restored: at boot.
     empty: a module that does nothing. kube_proxy: the tool alone, that loads kube-proxy's rules for these services; one_chain:
-    that sets the chain of one service or backend.
+    that sets the chain of one service or backend. disturbed: nothing changed, but somebody else has changed a rule of his, not for
+    the first time.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Applying(NamedTuple):
     first: float
     nothing: float
     one_changed: float
+    disturbed: float
     saved: float
     saved_one_changed: float
     restored: float
@@ -94,10 +96,20 @@ def measure(way: Way, count: int) -> Applying:
                 restored = _timed(lambda: _script(new, back_end, "restore", kept))
         there_and_back = [given, changed] * (_TIMES // 2) + [given]
         one_changed = median(_timed(partial(converge, to)) for to in there_and_back)
+        disturbed = _disturbed(host, back_end, lambda: converge(given))
         text = _one_chain(rules)
         one_chain = median(_timed(lambda: _restore(host, back_end, text, "--noflush")) for dummy in range(_TIMES))
-    costs = (floor, kube_proxy, empty, first, nothing, one_changed, saved, saved_one_changed, restored)
+    costs = (floor, kube_proxy, empty, first, nothing, one_changed, disturbed, saved, saved_one_changed, restored)
     return Applying(way.name, count, *costs, memory, one_chain)
+
+
+def _disturbed(host: Namespace, back_end: str, converge: Callable[[], object]) -> float:
+    found = []
+    for port in range(1 + _TIMES):
+        rule = ["-p", "udp", "--dport", "%d" % (port + 1), "-j", "RETURN"]
+        host.run("xtables-%s-multi" % back_end, "iptables", "-t", "nat", "-A", "OUTPUT", *rule)
+        found.append(_timed(converge))
+    return median(found[1:])
 
 
 def _one_chain(rules: str) -> str:

@@ -84,6 +84,7 @@ def _applying(measured: Sequence[Applying]) -> list[str]:
         "one changed",
         "one chain, tool alone",
         "nothing changed",
+        "others changed",
         "memory, MiB",
         "kept for boot",
         "one changed is kept",
@@ -100,7 +101,8 @@ def _applying(measured: Sequence[Applying]) -> list[str]:
         "given before. Memory is the most that the first run, or a tool that it ran, has had. What the role `node` keeps for boot is what a",
         "run has given to the kernel, not read from it (iptables-legacy: read the first time). Of one change, and of nothing, the median of",
         "five runs. Beside one change stands what `iptables-restore --noflush` alone takes for a single chain: iptables-legacy reads the whole",
-        "table and writes it back, and no tool for it can do less.",
+        "table and writes it back, and no tool for it can do less. Others changed: nothing of ours, but somebody else a rule of his, as",
+        "Docker does, since the last run; on iptables-nft not for the first time, which has all rules read.",
         "",
         *_table(
             header,
@@ -110,7 +112,7 @@ def _applying(measured: Sequence[Applying]) -> list[str]:
                     "%d" % one.services,
                     *_decimals(one.floor, one.kube_proxy, one.empty, one.first),
                     *_decimals(one.first / one.floor, one.first / one.kube_proxy),
-                    *_decimals(one.one_changed, one.one_chain, one.nothing),
+                    *_decimals(one.one_changed, one.one_chain, one.nothing, one.disturbed),
                     "%.0f" % one.memory,
                     *_decimals(one.saved, one.saved_one_changed, one.restored),
                 ]

@@ -219,6 +219,49 @@ def _edit_by_hand(node: Node, chance: random.Random, whole: dict[str, str]) -> l
     return [kind, family, table, chain, place, rest]
 
 
+def test_what_others_change_is_told_from_what_is_ours() -> None:
+    """Once somebody else has changed rules: whoever does again is no reason to read everything, unless it is in what is ours."""
+    node, chance = Node("nft"), random.Random(SEED)
+    present = {raw["name"]: raw for raw in _services(40)}
+    with node.namespace:
+        node.apply(list(present.values()))
+        _edit_of_others(node, chance)
+        assert not node.apply(list(present.values())).changed
+        assert node.read_whole()
+        for _step in range(STEPS):
+            _edit_of_others(node, chance)
+            kind = chance.choice(["nothing", "changed", "first of its kind", "edited"])
+            if kind == "edited":
+                edit = _edit_by_hand(node, chance, _saved(node))
+                assert node.apply(list(present.values())).changed, edit
+            elif kind == "nothing":
+                assert not node.apply(list(present.values())).changed
+            elif kind == "changed":
+                number = chance.randrange(40)
+                present["s%d" % number] = _service(number, port=chance.choice([80, 81]))
+                node.apply(list(present.values()))
+            else:
+                present = {} if present else {raw["name"]: raw for raw in _services(12)}
+                node.apply(list(present.values()))
+            assert not node.read_whole() or kind in ("edited", "first of its kind"), kind
+            fresh = node.plan(_request(list(present.values())), remembering=False)
+            assert fresh.diff == {"before": "", "after": ""}, kind
+            if not present:
+                present = {raw["name"]: raw for raw in _services(40)}
+                node.apply(list(present.values()))
+                _edit_of_others(node, chance)
+                node.apply(list(present.values()))
+    for path in DIRECTORY.glob("*-%s.*" % PREFIX):
+        path.unlink()
+
+
+def _edit_of_others(node: Node, chance: random.Random) -> None:
+    family = chance.choice(["iptables", "ip6tables"])
+    table, chain = chance.choice([("nat", "PREROUTING"), ("nat", "OUTPUT"), ("filter", "FORWARD"), ("mangle", "INPUT")])
+    rule = ["-p", "tcp", "--dport", str(chance.randint(1, 9999)), "-j", "RETURN"]
+    node.tool("-t", table, chance.choice(["-A", "-I"]), chain, *rule, family=family)
+
+
 def test_a_run_that_cannot_be_sure_reads_everything(node: Node) -> None:
     """Somebody changes rules between a plan and its being applied."""
     services = _services(40)

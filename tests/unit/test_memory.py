@@ -15,6 +15,7 @@ from typing import Any, Dict, List
 
 import pytest
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import HostRecords
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import compile_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.rules import Layout
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel import memory as kernel_memory
@@ -22,6 +23,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory
     Edits,
     Left,
     LegacyMemory,
+    NftMemory,
     Reading,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables_lock import XtablesLock
@@ -38,6 +40,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.memory i
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import Observed
 from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils.surroundings import BaseChain, NftRule
 
 NODE = parse_node({"name": "node1", "addresses": ["192.0.2.1"]})
 RAW: List[Dict[str, Any]] = [
@@ -182,6 +185,111 @@ def test_the_lock_of_iptables_is_held_from_when_tables_are_read_until_they_are_e
         with lock_file.open() as other:
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         memory.forget()
+
+
+class NftTables:
+    """Those of a namespace: how often they were changed, and what is ours in them."""
+
+    def __init__(self) -> None:
+        self.generation, self.ours, self.looks = 7, "as compiled", 0
+
+    def look(self) -> str:
+        self.looks += 1
+        return self.ours
+
+
+@pytest.fixture
+def nft(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> NftTables:
+    tables = NftTables()
+    monkeypatch.setattr(kernel_memory, "DIRECTORY", tmp_path)
+    monkeypatch.setattr(kernel_memory, "generation", lambda: tables.generation)
+    monkeypatch.setattr(NftMemory, "_digest_of_now", lambda dummy: tables.look())
+    return tables
+
+
+def _run(tables: NftTables, edits: int = 0) -> bool:
+    """Whether what the last run left was good for this one, which changes rules in so many transactions."""
+    memory = NftMemory("L4")
+    found = memory.recall()
+    if found and memory.is_disturbed:
+        memory.renew({"renewed": True})
+    tables.generation += edits
+    if edits or not found:
+        memory.keep(Left({}, "content"), Edits(edits, 0))
+    return found is not None
+
+
+def test_a_digest_is_made_only_once_others_have_changed_rules(nft: NftTables) -> None:
+    assert [_run(nft, edits) for edits in (1, 0, 1, 0)] == [False, True, True, True]
+    assert nft.looks == 0
+    nft.generation += 1
+    assert not _run(nft)
+    assert nft.looks == 1
+    assert _run(nft)
+    assert nft.looks == 1
+
+
+def test_others_may_change_what_is_theirs(nft: NftTables) -> None:
+    _run(nft, edits=1)
+    nft.generation += 1
+    _run(nft)
+    for edits, looks in ((0, 1), (1, 2), (0, 1)):
+        nft.generation, nft.looks = nft.generation + 5, 0
+        assert _run(nft, edits)
+        assert nft.looks == looks
+        assert _run(nft)
+        assert nft.looks == looks
+    nft.generation, nft.ours = nft.generation + 1, "edited"
+    assert not _run(nft)
+
+
+def test_a_change_of_ours_that_nobody_disturbs_makes_no_digest_but_forgets_it(nft: NftTables) -> None:
+    _run(nft, edits=1)
+    nft.generation += 1
+    _run(nft)
+    nft.looks = 0
+    assert _run(nft, edits=1)
+    nft.generation += 1
+    assert not _run(nft)
+    assert nft.looks == 1
+
+
+class DisturbedMemory(NftMemory):
+    """One of which somebody else has changed rules."""
+
+    def __init__(self, left: Left) -> None:
+        super().__init__("L4")
+        self.left, self.renewed = left, []  # type: Left, List[Dict[str, Any]]
+
+    def brief(self) -> Dict[str, Any]:
+        return self.left.brief
+
+    def recall(self, in_short: bool = False) -> Left:
+        self.is_disturbed = True
+        return self.left._replace(whole="") if in_short else self.left
+
+    def renew(self, brief: Dict[str, Any]) -> None:
+        self.renewed.append(brief)
+
+
+@pytest.mark.parametrize("only_foretell", [False, True])
+def test_what_others_have_is_looked_at_again_where_they_have_changed_rules(only_foretell: bool) -> None:
+    known = _memory()
+    held = Observed(known.shared["ipv4"].chains, {("nat", "OUTPUT"): ["-j OLD"], ("filter", "FORWARD"): []})
+    known = known._replace(shared={"ipv4": held})
+    memory = DisturbedMemory(Left({"request": "same", "chains": [], **brief(known)._asdict()}, to_json(known)))
+    records = HostRecords(memory, "same", only_foretell, lambda *key: [" ".join(key)])
+    found = records.recall()
+    assert found is not None
+    assert found.shared["ipv4"].chains == held.chains
+    assert found.shared["ipv4"].hooks == {
+        ("nat", "OUTPUT"): ["ipv4 nat OUTPUT"],
+        ("filter", "FORWARD"): ["ipv4 filter FORWARD"],
+    }
+    assert records.repeated() == brief(known)
+    seen = [(BaseChain("ip", "filter", "FORWARD", "forward", "drop", True), [NftRule("drop", "")])]
+    assert records.chains_of_others(lambda: seen) == seen
+    assert [one["chains"] for one in memory.renewed] == ([] if only_foretell else [seen])
 
 
 def test_what_nobody_has_renewed_for_a_month_is_forgotten(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional
 
 from .netlink import NetlinkError, NetlinkSocket, attributes
+from .nft import Nft, NftError
 from .xtables_lock import XtablesLock
 from .xtables_text import XtablesError
 
@@ -55,11 +56,15 @@ class Left(NamedTuple):
 
 
 class _Memory:
-    """What is left under a name. seen: what tells the rules that were looked at last from all others; None where nothing does."""
+    """What is left under a name. seen: what tells the rules that were looked at last from all others; None where nothing does.
+
+    is_disturbed: somebody else has changed rules since the last run, though perhaps nothing of ours.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._seen: Any = None
+        self.is_disturbed = False
 
     @property
     def state(self) -> str:
@@ -69,6 +74,9 @@ class _Memory:
     def brief(self) -> Dict[str, Any]:
         """Of what was left, whatever the rules are now; empty where nothing was."""
         return _read_brief(self._name)
+
+    def renew(self, brief: Dict[str, Any]) -> None:
+        """What `recall` has found is as good as ever, with this for the next run to begin with."""
 
     def end(self) -> None:
         """Others may change rules again: nothing was changed, or it is as it was."""
@@ -81,20 +89,37 @@ class _Memory:
 
 
 class NftMemory(_Memory):
-    """What is left for this network namespace, as long as nobody changes any of its nftables, those of iptables included.
+    """What is left for this network namespace, as long as nobody changes what is ours in its nftables, those of iptables included.
 
-    The kernel counts changes of the rule set, by whomever, and neither traffic nor reading (``nft_base_seq``).
+    The kernel counts changes of the rule set, by whomever, and neither traffic nor reading (``nft_base_seq``). Where the
+    number is another, a digest of what is ours tells; it takes longer than a small change does, so that none is made until
+    somebody else has changed something.
     """
 
     _seen: Optional[int]
 
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._of = ""
+        self._digest = ""
+        self._verified: Optional[int] = None
+
     def recall(self, in_short: bool = False) -> Optional[Left]:
-        """What was left, in short without the whole; None where the rule set is another since then."""
+        """What was left, in short without the whole; None where what is ours is not as it was then."""
         try:
             self._seen = generation()
         except (OSError, NetlinkError):
             return None
-        return _read(self._name, str(self._seen), in_short)
+        self._of = str(self._seen)
+        head = _read_head(self._name)
+        self._digest = head.get("digest", "")
+        self.is_disturbed = head.get("state", self._of) != self._of
+        if self.is_disturbed:
+            if self._verified != self._seen and (not self._digest or self._digest != self._digest_of_now()):
+                return None
+            self._verified = self._seen
+            self._of = head["state"]
+        return _read(self._name, self._of, in_short)
 
     def keep(self, left: Left, edits: Edits) -> None:
         """Leave this, if since `recall` nothing but these edits has changed the rule set."""
@@ -105,10 +130,29 @@ class NftMemory(_Memory):
             return
         if before is None or now != before + edits.transactions:
             _forget(self._name)
-        else:
-            self._seen = now
-            _write(self._name, str(now), left)
-            _write_changes(self._name, str(before), str(now), edits)
+            return
+        self._seen = now
+        is_verified = self._of != str(before)
+        if edits.transactions or (self.is_disturbed and not is_verified):
+            self._digest = self._digest_of_now() if self.is_disturbed else ""
+        _write(self._name, str(now), left, self._digest)
+        _write_changes(self._name, self._of, str(now), edits)
+
+    def renew(self, brief: Dict[str, Any]) -> None:
+        """What `recall` has found is as good as ever, with this for the next run to begin with."""
+        left = _read(self._name, self._of, in_short=False)
+        if left:
+            _write(self._name, str(self._seen), left._replace(brief=brief), self._digest)
+            _write_changes(self._name, self._of, str(self._seen), Edits(0, 0))
+
+    def _digest_of_now(self) -> str:
+        """Empty where somebody changes rules meanwhile."""
+        try:
+            with Nft() as nft:
+                found = nft.digest(self._name + "-")
+            return found if generation() == self._seen else ""
+        except (OSError, NetlinkError, NftError):
+            return ""
 
 
 class Reading(NamedTuple):
@@ -213,10 +257,16 @@ def _path(name: str) -> Path:
 
 
 def _read_brief(name: str) -> Dict[str, Any]:
+    found = _read_head(name).get("brief")
+    return found if isinstance(found, dict) else {}
+
+
+def _read_head(name: str) -> Dict[str, Any]:
+    """What `_write` has put in front; empty where there is nothing."""
     try:
         with open(_path(name), encoding="utf-8") as file:
-            return dict(json.loads(file.readline())["brief"])
-    except (OSError, ValueError, KeyError, TypeError):
+            return dict(json.loads(file.readline()))
+    except (OSError, ValueError, TypeError):
         return {}
 
 
@@ -231,8 +281,8 @@ def _read(name: str, state: str, in_short: bool) -> Optional[Left]:
         return None
 
 
-def _write(name: str, state: str, left: Left) -> None:
-    first = json.dumps({"state": state, "brief": left.brief}, separators=(",", ":"))
+def _write(name: str, state: str, left: Left, digest: str = "") -> None:
+    first = json.dumps({"state": state, "digest": digest, "brief": left.brief}, separators=(",", ":"))
     try:
         _write_file(_path(name), (first, "\n", left.whole))
         _forget_old()

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The chains of nftables that are hooked into the kernel, and their rules as far as they decide on all packets.
+"""The chains of nftables that are hooked into the kernel, and their rules as far as they decide on all packets; and whether
+chains and rules are still what they were.
 
 Over netlink (``nf_tables.h``): nft(8) takes seconds to list tables as large as those of iptables-nft.
 Everything that can fail raises NftError.
@@ -10,13 +11,14 @@ Everything that can fail raises NftError.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import sys
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ..surroundings import BaseChain, NftRule
-from .netlink import NetlinkError, NetlinkSocket, attribute, attributes, each_attribute
+from .netlink import NLA_F_NESTED, NetlinkError, NetlinkSocket, attribute, attributes, each_attribute
 
 _NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8
@@ -38,6 +40,12 @@ _STATUS_DNAT = 1 << 5
 """IPS_DST_NAT (``nf_conntrack_common.h``)."""
 _VERDICTS = {0: "drop", 1: "accept"}
 _NO_CONDITION = ("counter", "log")
+_OF_CHAINS = (_CHAIN_TABLE, _CHAIN_NAME)
+_OF_RULES = (_RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS)
+"""What tells chains, and rules, from others; the rest are handles, which are new for the same rule set again."""
+_COUNTER = struct.pack("=HH", 12, _EXPRESSION_NAME) + b"counter\0"
+_COUNTED_BYTES = 28
+"""Behind it: two numbers of 64 bits with the headers of their attributes."""
 
 
 class NftError(Exception):
@@ -67,6 +75,19 @@ class Nft:
         wanted = b"".join(attribute(kind, name.encode() + b"\0") for kind, name in names)
         return [_rule(message) for message in self._dump(_GET_RULE, _NUMBERS[chain.family], wanted)]
 
+    def digest(self, marked: str) -> str:
+        """Of the chains with this text in their names, in the families ip and ip6, and of the rules in them and to them.
+
+        It does not depend on traffic, nor on what else there is. Reading the rules of 10,000 services takes a second; for their texts
+        iptables-nft takes ten.
+        """
+        found = hashlib.blake2b(digest_size=16)
+        for family in ("ip", "ip6"):
+            for kind, telling in ((_GET_CHAIN, _OF_CHAINS), (_GET_RULE, _OF_RULES)):
+                messages = self._dump(kind, _NUMBERS[family], b"", marked.encode())
+                found.update(b"".join(_telling(messages, telling)))
+        return found.hexdigest()
+
     def _dump(self, kind: int, family: int, payload: bytes, containing: bytes = b"") -> List[bytes]:
         header = struct.pack("!BBH", family, 0, 0)
         try:
@@ -75,6 +96,24 @@ class Nft:
             raise NftError(os.strerror(error.code)) from error
         except OSError as error:
             raise NftError(str(error)) from error
+
+
+def _telling(messages: List[bytes], kinds: Sequence[int]) -> Iterator[bytes]:
+    """The attributes of these kinds, without what counts packets."""
+    header = struct.Struct("=HH").unpack_from
+    for message in messages:
+        offset, end = 4, len(message)
+        while offset < end:
+            length, kind = header(message, offset)
+            if kind & ~NLA_F_NESTED in kinds:
+                part = message[offset : offset + length]
+                at = part.find(_COUNTER)
+                if at >= 0:
+                    at += len(_COUNTER)
+                    yield part[:at]
+                    part = part[at + _COUNTED_BYTES :]
+                yield part
+            offset += (length + 3) & ~3
 
 
 def _base_chain(message: bytes) -> Optional[BaseChain]:
