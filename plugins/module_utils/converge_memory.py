@@ -135,15 +135,23 @@ class HostRecords:
         left = self._recall()
         memory = memories.from_json(left.whole) if left else None
         if memory and self._memory.is_disturbed:
-            memory = memory._replace(shared={family: self._rehooked(family, one) for family, one in memory.shared.items()})
+            memory = self._with_built_in_chains_of_now(memory)
         self._left = left if memory else None
         return memory
 
-    def _rehooked(self, family: str, held: Observed) -> Observed:
-        """The same with the rules of others in built-in chains as they are now."""
-        if self._list_chain is None:
-            return held
-        return Observed(held.chains, {key: self._list_chain(family, *key) or [] for key in held.hooks})
+    def _with_built_in_chains_of_now(self, memory: Memory) -> Optional[Memory]:
+        """What others have changed; None where it cannot be read."""
+        list_chain = self._list_chain
+        if list_chain is None:
+            return None
+        try:
+            shared = {
+                family: Observed(held.chains, {key: list_chain(family, *key) or [] for key in held.hooks})
+                for family, held in memory.shared.items()
+            }
+        except XtablesError:
+            return None
+        return memory._replace(shared=shared)
 
     def _recall(self, in_short: bool = False) -> Optional[Left]:
         """A kernel that counts changes of iptables' rules counts those of all nftables."""

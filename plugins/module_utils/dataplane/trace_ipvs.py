@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import partial
-from typing import Dict, List, Mapping, Optional
+from typing import Callable, Dict, List, Mapping, Optional, Tuple
 
 from .. import addresses as ip
 from ..ipvs_types import Destination, HeldService, ServiceKey, destination_line, service_line
@@ -64,28 +64,24 @@ class _Way:
         if not packet.is_local(packet.destination):
             return self._nat("POSTROUTING", walk.through("filter", "FORWARD", arrived))
         led = self._lead(walk.through("filter", "INPUT", arrived))
-        leaving = {one: chance for one, chance in led.items() if one.forwarded and not one.is_local(one.destination)}
-        staying = {one: chance for one, chance in led.items() if one not in leaving}
+        leaving, staying = _parted(led, lambda one: bool(one.forwarded) and not one.is_local(one.destination))
         return merged(staying, self._leave(leaving))
 
     def of_sent(self, packet: Packet) -> Branches:
         walk = self._walk
         sent = walk.through("mangle", "OUTPUT", walk.through("raw", "OUTPUT", {packet: Fraction(1)}))
         left = self._leave(self._lead(self._nat("OUTPUT", sent)))
-        delivered = {one: chance for one, chance in left.items() if one.is_local(one.destination) and not one.forwarded}
-        gone = {one: chance for one, chance in left.items() if one not in delivered}
+        delivered, gone = _parted(left, lambda one: one.is_local(one.destination) and not one.forwarded)
         return merged(gone, walk.through("filter", "INPUT", delivered))
 
     def _leave(self, going: Branches) -> Branches:
         """Those that are not rewritten have left by then (`_scheduled`)."""
-        rewritten = {one: chance for one, chance in going.items() if one.forwarded in ("", _REWRITING)}
-        left = {one: chance for one, chance in going.items() if one not in rewritten}
+        rewritten, left = _parted(going, lambda one: one.forwarded in ("", _REWRITING))
         return merged(left, self._nat("POSTROUTING", self._walk.through("filter", "OUTPUT", rewritten)))
 
     def _nat(self, hook: str, going: Branches) -> Branches:
         """What connection tracking does not see has no way through this table."""
-        untracked = {one: chance for one, chance in going.items() if not one.tracked}
-        tracked = {one: chance for one, chance in going.items() if one.tracked}
+        tracked, untracked = _parted(going, lambda one: one.tracked)
         return merged(untracked, self._walk.through("nat", hook, tracked))
 
     def _lead(self, arrived: Branches) -> Branches:
@@ -116,6 +112,12 @@ class _Way:
             there = {found._replace(destination=one.address, port=one.port): part for found, part in led.items()}
             result = merged(result, there)
         return result
+
+
+def _parted(going: Branches, condition: Callable[[Packet], bool]) -> Tuple[Branches, Branches]:
+    """Those for which the condition holds, and the others."""
+    held = {one: chance for one, chance in going.items() if condition(one)}
+    return held, {one: chance for one, chance in going.items() if one not in held}
 
 
 def _in_set(sets: Mapping[str, WantedSet], packet: Packet, name: str, parts: str) -> bool:
