@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from . import addresses as ip
 from .rulespec import BUILT_IN_CHAINS, Word, quote, render, words
 
-FAMILIES = {"ipv4": ("ipv4",), "ipv6": ("ipv6",), "both": ("ipv4", "ipv6")}
+FAMILIES = {**{family: (family,) for family in ip.FAMILIES}, "both": ip.FAMILIES}
 """What ``ip_version`` says."""
 MAX_CHAIN_NAME = 28
 """XT_EXTENSION_MAXNAMELEN without the end of the string: what iptables takes."""

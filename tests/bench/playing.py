@@ -25,7 +25,7 @@ _LOOP_RULES = 60
 
 
 class Playing(NamedTuple):
-    """Seconds of whole runs on one node. floor: loads the same variables and pings. site: by site.yml."""
+    """Seconds of whole runs on one node. floor: loads the same variables and pings. site: by site.yml, on a node of its own."""
 
     services: int
     floor: float
@@ -68,6 +68,8 @@ def measure_playing(count: int) -> Playing:
         wanted[count // 2] = service_apart(count // 2, backends=2)
         made.set(_variables(wanted))
         one_changed = made.run(made.play(_TASK)).seconds
+    with controller(1, _variables(wanted)) as made:
+        made.run(made.play(_PING))
         sites = [made.run(SITE).seconds for _again in range(3)]
         wanted[count // 2] = service_apart(count // 2, backends=3)
         made.set(_variables(wanted))

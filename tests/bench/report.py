@@ -141,7 +141,7 @@ def _playing(measured: Sequence[Playing], loop: Loop) -> list[str]:
         "## Playbooks",
         "",
         "One node, iptables-nft. The floor loads the same variables and pings. The other columns are the seconds beyond that floor of a play",
-        "with one task `vip_service`, and of `site.yml` with all roles (behind that task, so that its first run makes no rules of services).",
+        "with one task `vip_service`, and of `site.yml` with all roles on a node of its own, what is kept for boot included.",
         "",
         *_table(
             header,
