@@ -40,6 +40,7 @@ _STATUS_DNAT = 1 << 5
 """IPS_DST_NAT (``nf_conntrack_common.h``)."""
 _VERDICTS = {0: "drop", 1: "accept"}
 _NO_CONDITION = ("counter", "log")
+_TABLES_OF_IPTABLES = ("filter", "mangle", "nat", "raw")
 _OF_CHAINS = (_CHAIN_TABLE, _CHAIN_NAME)
 _OF_RULES = (_RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS)
 """What tells chains, and rules, from others; the rest are handles, which are new for the same rule set again."""
@@ -76,16 +77,19 @@ class Nft:
         return [_rule(message) for message in self._dump(_GET_RULE, _NUMBERS[chain.family], wanted)]
 
     def digest(self, marked: str) -> str:
-        """Of the chains with this text in their names, in the families ip and ip6, and of the rules in them and to them.
+        """Of the chains with this text in their names, and of the rules in them and to them in the tables of iptables.
 
         It does not depend on traffic, nor on what else there is. Reading the rules of 10,000 services takes a second; for their texts
         iptables-nft takes ten.
         """
         found = hashlib.blake2b(digest_size=16)
         for family in ("ip", "ip6"):
-            for kind, telling in ((_GET_CHAIN, _OF_CHAINS), (_GET_RULE, _OF_RULES)):
-                messages = self._dump(kind, _NUMBERS[family], b"", marked.encode())
-                found.update(b"".join(_telling(messages, telling)))
+            chains = self._dump(_GET_CHAIN, _NUMBERS[family], b"", marked.encode())
+            found.update(b"".join(_telling(chains, _OF_CHAINS)))
+            for table in _TABLES_OF_IPTABLES:
+                wanted = attribute(_RULE_TABLE, table.encode() + b"\0")
+                rules = self._dump(_GET_RULE, _NUMBERS[family], wanted, marked.encode())
+                found.update(b"".join(_telling(rules, _OF_RULES)))
         return found.hexdigest()
 
     def _dump(self, kind: int, family: int, payload: bytes, containing: bytes = b"") -> List[bytes]:
