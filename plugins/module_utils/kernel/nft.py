@@ -85,11 +85,13 @@ class Nft:
         found = hashlib.blake2b(digest_size=16)
         for family in ("ip", "ip6"):
             chains = self._dump(_GET_CHAIN, _NUMBERS[family], b"", marked.encode())
-            found.update(b"".join(_telling(chains, _OF_CHAINS)))
+            for part in _telling(chains, _OF_CHAINS):
+                found.update(part)
             for table in _TABLES_OF_IPTABLES:
                 wanted = attribute(_RULE_TABLE, table.encode() + b"\0")
                 rules = self._dump(_GET_RULE, _NUMBERS[family], wanted, marked.encode())
-                found.update(b"".join(_telling(rules, _OF_RULES)))
+                for part in _telling(rules, _OF_RULES):
+                    found.update(part)
         return found.hexdigest()
 
     def _dump(self, kind: int, family: int, payload: bytes, containing: bytes = b"") -> List[bytes]:
