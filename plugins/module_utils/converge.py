@@ -31,7 +31,7 @@ from .dataplane.iptables import compile_service, families
 from .dataplane.rules import Layout
 from .dataplane.shared_chains import hook_jumps
 from .families import FamilyPlans, Tables
-from .ipset_types import HeldSet, SetHeader
+from .ipset_types import Entry, HeldSet, SetHeader
 from .kernel.memory import Edits, Left
 from .kernel.xtables import XtablesError, parse_save
 from .plan.affinity import SetPlan, plan_sets
@@ -58,6 +58,12 @@ class Sets(Protocol):
     def destroy(self, name: str) -> None:
         """Remove a set that nothing uses."""
 
+    def read(self, name: str) -> Optional[HeldSet]:
+        """A set with its entries, None where there is none of this name."""
+
+    def add(self, header: SetHeader, entries: Sequence[Entry]) -> None:
+        """Add entries, or write all that is kept beside an element anew where it is there already."""
+
 
 class NoSets:
     """The ipsets of a kernel that has none. why: one line."""
@@ -73,6 +79,12 @@ class NoSets:
 
     def destroy(self, name: str) -> None:
         """There is none to destroy."""
+
+    def read(self, dummy: str) -> Optional[HeldSet]:
+        return None
+
+    def add(self, header: SetHeader, entries: Sequence[Entry]) -> None:
+        """There is none to add to."""
 
 
 class Kernel(NamedTuple):
@@ -122,7 +134,9 @@ class Change(NamedTuple):
         sets = self.kernel.sets
         created = [Step(partial(sets.create, new), partial(sets.destroy, new.name)) for new in self.set_plan.create]
         gone = [Step(partial(sets.destroy, old.name), partial(sets.create, old)) for old in self.set_plan.destroy]
-        return created + self._recorded(self.families.steps()) + gone
+        filled = [Step(partial(_fill, sets, self.set_plan), _nothing)] if self.set_plan.fill else []
+        # Once more behind the rules: clients have come meanwhile.
+        return created + filled + self._recorded(self.families.steps()) + filled + gone
 
     def _recorded(self, steps: List[Step]) -> List[Step]:
         """These, and what is left for the next run, which is made while the tools of these keep other processors busy."""
@@ -137,6 +151,21 @@ class Change(NamedTuple):
         begun: List[Callable[[], Tuple[Optional[Left], Edits]]] = []
         begin = Step(lambda: begun.append(beside(make)), records.end)
         return [begin, *steps, Step(lambda: records.keep(*begun[0]()), records.forget)]
+
+
+def _fill(sets: Sets, plan: SetPlan) -> None:
+    """What backends remember is known to their new groups too, with the time that is left of it."""
+    headers = {header.name: header for header in plan.create}
+    for name, members in plan.fill.items():
+        known: Dict[str, Entry] = {}
+        for held in filter(None, map(sets.read, members)):
+            for element, entry in held.entries.items():
+                known[element] = max(entry, known.get(element, entry), key=lambda one: one.timeout or 0)
+        sets.add(headers[name], list(known.values()))
+
+
+def _nothing() -> None:
+    """The set goes with its clients."""
 
 
 def plan_services(request: Request, node: Node, kernel: Kernel) -> Change:

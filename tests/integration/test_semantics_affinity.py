@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
 from network import ADDRESSES, IPV4, IPV6, Network, backends, external_ip, vip
+
+from lab.traffic import Servers
 
 ALL = ("b11", "b12", "b21", "b22")
 
@@ -127,3 +130,62 @@ def test_sets_come_and_go_with_their_backends_and_a_second_run_changes_nothing(n
     assert len(node.run("ipset", "list", "-n").stdout.split()) == 1
     network.applied([{**web, "session_affinity": "none"}])
     assert node.run("ipset", "list", "-n").stdout == ""
+
+
+SOURCES = [f"192.0.8.{last}" for last in range(1, 41)]
+"""Of clients that are many."""
+PORTS = range(9101, 9107)
+
+
+def _endpoints(family: str, count: int) -> list[dict[str, Any]]:
+    """The first so many of 24, each of which answers by its own name."""
+    found = [{**backend, "port": port} for port in PORTS for backend in backends(*ALL, family=family)]
+    return found[:count]
+
+
+@pytest.mark.iptables_only
+@pytest.mark.semantics(10)
+@pytest.mark.semantics(20)
+def test_clients_are_remembered_while_a_service_grows_into_groups_and_shrinks(network: Network) -> None:
+    """From a list of backends to a tree of groups and back: who has a backend keeps it as long as it stays."""
+    _forget(network)
+    client = network.hosts["client"]
+    network.hosts["node1"].ip("route", "replace", "192.0.8.0/24", "via", ADDRESSES["client"][IPV4])
+    client.ip("route", "replace", "local", "192.0.8.0/24", "dev", "lo")
+
+    def ask() -> dict[str, str]:
+        return {source: _one(network.ask("client", vip(1, IPV4), 80, source=source).backends) for source in SOURCES}
+
+    with Servers() as servers:
+        for port in PORTS:
+            for name in ALL:
+                servers.serve(network.hosts[name], f"{name}:{port}", ADDRESSES[name][IPV4], port, keep_open=False)
+        network.applied([_sticky(IPV4, backends=_endpoints(IPV4, 14))])
+        held = ask()
+        assert len(set(held.values())) > 8
+        for count in (24, 18, 10, 24):
+            service = _sticky(IPV4, backends=_endpoints(IPV4, count))
+            network.applied([service])
+            there = {f"{name}:{port}" for port in PORTS for name in ALL if _is_among(service, name, port)}
+            moved = {source: backend for source, backend in held.items() if backend not in there}
+            again = ask()
+            assert {source: again[source] for source in held if source not in moved} == {
+                source: backend for source, backend in held.items() if source not in moved
+            }
+            assert set(again.values()) <= there
+            assert ask() == again
+            assert network.applied([service])["changed"] is False
+            held = again
+
+
+def _is_among(service: dict[str, Any], name: str, port: int) -> bool:
+    return any(one["address"] == ADDRESSES[name][IPV4] and one["port"] == port for one in service["backends"])
+
+
+@pytest.mark.iptables_only
+def test_no_chain_asks_for_more_clients_than_a_list_has(network: Network, family: str) -> None:
+    _forget(network)
+    network.applied([_sticky(family, backends=_endpoints(family, 24))])
+    asked = Counter(line.split()[1] for line in network.rules().splitlines() if "--match-set L4-AFF-" in line)
+    assert sum(asked.values()) > 24
+    assert max(asked.values()) <= 8

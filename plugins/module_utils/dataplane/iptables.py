@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Dict, Iterable, List, Sequence, Tuple
+from functools import cached_property, lru_cache
+from typing import Dict, Iterable, Iterator, List, Sequence, Set, Tuple
 
 from .. import addresses as ip
 from ..ruleset import ChainKey, Desired
@@ -213,8 +213,10 @@ class _ServiceCompiler:
         name, rules = self._service_chain("SVL" if local else "SVC")
         if not rules:
             pool = self.pools.local if local else self.pools.cluster
-            rules += self._affinity(pool)
-            rules += self._choose(pool, "local" if local else "all", "")
+            scope = "local" if local else "all"
+            if self._has_affinity:
+                rules += self._again(pool, scope, "")
+            rules += self._choose(pool, scope, "")
         return name, rules
 
     def _choose(self, pool: Sequence[Backend], scope: str, path: str) -> List[str]:
@@ -241,20 +243,37 @@ class _ServiceCompiler:
     def _has_affinity(self) -> bool:
         return self.service.session_affinity == "client_ip"
 
-    def _affinity(self, pool: Sequence[Backend]) -> List[str]:
-        """Clients that a backend remembers go to it, before chance is asked."""
-        if not self._has_affinity:
-            return []
-        return [
-            rule(self._backend_chain(backend), self._say("again to " + at), match="-m set --match-set %s src" % clients)
-            for backend in pool
-            for at in [ip.endpoint(backend.address, backend.port)]
-            for clients in [self._clients(at)]
-        ]
+    def _again(self, pool: Sequence[Backend], scope: str, path: str) -> List[str]:
+        """Clients that a backend remembers go to it, before chance is asked; by way of the groups of a large pool.
+
+        A group may remember a client of which its backends know no more: then the next rule is asked.
+        """
+        return [self._again_to(part, scope, path + digit) for digit, part in chances.divide(pool, len(path))]
+
+    def _again_to(self, part: Sequence[Backend], scope: str, path: str) -> str:
+        if len(part) > 1:
+            name, clients = self.layout.of("GRP", self.service.name, "again to " + scope, path), self._clients_of_group(path)
+            self.chains[("nat", name)] = self._again(part, scope, path)
+            return rule(name, self._say("again to %d backends" % len(part)), match=_remembered_in(clients))
+        at = ip.endpoint(part[0].address, part[0].port)
+        return rule(self._backend_chain(part[0]), self._say("again to " + at), match=_remembered_in(self._clients(at)))
 
     def _clients(self, at: str) -> str:
         """The ipset of the clients that the backend at this endpoint remembers."""
         return self.layout.of("AFF", self.service.name, at)
+
+    def _clients_of_group(self, path: str) -> str:
+        """The ipset of the clients that the backends of a group remember; which these are goes by the hashes of endpoints alone."""
+        return self.layout.of("AFF", self.service.name, "group", self.family, path)
+
+    @cached_property
+    def _groups(self) -> Dict[Backend, List[str]]:
+        """By backend the paths of the groups in which it is, in any pool."""
+        found: Dict[Backend, Set[str]] = {}
+        for pool in self.pools:
+            for backend, path in _grouped(pool, ""):
+                found.setdefault(backend, set()).add(path)
+        return {backend: sorted(paths) for backend, paths in found.items()}
 
     def _backend_chain(self, backend: Backend) -> str:
         at = ip.endpoint(backend.address, backend.port)
@@ -264,8 +283,22 @@ class _ServiceCompiler:
         rules = [rule(self.mark_masq, self._say("hairpin"), source=ip.host_network(backend.address))]
         if self._has_affinity:
             timeout = self.service.session_affinity_timeout
-            remember = "SET --add-set %s src --exist --timeout %d" % (self._clients(at), timeout)
-            rules.append(rule(remember, self._say("remember the client")))
+            for clients in [self._clients(at), *map(self._clients_of_group, self._groups.get(backend, ()))]:
+                remember = "SET --add-set %s src --exist --timeout %d" % (clients, timeout)
+                rules.append(rule(remember, self._say("remember the client")))
         rules.append(self._translate(at, at))
         self.chains[("nat", name)] = rules
         return name
+
+
+def _remembered_in(clients: str) -> str:
+    return "-m set --match-set %s src" % clients
+
+
+def _grouped(pool: Sequence[Backend], path: str) -> Iterator[Tuple[Backend, str]]:
+    """Each backend with each of the groups below this one that it is in."""
+    for digit, part in chances.divide(pool, len(path)):
+        if len(part) > 1:
+            for backend in part:
+                yield backend, path + digit
+            yield from _grouped(part, path + digit)

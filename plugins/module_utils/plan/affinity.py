@@ -9,7 +9,9 @@ They come before the rules that use them and go after them; what they hold is th
 
 from __future__ import annotations
 
-from typing import Iterable, List, Mapping, NamedTuple
+import re
+from types import MappingProxyType
+from typing import Collection, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..dataplane.rules import Layout
 from ..ipset_types import MIN_HASHSIZE, SetHeader, create_line
@@ -17,15 +19,20 @@ from ..ruleset import Desired
 
 _MOST_CLIENTS = 1 << 20
 """Of one backend; beyond it new clients are not remembered. The kernel's memory grows with those that come."""
+_AGAIN = re.compile(r"--match-set (\S+) src -j (\S+)$")
 _TIMEOUT = 10800
 """Seconds, the default of the set; the rules that add clients give their service's own."""
 
 
 class SetPlan(NamedTuple):
-    """Sets to create before the rules change, and sets to destroy after."""
+    """Sets to create before the rules change, and sets to destroy after.
+
+    fill: of groups of backends that are new, by their sets, the sets of their backends.
+    """
 
     create: List[SetHeader]
     destroy: List[SetHeader]
+    fill: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     @property
     def changed(self) -> bool:
@@ -44,10 +51,33 @@ def plan_sets(desired: Mapping[str, Desired], held: Iterable[SetHeader], layout:
     """The sets that the wanted rules use against those of ours that the kernel holds."""
     wanted = {name: family for family, one in desired.items() for name in _used(one, layout)}
     ours = {header.name: header for header in held if layout.is_affinity_set(header.name)}
+    new = sorted(set(wanted) - set(ours))
     return SetPlan(
-        [_header(name, wanted[name]) for name in sorted(set(wanted) - set(ours))],
+        [_header(name, wanted[name]) for name in new],
         [ours[name] for name in sorted(set(ours) - set(wanted))],
+        {name: found for one in desired.values() for name, found in _fill(new, ours, one).items()} if new and ours else {},
     )
+
+
+def _fill(new: Iterable[str], held: Collection[str], desired: Desired) -> Dict[str, List[str]]:
+    """What each new set of a family has to know from the start: the clients of those that are behind it in the rules."""
+    behind: Dict[str, str] = {}
+    asked: Dict[str, List[str]] = {}
+    for (dummy, chain), rules in desired.chains.items():
+        for clients, target in filter(None, map(_again, rules)):
+            behind[clients] = target
+            asked.setdefault(chain, []).append(clients)
+
+    def known(clients: str) -> List[str]:
+        own = [clients] if clients in held else []
+        return own + [name for other in asked.get(behind.get(clients, ""), ()) for name in known(other)]
+
+    return {name: found for name in new if name in behind for found in [known(name)] if found}
+
+
+def _again(rule: str) -> Optional[Tuple[str, str]]:
+    found = _AGAIN.search(rule)
+    return (found[1], found[2]) if found else None
 
 
 def _used(desired: Desired, layout: Layout) -> Iterable[str]:
