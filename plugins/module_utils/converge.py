@@ -154,14 +154,14 @@ class Change(NamedTuple):
 
 
 def _fill(sets: Sets, plan: SetPlan) -> None:
-    """What backends remember is known to their new groups too, with the time that is left of it."""
+    """What backends remember is known to their new groups too, as far as it fits, with the time that is left of it."""
     headers = {header.name: header for header in plan.create}
     for name, members in plan.fill.items():
         known: Dict[str, Entry] = {}
         for held in filter(None, map(sets.read, members)):
             for element, entry in held.entries.items():
                 known[element] = max(entry, known.get(element, entry), key=lambda one: one.timeout or 0)
-        sets.add(headers[name], list(known.values()))
+        sets.add(headers[name], list(known.values())[: headers[name].maxelem])
 
 
 def _nothing() -> None:

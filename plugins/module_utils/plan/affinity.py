@@ -18,7 +18,7 @@ from ..ipset_types import MIN_HASHSIZE, SetHeader, create_line
 from ..ruleset import Desired
 
 _MOST_CLIENTS = 1 << 20
-"""Of one backend; beyond it new clients are not remembered. The kernel's memory grows with those that come."""
+"""Of one backend, or of one group; beyond it new clients are not remembered. The kernel's memory grows with those that come."""
 _AGAIN = re.compile(r"--match-set (\S+) src -j (\S+)$")
 _TIMEOUT = 10800
 """Seconds, the default of the set; the rules that add clients give their service's own."""
