@@ -15,8 +15,8 @@ from .ipset_types import HeldSet
 from .kernel.ipset import Ipset
 from .kernel.xtables import Xtables, XtablesError
 from .plan.sets import SetInUseError, SetPlan, plan_absent, plan_leftover, plan_present, scratch_name
+from .rulespec import BUILT_IN_CHAINS
 
-_TABLES = ("filter", "nat", "mangle", "raw")
 _SHOWN_USERS = 5
 
 Warn = Callable[[str], None]
@@ -73,7 +73,7 @@ def _lists_with(name: str, sets: Ipset) -> List[str]:
 def _rules_with(name: str, xtables: Xtables) -> List[str]:
     uses = re.compile(r'(?:--match-set|--add-set|--del-set|--map-set) "?%s"? ' % re.escape(name))
     found = []
-    for table in _TABLES:
+    for table in BUILT_IN_CHAINS:
         try:
             lines = xtables.save(table).splitlines()
         except XtablesError:

@@ -36,8 +36,8 @@ def expected_of_ipvs(
     """
     on_it = {**node, "addresses": [*node["addresses"], *([] if way == NODE_PORT else [destination])]}
     backends = [one for one in service.get("backends", ()) if _same_family(one["address"], destination)]
-    here = _usable([one for one in backends if one.get("node") == node["name"]])
     local = {"backends": [one for one in backends if one.get("node") == node["name"]]}
+    here = _usable(local["backends"])
     if way == VIP:
         if service.get("internal_traffic_policy") == "local":
             service = {**service, **local}

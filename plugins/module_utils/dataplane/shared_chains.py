@@ -28,6 +28,7 @@ def assemble(parts: Sequence[ServiceRules], node: Node, family: str, backends: C
 
     backends: further addresses that services translate to, whose chains are in none of the parts.
     """
+    layout = Layout(node.chain_prefix)
     entries: Dict[ChainKey, List[str]] = {}
     desired = Desired()
     for part in parts:
@@ -36,27 +37,25 @@ def assemble(parts: Sequence[ServiceRules], node: Node, family: str, backends: C
             entries.setdefault(key, []).extend(rules)
     if parts:
         desired.chains.update(_shared_chains(entries, node, family))
-        made = endpoint_chains(desired.chains, Layout(node.chain_prefix), backends)
-        unneeded = _unneeded(desired.chains, node)
+        made = endpoint_chains(desired.chains, layout, backends)
+        unneeded = _unneeded(desired.chains, layout, node)
         desired.chains.update({key: rules for key, rules in made.items() if key not in unneeded})
-        _complete_for_hairpin(desired.chains, Layout(node.chain_prefix), family)
-        _complete_for_kept(desired.chains, node)
-        desired.jumps = hook_jumps(Layout(node.chain_prefix))
+        _complete_for_hairpin(desired.chains, layout, family)
+        _complete_for_kept(desired.chains, layout, node)
+        desired.jumps = hook_jumps(layout)
     return desired
 
 
-def _complete_for_kept(chains: Dict[ChainKey, Rules], node: Node) -> None:
+def _complete_for_kept(chains: Dict[ChainKey, Rules], layout: Layout, node: Node) -> None:
     """Services that stay as they are may lead to a chain that the node's settings of now do not need."""
-    layout = Layout(node.chain_prefix)
     name = layout.shared("MARK-NONLOCAL")
     if ("nat", name) not in chains and any(text.endswith(name) for rules in chains.values() for text in rules):
         mark = rule(layout.shared("MARK-MASQ"), "no local source")
         chains[("nat", name)] = [mark] if node.masquerade_all else []
 
 
-def _unneeded(chains: Mapping[ChainKey, Rules], node: Node) -> Set[ChainKey]:
+def _unneeded(chains: Mapping[ChainKey, Rules], layout: Layout, node: Node) -> Set[ChainKey]:
     """Of the chains that tell where backends are. Those that services which stay as they are may need are not."""
-    layout = Layout(node.chain_prefix)
     unneeded: Set[ChainKey] = set() if node.drop_invalid else {("filter", layout.shared("INVALID"))}
     if node.backend_chains and not any(
         _DNAT_TARGET in text for key, rules in chains.items() if not layout.is_of_backend(key) for text in rules

@@ -17,6 +17,7 @@ import struct
 import sys
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
+from ..rulespec import BUILT_IN_CHAINS
 from ..surroundings import BaseChain, NftRule
 from .netlink import NLA_F_NESTED, NetlinkError, NetlinkSocket, attribute, attributes, each_attribute
 
@@ -40,7 +41,6 @@ _STATUS_DNAT = 1 << 5
 """IPS_DST_NAT (``nf_conntrack_common.h``)."""
 _VERDICTS = {0: "drop", 1: "accept"}
 _NO_CONDITION = ("counter", "log")
-_TABLES_OF_IPTABLES = ("filter", "mangle", "nat", "raw")
 _OF_CHAINS = (_CHAIN_TABLE, _CHAIN_NAME)
 _OF_RULES = (_RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS)
 """What tells chains, and rules, from others; the rest are handles, which are new for the same rule set again."""
@@ -87,7 +87,7 @@ class Nft:
             chains = self._dump(_GET_CHAIN, _NUMBERS[family], b"", marked.encode())
             for part in _telling(chains, _OF_CHAINS):
                 found.update(part)
-            for table in _TABLES_OF_IPTABLES:
+            for table in BUILT_IN_CHAINS:
                 wanted = attribute(_RULE_TABLE, table.encode() + b"\0")
                 rules = self._dump(_GET_RULE, _NUMBERS[family], wanted, marked.encode())
                 for part in _telling(rules, _OF_RULES):
