@@ -13,9 +13,9 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import was_asked_for
-from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import Payload, pack, packed
-from ansible_collections.layer4.service_proxy.plugins.plugin_utils.services_variable import plain_text, resolved
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.state_file import was_asked_for
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import Payload, pack, packed
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils._services_variable import plain_text, resolved
 
 _LONG = 200
 """Services; below that their text saves nothing."""

@@ -59,8 +59,8 @@ _value:
 
 from typing import Any, Callable
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.drain import drain_backends
-from ansible_collections.layer4.service_proxy.plugins.plugin_utils.filters import refusing_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.drain import drain_backends
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils._filters import refusing_services
 
 
 @refusing_services

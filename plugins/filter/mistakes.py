@@ -60,8 +60,8 @@ _value:
 
 from typing import Any, Callable
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import find_mistakes
-from ansible_collections.layer4.service_proxy.plugins.plugin_utils.filters import refusing_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import find_mistakes
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils._filters import refusing_services
 
 
 @refusing_services

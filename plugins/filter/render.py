@@ -71,8 +71,8 @@ _value:
 
 from typing import Any, Callable
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import render_services
-from ansible_collections.layer4.service_proxy.plugins.plugin_utils.filters import refusing_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import render_services
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils._filters import refusing_services
 
 
 @refusing_services

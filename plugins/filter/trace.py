@@ -157,8 +157,8 @@ _value:
 
 from typing import Any, Callable
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import trace_services
-from ansible_collections.layer4.service_proxy.plugins.plugin_utils.filters import refusing_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import trace_services
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils._filters import refusing_services
 
 
 @refusing_services

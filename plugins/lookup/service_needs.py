@@ -91,11 +91,11 @@ from typing import Any
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.needs import find_needs
-from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import find_mistakes
-from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import to_text
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import InvalidServices
-from ansible_collections.layer4.service_proxy.plugins.plugin_utils.services_variable import plain_text, resolved
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import find_mistakes
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import to_text
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.requirements import find_needs
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils._services_variable import plain_text, resolved
 
 
 class LookupModule(LookupBase):

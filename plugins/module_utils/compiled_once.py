@@ -10,10 +10,10 @@ zipimport compiles a module twice, to tell where it is and to run it, which is a
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pkgutil import get_importer
-from typing import Optional, Sequence
 from zipimport import zipimporter
 
 _PACKAGE = __name__.rpartition(".")[0] + "."
@@ -23,7 +23,7 @@ class _Loader(SourceFileLoader):
     """Of a module whose file is in an archive."""
 
     def __init__(self, name: str, archive: zipimporter) -> None:
-        super().__init__(name, "%s/%s%s.py" % (archive.archive, archive.prefix, name.rpartition(".")[2]))
+        super().__init__(name, f"{archive.archive}/{archive.prefix}{name.rpartition('.')[2]}.py")
         self._archive = archive
 
     def get_data(self, path: str) -> bytes:
@@ -34,7 +34,7 @@ class _Finder:
     """Finds this collection's modules in archives, and leaves its packages, which are empty, to zipimport."""
 
     @staticmethod
-    def find_spec(name: str, path: Optional[Sequence[str]], _target: object = None) -> Optional[ModuleSpec]:
+    def find_spec(name: str, path: Sequence[str] | None, _target: object = None) -> ModuleSpec | None:
         if name.startswith(_PACKAGE):
             for archive in map(get_importer, path or ()):
                 if isinstance(archive, zipimporter) and not archive.is_package(name):

@@ -99,17 +99,17 @@ waited:
   sample: 12.1
 """
 
-from typing import Any, Dict, List
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.addresses import canonical_address
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_connections import wait_until_gone
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.conntrack import Conntrack, ConntrackError
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.connections import Destination
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.conntrack import Conntrack, ConntrackError
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.addresses import canonical_address
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.connections.count import Destination
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.connections.wait import wait_until_gone
 
 
-def _destinations(given: List[Dict[str, Any]]) -> List[Destination]:
+def _destinations(given: list[dict[str, Any]]) -> list[Destination]:
     """Raises ValueError, with the address that is none."""
     return [Destination(canonical_address(one["address"]), one["port"], one["protocol"]) for one in given]
 
@@ -131,7 +131,7 @@ def main() -> None:
         backends = _destinations(module.params["backends"])
         left = wait_until_gone(backends, Conntrack(), 0 if module.check_mode else module.params["wait"])
     except ValueError as error:
-        module.fail_json(msg='backends: address is "%s": must be an IPv4 or IPv6 address' % error)
+        module.fail_json(msg=f'backends: address is "{error}": must be an IPv4 or IPv6 address')
     except ConntrackError as error:
         module.fail_json(msg=str(error))
     told = [{**backend._asdict(), "connections": count} for backend, count in zip(backends, left.counts)]

@@ -190,15 +190,17 @@ diff:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_ipset import describe_users, plan_set
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipset_entries import InvalidSetError
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipset_request import FAMILY_CHOICES, parse_request
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipset_types import SET_TYPES
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipset import Ipset, IpsetError, NoIpsetError
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import both_families
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.set_steps import bind
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.sets import SetInUseError, SetPlan
-from ansible_collections.layer4.service_proxy.plugins.module_utils.transaction import UndoFailed, run
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.ipset import Ipset, IpsetError, NoIpsetError
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.iptables import both_families
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipset import SET_TYPES, InvalidSetError
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.ipset import SetInUseError, SetPlan
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.ipset_steps import bind
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.transaction import UndoFailed, run
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.ipset.plan import describe_users, plan_set
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.ipset.request import (
+    FAMILY_CHOICES,
+    parse_request,
+)
 
 
 def converge(module: AnsibleModule) -> SetPlan:

@@ -225,20 +225,20 @@ diff:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.addresses import FAMILIES
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_virtual_service import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.ipvs import Ipvs, IpvsError, NoIpvsError
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.addresses import FAMILIES
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import PROTOCOLS, SCHEDULERS
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.ipvs import VirtualServicePlan
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.transaction import UndoFailed
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.virtual_service.plan import (
     apply_virtual_service,
     plan_virtual_service,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipvs_request import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.virtual_service.request import (
     FLAGS,
     InvalidVirtualServiceError,
     parse_request,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipvs import Ipvs, IpvsError, NoIpvsError
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.virtual_services import VirtualServicePlan
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import PROTOCOLS, SCHEDULERS
-from ansible_collections.layer4.service_proxy.plugins.module_utils.transaction import UndoFailed
 
 
 def converge(module: AnsibleModule) -> VirtualServicePlan:

@@ -208,16 +208,16 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.chain import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.iptables import XtablesError, both_families
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables_words import BUILT_IN_CHAINS
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.iptables_steps import FamilyPlans
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.transaction import UndoFailed
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.chain.plan import plan_chains
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.chain.request import (
     FAMILIES,
     InvalidChainError,
     parse_chain,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_chain import plan_chains
-from ansible_collections.layer4.service_proxy.plugins.module_utils.families import FamilyPlans
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import XtablesError, both_families
-from ansible_collections.layer4.service_proxy.plugins.module_utils.rulespec import BUILT_IN_CHAINS
-from ansible_collections.layer4.service_proxy.plugins.module_utils.transaction import UndoFailed
 
 STATES = ["present", "absent"]
 JUMP = {

@@ -222,18 +222,21 @@ dataplanes:
 """
 
 import platform
-from typing import Any, Dict
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_info import iptables_info, ipvs_info
-from ansible_collections.layer4.service_proxy.plugins.module_utils.host import FACILITY_ERRORS, facilities
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import InvalidServices, parse_node
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.facilities import (
+    FACILITY_ERRORS,
+    facilities,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.info import iptables_info, ipvs_info
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices, parse_node
 
 DATAPLANES = ("iptables", "ipvs")
 
 
-def _dataplanes(module: AnsibleModule) -> Dict[str, Any]:
+def _dataplanes(module: AnsibleModule) -> dict[str, Any]:
     given = module.params["node"].get("chain_prefix")
     node = parse_node({"name": platform.node(), **({"chain_prefix": given} if given is not None else {})})
     has = facilities(module, node.chain_prefix)

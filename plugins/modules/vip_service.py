@@ -356,31 +356,37 @@ compiled_once.install()  # before the other imports
 import gc
 import platform
 from contextlib import nullcontext
-from typing import Any, Dict, Optional
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import Change, nothing_to_do
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import request_digest, services_of
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_warnings import chains_of_others, warnings
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontends import DEVICE
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplanes import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.facilities import (
+    FACILITY_ERRORS,
+    facilities,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.cache_scope import (
+    request_digest,
+    services_of,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.host import Change, nothing_to_do
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.compile import DEVICE
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.run import (
     AnyChange,
     apply,
     has_remains,
     plan_run,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.host import FACILITY_ERRORS, facilities
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.link import own_addresses
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.turn import in_turn
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.link import own_addresses
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.run_lock import in_turn
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
     DATAPLANES,
     InvalidServices,
     Node,
     parse_node,
     refuse_unsupported,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.services_request import Request
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node_checks.facts import chains_of_others, warnings
 
 _LONGEST_WAIT = 120
 """Seconds, for another run on the same host."""
@@ -394,14 +400,14 @@ def _node(module: AnsibleModule) -> Node:
     return parse_node(settings)
 
 
-def _result(module: AnsibleModule) -> Dict[str, Any]:
+def _result(module: AnsibleModule) -> dict[str, Any]:
     refuse_unsupported(module.params["dataplane"])
     payload = module.params["payload"] or {}
     request = Request(**{key: module.params[key] for key in Request._fields})
     node = _node(module)
     has = facilities(module, node.chain_prefix, request_digest(request, payload))
     is_known = "body" not in payload and not has_remains(node, has)
-    change: Optional[AnyChange] = nothing_to_do(node, request.dataplane, has.kernel) if is_known else None
+    change: AnyChange | None = nothing_to_do(node, request.dataplane, has.kernel) if is_known else None
     if change is None and payload and "body" not in payload:
         return {"changed": False, "services_needed": True}
     if change is None:

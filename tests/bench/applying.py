@@ -19,9 +19,9 @@ from typing import Any, Callable, NamedTuple
 
 from layouts import NODE, linear, service_apart, services_apart
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import DIRECTORY, was_asked_for
-from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import render_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import pack
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import render_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.state_file import DIRECTORY, was_asked_for
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import pack
 from lab.namespaces import Namespace
 from module_runner import COLLECTION, legacy_path, library_path, run_module_ok
 
@@ -106,8 +106,8 @@ def measure(way: Way, count: int) -> Applying:
 def _disturbed(host: Namespace, back_end: str, converge: Callable[[], object]) -> float:
     found = []
     for port in range(1 + _TIMES):
-        rule = ["-p", "udp", "--dport", "%d" % (port + 1), "-j", "RETURN"]
-        host.run("xtables-%s-multi" % back_end, "iptables", "-t", "nat", "-A", "OUTPUT", *rule)
+        rule = ["-p", "udp", "--dport", f"{port + 1}", "-j", "RETURN"]
+        host.run(f"xtables-{back_end}-multi", "iptables", "-t", "nat", "-A", "OUTPUT", *rule)
         found.append(_timed(converge))
     return median(found[1:])
 
@@ -115,21 +115,21 @@ def _disturbed(host: Namespace, back_end: str, converge: Callable[[], object]) -
 def _one_chain(rules: str) -> str:
     """What sets the first chain of a backend in this text, or of a service, as it is there."""
     kind = "SEP" if ":L4-SEP-" in rules else "SVC"
-    name = rules[rules.index(":L4-%s-" % kind) + 1 :].split(" ", 1)[0]
-    lines = [line for line in rules.splitlines() if line.startswith("-A %s " % name)]
-    return "\n".join(["*nat", ":%s - [0:0]" % name, *lines, "COMMIT", ""])
+    name = rules[rules.index(f":L4-{kind}-") + 1 :].split(" ", 1)[0]
+    lines = [line for line in rules.splitlines() if line.startswith(f"-A {name} ")]
+    return "\n".join(["*nat", f":{name} - [0:0]", *lines, "COMMIT", ""])
 
 
 @contextmanager
 def _namespace(name: str = "") -> Iterator[Namespace]:
-    with Namespace("l4bench%d%s" % (os.getpid(), name)) as host:
+    with Namespace(f"l4bench{os.getpid()}{name}") as host:
         yield host
 
 
 def _script(host: Namespace, back_end: str, action: str, kept: str, state: str = "") -> None:
     """What the role node keeps rules with, and systemd restores them."""
     path = os.environ["PATH"]
-    environment = {"PATH": "%s:%s" % (legacy_path(), path) if back_end == "legacy" else path}
+    environment = {"PATH": f"{legacy_path()}:{path}" if back_end == "legacy" else path}
     argv = ["sh", str(_SCRIPT), action, "L4", kept, "", "", state]
     host.run(*argv, env=environment, timeout=_LONGEST)
 
@@ -141,7 +141,7 @@ def _floor(back_end: str, rules: str) -> float:
 
 def _restore(host: Namespace, back_end: str, text: str, *options: str) -> None:
     """The tool alone."""
-    host.run("xtables-%s-multi" % back_end, "iptables-restore", *options, input=text, timeout=_LONGEST)
+    host.run(f"xtables-{back_end}-multi", "iptables-restore", *options, input=text, timeout=_LONGEST)
 
 
 class _Given(NamedTuple):

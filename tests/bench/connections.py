@@ -84,9 +84,9 @@ class Bench:
 
     def _wire(self, router: Namespace, name: str, outside: str, inside: str) -> None:
         for host, network in ((self.client, outside), (self.backend, inside)):
-            link(host, name, router, "to-%s" % network)
+            link(host, name, router, f"to-{network}")
             host.add_address(name, network + ".2/24")
-            router.add_address("to-%s" % network, network + ".1/24")
+            router.add_address(f"to-{network}", network + ".1/24")
         self.client.add_route(inside + ".0/24", "via", outside + ".1")
         self.backend.add_route(outside + ".0/24", "via", inside + ".1")
         router.sysctl("net.ipv4.ip_forward", 1)

@@ -25,8 +25,10 @@ sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / ".cache" / "collections"), str(CHE
 
 from layouts import NODE, service, services
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.addresses import canonical_address
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipvs_types import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.ipvs import Ipvs
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.addresses import canonical_address
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import pack
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs import (
     AddDestination,
     AddService,
     Destination,
@@ -36,8 +38,6 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.ipvs_types im
     destination_line,
     service_line,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipvs import Ipvs
-from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import pack
 from lab.namespaces import Namespace
 from module_runner import run_module_ok
 

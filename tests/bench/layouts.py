@@ -19,13 +19,13 @@ NODE = {"name": "node", "addresses": ["10.0.1.1"], "local_cidrs": ["10.0.0.0/24"
 
 def vip(number: int) -> str:
     """Of a service, counted from 0."""
-    return "10.96.%d.%d" % (number // 250, number % 250 + 1)
+    return f"10.96.{number // 250}.{number % 250 + 1}"
 
 
 def service(number: int, backends: int = 3) -> dict[str, Any]:
     """A service whose backends are ports of one host, so that all of them answer."""
     return {
-        "name": "service-%05d" % number,
+        "name": f"service-{int(number):05}",
         "vip": vip(number),
         "port": PORT,
         "backends": [{"address": BACKEND, "port": BACKEND_PORT + at} for at in range(backends)],
@@ -40,7 +40,7 @@ def service_apart(number: int, backends: int = 3) -> dict[str, Any]:
     """The same with each backend on a host of its own, as they mostly are; none of them answers."""
     made = service(number, backends)
     for host, backend in enumerate(made["backends"], number * _MOST_HOSTS):
-        backend["address"] = "10.%d.%d.%d" % (128 + host // 62500, host // 250 % 250, host % 250 + 1)
+        backend["address"] = f"10.{128 + host // 62500}.{host // 250 % 250}.{host % 250 + 1}"
     return made
 
 
@@ -52,21 +52,21 @@ def linear(wanted: Sequence[dict[str, Any]]) -> str:
     """A text for iptables-restore: a rule for each service in one chain, a rule for each backend in the service's."""
     chains, rules = ["KUBE-SERVICES", "KUBE-MARK-MASQ", "KUBE-POSTROUTING"], []
     for one in wanted:
-        own = "KUBE-SVC-%s" % one["name"][-5:]
-        where = "-d %s/32 -p tcp -m tcp --dport %d" % (one["vip"], one["port"])
-        comment = '-m comment --comment "%s"' % one["name"]
-        rules.append("-A KUBE-SERVICES %s %s -j %s" % (where, comment, own))
-        rules.append("-A %s ! -s 10.0.0.0/24 %s %s -j KUBE-MARK-MASQ" % (own, where, comment))
+        own = f"KUBE-SVC-{one['name'][-5:]}"
+        where = f"-d {one['vip']}/32 -p tcp -m tcp --dport {one['port']}"
+        comment = f'-m comment --comment "{one["name"]}"'
+        rules.append(f"-A KUBE-SERVICES {where} {comment} -j {own}")
+        rules.append(f"-A {own} ! -s 10.0.0.0/24 {where} {comment} -j KUBE-MARK-MASQ")
         chains.append(own)
         for at, backend in enumerate(one["backends"]):
-            endpoint = "KUBE-SEP-%s-%d" % (one["name"][-5:], at)
+            endpoint = f"KUBE-SEP-{one['name'][-5:]}-{at}"
             left = len(one["backends"]) - at
-            dice = "-m statistic --mode random --probability %.10f" % (1 / left) if left > 1 else ""
+            dice = f"-m statistic --mode random --probability {1 / left:.10f}" if left > 1 else ""
             chains.append(endpoint)
-            rules.append("-A %s %s %s -j %s" % (own, comment, dice, endpoint))
-            rules.append("-A %s -s %s/32 %s -j KUBE-MARK-MASQ" % (endpoint, backend["address"], comment))
-            to = "%(address)s:%(port)d" % backend
-            rules.append("-A %s -p tcp %s -m tcp -j DNAT --to-destination %s" % (endpoint, comment, to))
+            rules.append(f"-A {own} {comment} {dice} -j {endpoint}")
+            rules.append(f"-A {endpoint} -s {backend['address']}/32 {comment} -j KUBE-MARK-MASQ")
+            to = f"{backend['address']}:{backend['port']}"
+            rules.append(f"-A {endpoint} -p tcp {comment} -m tcp -j DNAT --to-destination {to}")
     rules += [
         "-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000",
         "-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN",
@@ -76,4 +76,4 @@ def linear(wanted: Sequence[dict[str, Any]]) -> str:
         "-A OUTPUT -j KUBE-SERVICES",
         "-A POSTROUTING -j KUBE-POSTROUTING",
     ]
-    return "\n".join(["*nat", *(":%s - [0:0]" % chain for chain in sorted(chains)), *rules, "COMMIT", ""])
+    return "\n".join(["*nat", *(f":{chain} - [0:0]" for chain in sorted(chains)), *rules, "COMMIT", ""])

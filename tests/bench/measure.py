@@ -27,7 +27,7 @@ from applying import WAYS, measure
 from connections import Target
 from report import Results, Table
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import render_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import render_services
 from module_runner import run_module_ok
 
 DOCUMENTATION = CHECKOUT / "docs" / "benchmarks"
@@ -92,19 +92,19 @@ def _through(count: int, size: Size) -> Table:
 def _pools(size: Size) -> Table:
     """A service with so many backends each."""
     wanted = [layouts.service(number, number) for number in size.pools]
-    targets = {"%d" % number: Target((layouts.vip(number), layouts.PORT), number) for number in size.pools}
-    found = _in_all_layouts(wanted, targets, "%d" % size.pools[-1], size.pools[-1], size.rounds)
+    targets = {f"{number}": Target((layouts.vip(number), layouts.PORT), number) for number in size.pools}
+    found = _in_all_layouts(wanted, targets, f"{size.pools[-1]}", size.pools[-1], size.rounds)
     return {**found, report.AFFINITY: _with_affinity(wanted, size)}
 
 
 def _with_affinity(wanted: list[dict[str, Any]], size: Size) -> dict[str, float]:
     """Each client has one backend, so that direct connections are to one port too."""
-    targets = {"%d" % number: Target((layouts.vip(number), layouts.PORT), 1) for number in size.pools}
+    targets = {f"{number}": Target((layouts.vip(number), layouts.PORT), 1) for number in size.pools}
     with connections.Bench(size.pools[-1]) as bench:
         remembering = [{**one, "session_affinity": "client_ip"} for one in wanted]
         run_module_ok(bench.node, "vip_service", {"services": remembering, "node": layouts.NODE})
         found = bench.measure(targets, size.rounds)
-        rated = "%d" % size.pools[-1]
+        rated = f"{size.pools[-1]}"
         return _told({**found, "connections/s, " + rated: bench.rate(targets[rated], size.rounds)})
 
 
@@ -114,10 +114,10 @@ def _in_all_layouts(
     found = {}
     for way in WAYS:
         rules = render_services(wanted, {"node": {**layouts.NODE, **way.settings}, "ip_version": "ipv4"})
-        found["iptables-%s" % way.name] = _measured(way.back_end, rules, targets, rated, ports, rounds)
+        found[f"iptables-{way.name}"] = _measured(way.back_end, rules, targets, rated, ports, rounds)
     for back_end in BACK_ENDS:
         rules = layouts.linear(wanted)
-        found["iptables-%s, %s" % (back_end, report.LIST)] = _measured(back_end, rules, targets, rated, ports, rounds)
+        found[f"iptables-{back_end}, {report.LIST}"] = _measured(back_end, rules, targets, rated, ports, rounds)
     return found
 
 
@@ -125,7 +125,7 @@ def _measured(
     back_end: str, rules: str, targets: dict[str, Target], rated: str, ports: int, rounds: int
 ) -> dict[str, float]:
     with connections.Bench(ports) as bench:
-        bench.node.run("xtables-%s-multi" % back_end, "iptables-restore", input=rules, timeout=_LONGEST)
+        bench.node.run(f"xtables-{back_end}-multi", "iptables-restore", input=rules, timeout=_LONGEST)
         found = bench.measure(targets, rounds)
         found["connections/s, " + rated] = bench.rate(targets[rated], rounds)
     print(back_end, found, flush=True)
@@ -134,8 +134,8 @@ def _measured(
 
 def _machine() -> str:
     version = subprocess.run(["iptables", "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
-    words = (platform.release(), os.cpu_count() or 1, version, platform.python_version())
-    return "Linux %s, %d cores, iptables %s, Python %s" % words
+    cores = os.cpu_count() or 1
+    return f"Linux {platform.release()}, {cores} cores, iptables {version}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

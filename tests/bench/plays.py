@@ -115,7 +115,7 @@ def _others() -> list[str]:
 @contextmanager
 def controller(hosts: int, variables: Mapping[str, Any], forks: int = 5) -> Iterator[Controller]:
     """So many hosts, and a controller that knows them."""
-    made = [Host("l4bench%d-%d" % (os.getpid(), number)) for number in range(hosts)]
+    made = [Host(f"l4bench{os.getpid()}-{number}") for number in range(hosts)]
     with tempfile.TemporaryDirectory(prefix="l4bench-") as directory:
         try:
             for host in made:

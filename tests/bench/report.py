@@ -53,8 +53,10 @@ def page(machine: str, results: Results) -> str:
     intro = [
         "# Benchmarks",
         "",
-        "Made by `make bench` in %.0f minutes: %s. Absolute times are those of this machine and of what else it did; the ratios are"
-        % (results.minutes, machine),
+        (
+            f"Made by `make bench` in {results.minutes:.0f} minutes: {machine}. Absolute times are those of this machine and of what else it did; "
+            "the ratios are"
+        ),
         "to a floor that was measured in the same run. IPVS has [a page of its own](ipvs.md).",
     ]
     parts = [*intro, *_applying(results.applying), *_playing(results.playing, results.loop)]
@@ -66,7 +68,7 @@ def page(machine: str, results: Results) -> str:
     ]
     parts += ["", "![Ratio to a direct connection against services](connections.svg)"]
     for count, table in results.through.items():
-        parts += ["", "### Through %d services" % count, "", *_ratios(table)]
+        parts += ["", f"### Through {count} services", "", *_ratios(table)]
     parts += ["", "### To a service with so many backends", "", *_ratios(results.pools), *_fleet(results.fleet)]
     return "\n".join([*parts, ""])
 
@@ -109,11 +111,11 @@ def _applying(measured: Sequence[Applying]) -> list[str]:
             [
                 [
                     one.name,
-                    "%d" % one.services,
+                    f"{one.services}",
                     *_decimals(one.floor, one.kube_proxy, one.empty, one.first),
                     *_decimals(one.first / one.floor, one.first / one.kube_proxy),
                     *_decimals(one.one_changed, one.one_chain, one.nothing, one.disturbed),
-                    "%.0f" % one.memory,
+                    f"{one.memory:.0f}",
                     *_decimals(one.saved, one.saved_one_changed, one.restored),
                 ]
                 for one in measured
@@ -147,7 +149,7 @@ def _playing(measured: Sequence[Playing], loop: Loop) -> list[str]:
             header,
             [
                 [
-                    "%d" % one.services,
+                    f"{one.services}",
                     *_decimals(one.floor, *(seconds - one.floor for seconds in one[2:])),
                 ]
                 for one in measured
@@ -156,10 +158,14 @@ def _playing(measured: Sequence[Playing], loop: Loop) -> list[str]:
         "",
         "![Seconds of whole runs against services](playbooks.svg)",
         "",
-        "A loop of `ansible.builtin.iptables` took %.1f seconds for %d rules, %.2f each. kube-proxy's list has %d rules for a service with"
-        % (loop.seconds, loop.rules, per_rule, loop.rules_per_service),
-        "three backends; extrapolated, not measured: %.0f minutes for 1,000 services, %.1f hours for 10,000, whether they change or not."
-        % (per_rule * loop.rules_per_service * 1000 / 60, per_rule * loop.rules_per_service * 10000 / _HOUR),
+        (
+            f"A loop of `ansible.builtin.iptables` took {loop.seconds:.1f} seconds for {loop.rules} rules, {per_rule:.2f} each. "
+            f"kube-proxy's list has {loop.rules_per_service} rules for a service with"
+        ),
+        (
+            f"three backends; extrapolated, not measured: {per_rule * loop.rules_per_service * 1000 / 60:.0f} minutes for 1,000 services, "
+            f"{per_rule * loop.rules_per_service * 10000 / _HOUR:.1f} hours for 10,000, whether they change or not."
+        ),
     ]
 
 
@@ -178,30 +184,32 @@ def _fleet(fleet: Fleet) -> list[str]:
         "",
         "## Fleet",
         "",
-        "`site.yml` on %d nodes with %d services each and %d forks. Nodes are namespaces of the controller's machine, so that their modules"
-        % (fleet.nodes, fleet.services, fleet.forks),
+        (
+            f"`site.yml` on {fleet.nodes} nodes with {fleet.services} services each and {fleet.forks} forks. "
+            "Nodes are namespaces of the controller's machine, so that their modules"
+        ),
         "take its processors too. [How to run it on thousands](../fleet.md).",
         "",
         *_table(["run", "seconds", "ratio to ping", "seconds of processors per node"], rows),
         "",
         "Projected from that at the same number of processors, nothing changed: "
-        + ", ".join("%d nodes %.1f hours" % (nodes, nodes * per_node / _HOUR) for nodes in _FLEETS)
+        + ", ".join(f"{nodes} nodes {nodes * per_node / _HOUR:.1f} hours" for nodes in _FLEETS)
         + ". The tasks that took longest:",
         "",
         *_table(
             ["task, nothing changed", "seconds, all nodes"],
-            [[name, "%.1f" % taken] for name, taken in fleet.nothing.tasks],
+            [[name, f"{taken:.1f}"] for name, taken in fleet.nothing.tasks],
         ),
     ]
 
 
 def _decimals(*values: float) -> list[str]:
-    return ["%.2f" % value for value in values]
+    return [f"{value:.2f}" for value in values]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [header, ["---"] * len(header), *rows]
-    return ["| %s |" % " | ".join(line) for line in lines]
+    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def _applying_plot(measured: Sequence[Applying]) -> str:
@@ -214,7 +222,7 @@ def _applying_plot(measured: Sequence[Applying]) -> str:
             ("one changed", one.one_changed),
             ("nothing changed", one.nothing),
         ):
-            series.setdefault("%s: %s" % (one.name, what), []).append((one.services, seconds))
+            series.setdefault(f"{one.name}: {what}", []).append((one.services, seconds))
     return plot(series, "services", "seconds")
 
 
@@ -257,18 +265,18 @@ def plot(series: Series, across: str, up: str) -> str:
     parts = [_text(_WIDTH / 2, _HEIGHT - 15, across), _text(_MARGIN, _MARGIN - 40, up)]
     for decade in range(left, right + 1):
         x, _y = place(10.0**decade, 10.0**bottom)
-        parts += [_line(x, _MARGIN, x, _HEIGHT - _MARGIN), _text(x, _HEIGHT - _MARGIN + 18, "%g" % 10.0**decade)]
+        parts += [_line(x, _MARGIN, x, _HEIGHT - _MARGIN), _text(x, _HEIGHT - _MARGIN + 18, f"{10.0**decade:g}")]
     for decade in range(bottom, top + 1):
         _x, y = place(10.0**left, 10.0**decade)
-        parts += [_line(_MARGIN, y, _WIDTH - _MARGIN, y), _text(_MARGIN - 28, y + 4, "%g" % 10.0**decade)]
+        parts += [_line(_MARGIN, y, _WIDTH - _MARGIN, y), _text(_MARGIN - 28, y + 4, f"{10.0**decade:g}")]
     for number, (name, line) in enumerate(series.items()):
         colour = _COLOURS[number % len(_COLOURS)]
-        path = " ".join("%.1f,%.1f" % place(x, y) for x, y in line)
-        parts.append('<polyline points="%s" fill="none" stroke="%s" stroke-width="2"/>' % (path, colour))
+        path = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in line)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts.append(_text(_WIDTH - 130, _MARGIN - 40 + 14 * number, name, colour))
-    size = 'width="%d" height="%d"' % (_WIDTH, _HEIGHT)
+    size = f'width="{_WIDTH}" height="{_HEIGHT}"'
     style = 'font-family="sans-serif" font-size="12"'
-    return '<svg xmlns="http://www.w3.org/2000/svg" %s %s>\n%s\n</svg>\n' % (size, style, "\n".join(parts))
+    return '<svg xmlns="http://www.w3.org/2000/svg" {} {}>\n{}\n</svg>\n'.format(size, style, "\n".join(parts))
 
 
 def _decades(values: Sequence[Any]) -> tuple[int, int]:
@@ -278,8 +286,8 @@ def _decades(values: Sequence[Any]) -> tuple[int, int]:
 
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:
-    return '<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="#ccc"/>' % (x1, y1, x2, y2)
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#ccc"/>'
 
 
 def _text(x: float, y: float, text: str, colour: str = "#000") -> str:
-    return '<text x="%.1f" y="%.1f" text-anchor="middle" fill="%s">%s</text>' % (x, y, colour, text)
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle" fill="{colour}">{text}</text>'

@@ -7,21 +7,21 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any, Dict, Tuple
+from typing import Any
 
 from semantics import Endpoint, Expected
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.packet import Packet
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.trace import Trace
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.packet import Packet
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.walk import Trace
 
 KERNEL_ROUNDING = Fraction(10, 1 << 31)
 
 
-def met(found: Trace) -> Tuple[str, Dict[Endpoint, Fraction], Dict[Endpoint, Any]]:
+def met(found: Trace) -> tuple[str, dict[Endpoint, Fraction], dict[Endpoint, Any]]:
     """A trace in the terms of `Expected`."""
     verdicts = {packet.verdict or ("accept" if _is_led(packet) else "not_ours") for packet in found.outcomes}
     reached = {packet: chance for packet, chance in found.outcomes.items() if _is_led(packet)}
-    shares: Dict[Endpoint, Fraction] = {}
+    shares: dict[Endpoint, Fraction] = {}
     for packet, chance in reached.items():
         at = (packet.destination, packet.port)
         shares[at] = shares.get(at, Fraction(0)) + chance

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any, Callable, TypeVar
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_virtual_service import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.ipvs import Ipvs
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs import IpvsChange
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.virtual_service.plan import (
     apply_virtual_service,
     plan_virtual_service,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipvs_request import parse_request
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipvs_types import IpvsChange
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipvs import Ipvs
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.virtual_service.request import (
+    parse_request,
+)
 from lab.namespaces import Namespace
 from module_runner import run_module, run_module_ok
 
@@ -101,7 +103,7 @@ class IpvsHost:
         """Every destination's upper and lower threshold, which ``-Sn`` leaves out, in the order of ipvsadm's list."""
         lines = [line.split() for line in self.ipvsadm("-Ln", "--thresholds").splitlines()]
         return [
-            "%s %s %s" % (words[1], *words[2:4])
+            "{} {} {}".format(words[1], *words[2:4])
             for words in lines
             if words[:1] == ["->"] and words[1] != "RemoteAddress:Port"
         ]

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
-from typing import Any, Dict, Iterator, List, NamedTuple
+from typing import Any, NamedTuple
 
 from network import ADDRESSES, IPV4, IPV6, LOCAL_CIDRS, backends, balancer_ip, external_ip, vip
 from semantics import BALANCER, EXTERNAL, NODE_PORT, VIP, Endpoint, Expected, expected, expected_of_ipvs
@@ -20,10 +21,10 @@ BRIDGE_PORT, LOCALHOST_PORT = "node port at the bridge", "node port at localhost
 WAYS = (VIP, EXTERNAL, BALANCER, NODE_PORT, BRIDGE_PORT)
 SOURCES = ("node1", "b11", "b12", "client")
 """The node; two local sources, of which b11 and b12 are backends in most cases; one outside."""
-READY: Dict[str, Any] = {}
+READY: dict[str, Any] = {}
 DRAINING = {"ready": False, "serving": True, "terminating": True}
 UNREADY = {"ready": False, "serving": True, "terminating": False}
-STATES: Dict[str, List[Dict[str, Any]]] = {
+STATES: dict[str, list[dict[str, Any]]] = {
     "none": [],
     "ready": [READY, {"weight": 3}],
     "draining": [DRAINING, DRAINING],
@@ -32,14 +33,14 @@ STATES: Dict[str, List[Dict[str, Any]]] = {
     "idle": [{"weight": 0}, UNREADY],
 }
 """The first and the second backend on a node, by what becomes of the node's backends together."""
-SETTINGS: Dict[str, Dict[str, Any]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "usual": {},
     "no local cidrs": {"local_cidrs": []},
     "masquerade all": {"masquerade_all": True},
     "snat address": {"snat_address": ADDRESSES["node1"][IPV4]},
     "node port addresses": {"node_port_addresses": ["192.0.2.0/24", "2001:db8::/64"], "localhost_node_ports": True},
 }
-RANGES: Dict[str, Dict[str, List[str]]] = {
+RANGES: dict[str, dict[str, list[str]]] = {
     "everyone": {family: [] for family in FAMILIES},
     "outside": {IPV4: ["192.0.2.100/32"], IPV6: ["2001:db8::100/128"]},
     "inside": {IPV4: ["10.0.0.0/16", "192.0.2.1/32"], IPV6: ["fd00:1::/64", "2001:db8::1/128"]},
@@ -57,7 +58,7 @@ class Kind(NamedTuple):
     remote: str
     ranges: str
 
-    def service(self, number: int, protocol: str = "tcp") -> Dict[str, Any]:
+    def service(self, number: int, protocol: str = "tcp") -> dict[str, Any]:
         """One of this kind, with addresses and a node port by its number, which is 1 to 250."""
         family = self.family
         made = [
@@ -66,7 +67,7 @@ class Kind(NamedTuple):
             for backend, state in zip(backends(*names, family=family), STATES[chosen])
         ]
         return {
-            "name": "service-%d" % number,
+            "name": f"service-{number}",
             "vip": [vip(number, family)],
             "external_ips": [external_ip(number, family)],
             "load_balancer_ips": [balancer_ip(number, family)],
@@ -89,7 +90,7 @@ class Question(NamedTuple):
     def origin(self, family: str) -> str:
         return LOCALHOST[family] if self.way == LOCALHOST_PORT else ADDRESSES[self.source][family]
 
-    def destination(self, service: Dict[str, Any], family: str) -> Endpoint:
+    def destination(self, service: dict[str, Any], family: str) -> Endpoint:
         if self.way in (VIP, EXTERNAL, BALANCER):
             return service[self.way][0], service["port"]
         return self._node_address(family), service["node_port"]
@@ -100,7 +101,7 @@ class Question(NamedTuple):
         return ADDRESSES["bridge1" if self.way == BRIDGE_PORT else "node1"][family]
 
     def expected(
-        self, service: Dict[str, Any], node: Dict[str, Any], family: str, dataplane: str = "iptables"
+        self, service: dict[str, Any], node: dict[str, Any], family: str, dataplane: str = "iptables"
     ) -> Expected:
         key = self.way if self.way in (VIP, EXTERNAL, BALANCER) else NODE_PORT
         destination, dummy = self.destination(service, family)
@@ -113,13 +114,13 @@ class Question(NamedTuple):
 _ALL_QUESTIONS = [Question(way, source) for way in WAYS for source in SOURCES] + [Question(LOCALHOST_PORT, "node1")]
 
 
-def questions(kind: Kind, dataplane: str = "iptables") -> List[Question]:
+def questions(kind: Kind, dataplane: str = "iptables") -> list[Question]:
     """All that can be asked; of the last two ranges only those that they may concern."""
     possible = [one for one in _ALL_QUESTIONS if dataplane == "iptables" or one.way != LOCALHOST_PORT]
     return [one for one in possible if kind.ranges in ("everyone", "inside") or one.way == BALANCER]
 
 
-def node(settings: str, dataplane: str = "iptables") -> Dict[str, Any]:
+def node(settings: str, dataplane: str = "iptables") -> dict[str, Any]:
     """node1, with the settings of this name, as far as the dataplane knows them."""
     addresses = [ADDRESSES[name][family] for family in FAMILIES for name in ("node1", "bridge1")]
     made = {"name": "node1", "addresses": addresses, "local_cidrs": LOCAL_CIDRS, **SETTINGS[settings]}

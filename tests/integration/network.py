@@ -71,7 +71,7 @@ class Network:
         self.path_prefix = legacy_path() if legacy else None
         self.iptables = "iptables-legacy" if legacy else "iptables-nft"
         self.hosts = {
-            name: Namespace("%s-%s" % (prefix, name))
+            name: Namespace(f"{prefix}-{name}")
             for name in ("lan", "client", "node1", "node2", "b11", "b12", "b21", "b22")
         }
         self._stack = ExitStack()
@@ -82,7 +82,7 @@ class Network:
                 host.delete()
                 stack.enter_context(host)
                 for interfaces in ("all", "default"):
-                    host.sysctl("net/ipv6/conf/%s/accept_dad" % interfaces, 0)
+                    host.sysctl(f"net/ipv6/conf/{interfaces}/accept_dad", 0)
             self._wire()
             self._serve(stack.enter_context(Servers()))
             self._stack = stack.pop_all()
@@ -106,7 +106,7 @@ class Network:
                 self.hosts["client"].add_route(network, "via", ADDRESSES["node1"][family])
                 self.hosts["node2"].add_route(network, "via", ADDRESSES["node1"][family])
             for node, other, bridge in (("node1", "node2", "bridge2"), ("node2", "node1", "bridge1")):
-                network = "%s/%d" % (ADDRESSES[bridge][family], _PREFIX[family])
+                network = f"{ADDRESSES[bridge][family]}/{_PREFIX[family]}"
                 strict = network.replace(".1/", ".0/").replace("::1/", "::/")
                 self.hosts[node].add_route(strict, "via", ADDRESSES[other][family])
                 self.hosts["client"].add_route(strict, "via", ADDRESSES[other][family])
@@ -116,9 +116,7 @@ class Network:
         for backend in HOSTED[node]:
             link(self.hosts[backend], "eth0", host, backend)
             self._address(backend, "eth0", ADDRESSES[backend])
-        host.add_bridge(
-            "br0", *HOSTED[node], addresses=["%s/%d" % (a, _PREFIX[f]) for f, a in ADDRESSES[bridge].items()]
-        )
+        host.add_bridge("br0", *HOSTED[node], addresses=[f"{a}/{_PREFIX[f]}" for f, a in ADDRESSES[bridge].items()])
         for backend in HOSTED[node]:
             host.run("bridge", "link", "set", "dev", backend, "hairpin", "on")
         for name, value in (
@@ -135,7 +133,7 @@ class Network:
 
     def _address(self, name: str, interface: str, addresses: Mapping[str, str]) -> None:
         host = self.hosts[name]
-        host.add_address(interface, *("%s/%d" % (a, _PREFIX[f]) for f, a in addresses.items()))
+        host.add_address(interface, *(f"{a}/{_PREFIX[f]}" for f, a in addresses.items()))
 
     def _serve(self, servers: Servers) -> None:
         self.servers = servers

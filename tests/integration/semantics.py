@@ -9,11 +9,12 @@ Input is what users write, in canonical spelling. Nothing of the collection is u
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from ipaddress import ip_address, ip_network
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Tuple
+from typing import Any, NamedTuple
 
-Endpoint = Tuple[str, int]
+Endpoint = tuple[str, int]
 
 VIP, EXTERNAL, BALANCER, NODE_PORT = "vip", "external_ips", "load_balancer_ips", "node_port"
 """The ways into a service, by the key that opens them."""
@@ -23,8 +24,8 @@ class Expected(NamedTuple):
     """verdict: as the filter trace calls it. shares: of new connections, by backend. snat: by backend, as in trace."""
 
     verdict: str
-    shares: Dict[Endpoint, Fraction] = {}  # noqa: RUF012 - never changed
-    snat: Dict[Endpoint, Any] = {}  # noqa: RUF012
+    shares: dict[Endpoint, Fraction] = {}  # noqa: RUF012 - never changed
+    snat: dict[Endpoint, Any] = {}  # noqa: RUF012
 
 
 def expected_of_ipvs(
@@ -48,7 +49,7 @@ def expected_of_ipvs(
     return expected({**service, **local}, on_it, way, source, destination)
 
 
-def _all_masqueraded(found: Expected, node: Mapping[str, Any], destination: str) -> Dict[Endpoint, Any]:
+def _all_masqueraded(found: Expected, node: Mapping[str, Any], destination: str) -> dict[Endpoint, Any]:
     """What the node sends to a VIP is from the VIP."""
     return dict.fromkeys(found.snat, _masquerade(node, destination))
 
@@ -99,7 +100,7 @@ def _has_node_ports(node: Mapping[str, Any], destination: str) -> bool:
     return destination in node["addresses"] and (not chosen or _within(destination, chosen))
 
 
-def _usable(backends: Iterable[Mapping[str, Any]]) -> List[Mapping[str, Any]]:
+def _usable(backends: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Lines 5 and 6."""
     taking = [one for one in backends if one.get("weight", 1) > 0]
     ready = [one for one in taking if one.get("ready", True)]

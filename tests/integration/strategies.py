@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -21,11 +21,11 @@ POLICY = st.sampled_from(["cluster", "local"])
 SHARED_PORTS = (53, 80, 443)
 
 
-def _some(values: Any) -> st.SearchStrategy[List[Any]]:
+def _some(values: Any) -> st.SearchStrategy[list[Any]]:
     return st.lists(st.sampled_from(values), unique=True, max_size=3)
 
 
-def _optional(**keys: st.SearchStrategy[Any]) -> st.SearchStrategy[Dict[str, Any]]:
+def _optional(**keys: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     """A dict with some of these keys."""
     return st.fixed_dictionaries({}, optional=keys)
 
@@ -50,20 +50,20 @@ _POLICIES = _optional(
 
 
 @st.composite
-def service(draw: st.DrawFn, number: int) -> Dict[str, Any]:
+def service(draw: st.DrawFn, number: int) -> dict[str, Any]:
     """One service; those of different numbers, 1 to 99, get along: same address and other port, or the other way round."""
     alone = draw(st.booleans())
     last = number if alone else 200
     ways = {
-        "vip": ["10.96.0.%d" % last, "fd96::%d" % last],
-        "external_ips": ["203.0.113.%d" % last, "2001:db8:113::%d" % last],
-        "load_balancer_ips": ["198.51.100.%d" % last, "2001:db8:51::%d" % last],
+        "vip": [f"10.96.0.{last}", f"fd96::{last}"],
+        "external_ips": [f"203.0.113.{last}", f"2001:db8:113::{last}"],
+        "load_balancer_ips": [f"198.51.100.{last}", f"2001:db8:51::{last}"],
     }
-    made: Dict[str, Any] = {key: draw(_some(addresses)) for key, addresses in ways.items()}
+    made: dict[str, Any] = {key: draw(_some(addresses)) for key, addresses in ways.items()}
     if draw(st.booleans()) or not any(made.values()):
         made["node_port"] = 30000 + number
     return {
-        "name": "service-%d" % number,
+        "name": f"service-{number}",
         **made,
         "port": draw(st.sampled_from(SHARED_PORTS)) if alone else 1000 + number,
         "protocol": draw(st.sampled_from(["tcp", "udp", "sctp"])),
@@ -73,7 +73,7 @@ def service(draw: st.DrawFn, number: int) -> Dict[str, Any]:
     }
 
 
-def services(least: int = 0, most: int = 5) -> st.SearchStrategy[List[Dict[str, Any]]]:
+def services(least: int = 0, most: int = 5) -> st.SearchStrategy[list[dict[str, Any]]]:
     """A list of services that a node takes."""
     numbers = st.lists(st.integers(1, 99), unique=True, min_size=least, max_size=most)
     return numbers.flatmap(lambda chosen: st.tuples(*map(service, chosen)).map(list))

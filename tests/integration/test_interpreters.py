@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import pack
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import pack
 from lab.namespaces import Namespace
 from module_runner import MANAGED_HOST_PYTHON, run_module_ok
 
@@ -43,7 +43,10 @@ MANY = [
     for number in range(1, 251)
 ]
 CONVERGED: list[tuple[str, dict[str, Any]]] = [
-    ("ipset_entry", {"set": "web", "type": "hash:ip,port", "entries": ["10.0.0.1,tcp:80", {"entry": "10.0.0.2,udp:53"}]}),
+    (
+        "ipset_entry",
+        {"set": "web", "type": "hash:ip,port", "entries": ["10.0.0.1,tcp:80", {"entry": "10.0.0.2,udp:53"}]},
+    ),
     ("nat_chain", {"chain": "WEB", "rules": ["-p tcp --dport http -m set --match-set web dst,dst -j RETURN"]}),
     ("vip_service", {"services": SERVICES, "node": NODE}),
     ("vip_service", {"payload": pack(MANY)._asdict(), "node": NODE, "exclusive": True}),
@@ -59,7 +62,9 @@ def _runs(path: str | None) -> bool:
     return path is not None and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
-INTERPRETERS = [path for path in (shutil.which(f"python3.{minor}") for minor in range(OLDEST, NEWEST + 1)) if _runs(path)]
+INTERPRETERS = [
+    path for path in (shutil.which(f"python3.{minor}") for minor in range(OLDEST, NEWEST + 1)) if _runs(path)
+]
 
 
 @cache

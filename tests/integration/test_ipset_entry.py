@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from set_host import SetHost
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.sets import scratch_name
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.ipset import scratch_name
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from nat_host import script
 from set_host import SetHost
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipset_types import SET_TYPES
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipset import SET_TYPES
 from module_runner import MANAGED_HOST_PYTHON, run_module
 
 ADDRESSES = "must be an IPv4 address, a range 10.0.0.1-10.0.0.9 or a network 10.0.0.0/24"

@@ -16,9 +16,9 @@ from typing import Callable
 import pytest
 from set_host import SetHost
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipset_types import SET_TYPES, Entry, SetHeader
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipset import Ipset, IpsetError
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.set_steps import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.ipset import Ipset, IpsetError
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipset import SET_TYPES, Entry, SetHeader
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.ipset_steps import (
     Add,
     Create,
     Delete,
@@ -26,7 +26,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.set_step
     Swap,
     bind,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.transaction import run
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.transaction import run
 
 PORTS = SetHeader("p", "bitmap:port", ports=(1, 60000))
 HASH = SetHeader("s", "hash:ip", "ipv4", hashsize=64, maxelem=70000)

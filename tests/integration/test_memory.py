@@ -20,26 +20,26 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.cache_scope import records_of
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.host import (
     Change,
     Kernel,
     NoSets,
     nothing_to_do,
     plan_services,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import records_of
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.conntrack import Conntrack
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import DIRECTORY, was_asked_for
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import Xtables
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node
-from ansible_collections.layer4.service_proxy.plugins.module_utils.services_request import Request
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.conntrack import Conntrack
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.iptables import Xtables
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.state_file import DIRECTORY, was_asked_for
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node
 from lab.namespaces import Namespace
 
 EDITS = 250
 STEPS = 80
 SEED = 6
 DIGEST, ANOTHER_DIGEST = "0d" * 32, "7a" * 32
-PREFIX = "MEM%d" % (os.getpid() % 10000)
+PREFIX = f"MEM{os.getpid() % 10000}"
 NODE = parse_node(
     {
         "name": "node1",
@@ -72,14 +72,12 @@ class Node:
     """A namespace with one back end of iptables."""
 
     def __init__(self, kind: str) -> None:
-        self.back_end = "xtables-%s-multi" % kind
-        self.namespace = Namespace("l4mem%dn%d" % (os.getpid(), next(_numbers)))
+        self.back_end = f"xtables-{kind}-multi"
+        self.namespace = Namespace(f"l4mem{os.getpid()}n{next(_numbers)}")
         self.runner = LocalRunner(self.back_end)
         self.tables = {family: Xtables(self.runner, family) for family in ("ipv4", "ipv6")}
 
-    def plan(
-        self, request: Request, remembering: bool = True, digest: str = "", only_foretell: bool = True
-    ) -> Change:
+    def plan(self, request: Request, remembering: bool = True, digest: str = "", only_foretell: bool = True) -> Change:
         def inside() -> Change:
             records = records_of(self.tables, PREFIX, digest, only_foretell) if remembering else None
             return plan_services(request, NODE, Kernel(self.tables, NoSets("none"), Conntrack(), records))
@@ -111,21 +109,21 @@ def node(request: pytest.FixtureRequest) -> Iterator[Node]:
     made = Node(request.param)
     with made.namespace:
         yield made
-    for path in DIRECTORY.glob("*-%s.json" % PREFIX):
+    for path in DIRECTORY.glob(f"*-{PREFIX}.json"):
         path.unlink()
 
 
 def _service(number: int, **keys: Any) -> dict[str, Any]:
-    backends = [{"address": "10.0.0.%d" % (at + 1), "port": 8080} for at in range(1 + number % 3)]
-    vips = ["10.96.%d.%d" % (number // 200, number % 200 + 1)]
+    backends = [{"address": f"10.0.0.{at + 1}", "port": 8080} for at in range(1 + number % 3)]
+    vips = [f"10.96.{number // 200}.{number % 200 + 1}"]
     extra: dict[str, Any] = {}
     if number % 4 == 0:
         extra["node_port"] = 30000 + number
     if number % 5 == 0:
-        vips.append("fd96::%x" % (number + 1))
+        vips.append(f"fd96::{number + 1:x}")
     if number % 7 == 0:
         backends = []
-    return {"name": "s%d" % number, "vip": vips, "port": 80, "backends": backends, **extra, **keys}
+    return {"name": f"s{number}", "vip": vips, "port": 80, "backends": backends, **extra, **keys}
 
 
 def _services(many: int) -> list[dict[str, Any]]:
@@ -238,7 +236,7 @@ def test_what_others_change_is_told_from_what_is_ours() -> None:
                 assert not node.apply(list(present.values())).changed
             elif kind == "changed":
                 number = chance.randrange(40)
-                present["s%d" % number] = _service(number, port=chance.choice([80, 81]))
+                present[f"s{number}"] = _service(number, port=chance.choice([80, 81]))
                 node.apply(list(present.values()))
             else:
                 present = {} if present else {raw["name"]: raw for raw in _services(12)}
@@ -251,7 +249,7 @@ def test_what_others_change_is_told_from_what_is_ours() -> None:
                 node.apply(list(present.values()))
                 _edit_of_others(node, chance)
                 node.apply(list(present.values()))
-    for path in DIRECTORY.glob("*-%s.*" % PREFIX):
+    for path in DIRECTORY.glob(f"*-{PREFIX}.*"):
         path.unlink()
 
 
@@ -279,7 +277,7 @@ def test_services_that_were_written_before_memory_was_lost_are_read(node: Node) 
     """A service that no run since then has named is known by its rules alone."""
     services = _services(40)
     node.apply(services)
-    for path in DIRECTORY.glob("*-%s.json" % PREFIX):
+    for path in DIRECTORY.glob(f"*-{PREFIX}.json"):
         path.unlink()
     node.apply([_service(1, port=90)], exclusive=False)
     assert node.apply([_service(2, port=91)], exclusive=False).summary.updated == ["s2"]
@@ -370,9 +368,9 @@ def test_a_run_warns_of_the_services_that_it_names(node: Node) -> None:
 
 def test_without_services_nothing_is_left(node: Node) -> None:
     node.apply(_services(5))
-    assert list(DIRECTORY.glob("*-%s.json" % PREFIX))
+    assert list(DIRECTORY.glob(f"*-{PREFIX}.json"))
     node.apply([], state="absent", exclusive=True)
-    assert not list(DIRECTORY.glob("*-%s.json" % PREFIX))
+    assert not list(DIRECTORY.glob(f"*-{PREFIX}.json"))
 
 
 def test_udp_services_have_their_flows_judged_every_time(node: Node) -> None:

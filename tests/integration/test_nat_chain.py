@@ -383,7 +383,10 @@ def test_chains_of_one_task_come_change_and_go_together(host: NatHost) -> None:
 def test_of_chains_of_one_task_all_are_set_or_none(host: NatHost) -> None:
     untouched = host.state()
     failed = host.run(
-        chains=[{"chain": "WEB", "rules": RULES}, {"chain": "WEB", "table": "filter", "rules": ["-j DNAT --to 1.2.3.4"]}]
+        chains=[
+            {"chain": "WEB", "rules": RULES},
+            {"chain": "WEB", "table": "filter", "rules": ["-j DNAT --to 1.2.3.4"]},
+        ]
     )
     assert failed["failed"]
     assert "table filter, chain WEB, rule 1 (-j DNAT --to 1.2.3.4)" in failed["msg"]

@@ -29,14 +29,14 @@ TASK = {
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    with Host("l4pay%d" % os.getpid()) as made:
+    with Host(f"l4pay{os.getpid()}") as made:
         yield made
 
 
 def _services(port: int = 80) -> list[dict[str, Any]]:
     backends = [{"address": "10.0.0.1"}]
     return [
-        {"name": "s%d" % number, "vip": "10.96.0.%d" % (number + 1), "port": port, "backends": backends}
+        {"name": f"s{number}", "vip": f"10.96.0.{number + 1}", "port": port, "backends": backends}
         for number in range(MANY)
     ]
 
@@ -51,7 +51,7 @@ def test_many_services_travel_as_one_text(host: Host, tmp_path: Path) -> None:
     first, second = controller.run(play), controller.run(play)
     assert predicted.changes == first.changes
     ((_task, _host, result),) = first.results
-    assert sorted(result["added"]) == sorted("s%d" % number for number in range(MANY))
+    assert sorted(result["added"]) == sorted(f"s{number}" for number in range(MANY))
     assert result["invocation"]["module_args"]["services"] == []
     assert len(str(result["invocation"])) < 2000
     assert (second.changed, second.results[0][2]["diff"]) == (0, {"before": "", "after": ""})

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import DIRECTORY
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.state_file import DIRECTORY
 from lab.namespaces import Namespace
 from module_runner import COLLECTION, legacy_path, run_module_ok
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from network import ADDRESSES, IPV6, PORT, Network, backends, vip
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils import addresses as ip
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model import addresses as ip
 from lab.traffic import LongLivedConnection, Servers
 
 LEAN, FULL = {"backend_chains": False}, {"backend_chains": True}

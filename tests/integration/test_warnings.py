@@ -16,9 +16,9 @@ import pytest
 from network import ADDRESSES, IPV4, IPV6, LOCAL_CIDRS, PORT, Network, vip
 from warned import answers, texts, warnings_of, web
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_warnings import chains_of_others, warnings
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import Xtables
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.iptables import Xtables
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node_checks.facts import chains_of_others, warnings
 from lab.namespaces import Namespace, link
 from lab.traffic import Servers
 from module_runner import MANAGED_HOST_PYTHON, run_module_ok

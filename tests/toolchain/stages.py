@@ -124,7 +124,12 @@ def _virtual() -> list[Stage]:
     semantics = [f"tests/integration/test_semantics_{words}.py" for words in SEMANTICS_OF_IPVS]
     commands = {
         "ipvs": [*inside, "tests/virtual"],
-        "ipvs-matrix": [*inside, "--option=--dataplane=ipvs", "--option=-kipvs-nft", "tests/integration/test_matrix.py"],
+        "ipvs-matrix": [
+            *inside,
+            "--option=--dataplane=ipvs",
+            "--option=-kipvs-nft",
+            "tests/integration/test_matrix.py",
+        ],
         "ipvs-semantics": [*inside, "--option=--dataplane=ipvs", "--option=-kipvs-nft", *semantics],
         "ipvs-trixie": [*inside, "--suite=trixie", *(f"tests/virtual/test_{words}.py" for words in OF_EVERY_KERNEL)],
         "machines": [python(), "-m", "pytest", "--durations=10", "tests/virtual_hosts"],

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipset_types import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipset import (
     Entry,
     HeldSet,
     SetHeader,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipvs_types import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs import (
     AddDestination,
     AddService,
     DeleteDestination,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.rulespec import BUILT_IN_CHAINS
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables_words import BUILT_IN_CHAINS
 
 Answer = tuple[int, str, str]
 

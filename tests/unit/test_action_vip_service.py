@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.layer4.service_proxy.plugins.action.vip_service import ActionModule
-from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import Payload, pack, unpack
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import Payload, pack, unpack
 
 
 class FakeTemplar:
@@ -98,4 +98,6 @@ def test_services_are_sent_only_to_a_node_that_was_not_given_them(
     action = Sending(pack(_services(200)), given_before, lost)
     assert action.run(task_vars={"inventory_hostname": "node1"}) == {"changed": False}
     assert [sorted(sent["payload"]) for sent in action.sent] == keys
-    assert all(sent["node"] == {"name": "node1"} and sent["exclusive"] and "services" not in sent for sent in action.sent)
+    assert all(
+        sent["node"] == {"name": "node1"} and sent["exclusive"] and "services" not in sent for sent in action.sent
+    )

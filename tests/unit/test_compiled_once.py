@@ -39,7 +39,7 @@ def test_from_an_archive_each_module_is_compiled_once_and_its_lines_are_told(tmp
             file.writestr(f"{package}/__init__.py", "")
         file.write(compiled_once.__file__, f"{UTILS}/compiled_once.py")
         file.writestr(f"{UTILS}/below/other.py", "")
-        file.writestr(f"{UTILS}/below/module.py", "from . import other\ndef fails():\n    raise KeyError(\"told\")\n")
+        file.writestr(f"{UTILS}/below/module.py", 'from . import other\ndef fails():\n    raise KeyError("told")\n')
     done = subprocess.run([sys.executable, "-c", RUN, str(archive)], capture_output=True, text=True, check=False)
     package = f"{UTILS}/below".replace("/", ".")
     assert done.stdout == f"{archive}/{UTILS}/below/other.py {package} [2, 1]\n", done.stderr

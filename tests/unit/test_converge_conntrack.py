@@ -7,20 +7,21 @@
 from __future__ import annotations
 
 import errno
-from typing import Any, Callable, Dict, Iterable, List, Optional
+from collections.abc import Iterable
+from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.host import (
     Change,
     Kernel,
     NoSets,
     plan_services,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.flow import Flow
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.conntrack import ConntrackError
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node
-from ansible_collections.layer4.service_proxy.plugins.module_utils.services_request import Request
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.conntrack import ConntrackError
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.conntrack import Flow
 
 NODE = parse_node({"name": "node1", "addresses": ["192.0.2.1"], "local_cidrs": ["10.0.0.0/16"]})
 WEB = {"name": "web", "vip": "10.96.0.1", "port": 80, "backends": [{"address": "10.0.1.11"}]}
@@ -33,14 +34,14 @@ class FakeTables:
     """Tables that are read as they were filled."""
 
     def __init__(self) -> None:
-        self.tables: Dict[str, Dict[str, List[str]]] = {"nat": {}, "filter": {}}
+        self.tables: dict[str, dict[str, list[str]]] = {"nat": {}, "filter": {}}
 
     def save(self, table: str) -> str:
         chains = self.tables[table]
-        declared = [":%s - [0:0]" % name for name in chains]
-        return "\n".join(declared + ["-A %s %s" % (name, rule) for name, rules in chains.items() for rule in rules])
+        declared = [f":{name} - [0:0]" for name in chains]
+        return "\n".join(declared + [f"-A {name} {rule}" for name, rules in chains.items() for rule in rules])
 
-    def list_chain(self, table: str, chain: str) -> Optional[List[str]]:
+    def list_chain(self, table: str, chain: str) -> list[str] | None:
         return self.tables[table].get(chain)
 
     def restoring(self, text: str) -> Callable[[], None]:
@@ -49,7 +50,7 @@ class FakeTables:
     def restore(self, text: str, test: bool = False) -> None:
         """As iptables-restore --noflush does it, for chains alone."""
         assert not test
-        table: Dict[str, List[str]] = {}
+        table: dict[str, list[str]] = {}
         for line in text.splitlines():
             words = line.split(" ", 2)
             if line.startswith("*"):
@@ -67,14 +68,14 @@ class FakeTables:
 class FakeTracking:
     """Connection tracking with these flows; without any, a kernel that lacks it."""
 
-    def __init__(self, flows: Optional[List[Flow]] = None) -> None:
+    def __init__(self, flows: list[Flow] | None = None) -> None:
         self.held = flows
 
     def probe(self) -> None:
         if self.held is None:
             raise ConntrackError("reading it", errno.EINVAL)
 
-    def flows(self, protocols: Iterable[str]) -> List[Flow]:
+    def flows(self, protocols: Iterable[str]) -> list[Flow]:
         self.probe()
         return [flow for flow in self.held or [] if flow.protocol in list(protocols)]
 
@@ -90,18 +91,18 @@ class Host:
     def __init__(self, tracking: FakeTracking) -> None:
         self.tables, self.tracking = FakeTables(), tracking
 
-    def plan(self, *services: Dict[str, Any], state: str = "present", exclusive: bool = True) -> Change:
+    def plan(self, *services: dict[str, Any], state: str = "present", exclusive: bool = True) -> Change:
         request = Request(state, services, exclusive, "iptables")
         return plan_services(request, NODE, Kernel({"ipv4": self.tables}, NoSets("none"), self.tracking))
 
-    def apply(self, *services: Dict[str, Any], **how: Any) -> Change:
+    def apply(self, *services: dict[str, Any], **how: Any) -> Change:
         change = self.plan(*services, **how)
         change.apply()
         change.reconciliation.run(delete=True)
         return change
 
     @property
-    def chains(self) -> List[str]:
+    def chains(self) -> list[str]:
         return [name for chains in self.tables.tables.values() for name in chains if name.startswith("L4-")]
 
 
@@ -140,7 +141,7 @@ def test_services_that_a_run_does_not_name_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("how", [{"state": "absent", "exclusive": False}, {"state": "present", "exclusive": True}])
-def test_the_last_service_leaves_the_shared_chains_to_its_connections(how: Dict[str, Any]) -> None:
+def test_the_last_service_leaves_the_shared_chains_to_its_connections(how: dict[str, Any]) -> None:
     going = [{"name": "web"}] if how["state"] == "absent" else []
     host = Host(FakeTracking([CONNECTION]))
     host.apply(WEB)

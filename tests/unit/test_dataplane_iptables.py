@@ -6,24 +6,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.addresses import covering_networks
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import compile_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.rules import Layout
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import ChainKey, Rules
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import compile_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import Layout
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.addresses import covering_networks
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import ChainKey, Rules
 
 BACKENDS = [{"address": "10.0.0.11", "node": "node1"}, {"address": "10.0.0.12", "node": "node2"}]
 OCTOPUS = {"name": "octopus-web", "vip": "172.20.0.115", "port": 80, "node_port": 30080, "backends": BACKENDS}
 
 
-def _chains(service: Dict[str, Any], family: str = "ipv4", **settings: Any) -> Dict[ChainKey, Rules]:
+def _chains(service: dict[str, Any], family: str = "ipv4", **settings: Any) -> dict[ChainKey, Rules]:
     node = parse_node({"name": "node1", **settings})
     return compile_services(parse_services([service], "iptables", node), node)[family].chains
 
 
-def _kinds(chains: Dict[ChainKey, Rules]) -> List[str]:
+def _kinds(chains: dict[ChainKey, Rules]) -> list[str]:
     return sorted({"-".join(chain.split("-")[1:2]) for dummy, chain in chains})
 
 

@@ -6,22 +6,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontend_sets import (
-    recorded_frontends,
-    wanted_sets,
-)
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontends import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.compile import (
     Frontend,
     Frontends,
     bound_addresses,
     compile_frontends,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.ipvs_chains import ipvs_chains
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.frontends import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.plan import (
     foreign_services,
     held_claims,
     held_frontends,
@@ -29,7 +24,12 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.frontend
     summarise,
     virtual_services,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.rules import ipvs_chains
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.sets import (
+    recorded_frontends,
+    wanted_sets,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
     InvalidServices,
     Node,
     parse_node,
@@ -39,32 +39,32 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.service impor
 NODE, NODE6, VIP, VIP6, OTHER = "192.0.2.1", "2001:db8::1", "10.96.0.1", "fd96::1", "10.96.0.2"
 EXTERNAL, BALANCER = "203.0.113.1", "198.51.100.1"
 HERE, THERE = {"address": "10.0.1.11", "node": "node1"}, {"address": "10.0.2.11", "node": "node2"}
-WEB: Dict[str, Any] = {"name": "web", "vip": VIP, "port": 8080, "backends": [HERE, THERE]}
+WEB: dict[str, Any] = {"name": "web", "vip": VIP, "port": 8080, "backends": [HERE, THERE]}
 
 
 def _node(**settings: Any) -> Node:
     return parse_node({"name": "node1", "addresses": [NODE, NODE6], **settings})
 
 
-def _compiled(*services: Dict[str, Any], **settings: Any) -> Frontends:
+def _compiled(*services: dict[str, Any], **settings: Any) -> Frontends:
     node = _node(**settings)
     return compile_frontends(parse_services(services, "ipvs", node), node)
 
 
-def _only(*services: Dict[str, Any], **settings: Any) -> Frontend:
+def _only(*services: dict[str, Any], **settings: Any) -> Frontend:
     (found,) = _compiled(*services, **settings).values()
     return found
 
 
-def _weights(frontend: Frontend) -> Dict[str, int]:
+def _weights(frontend: Frontend) -> dict[str, int]:
     return {one.address: one.weight for one in frontend.virtual.destinations.values()} if frontend.virtual else {}
 
 
-def _elements(frontends: Frontends, name: str, **settings: Any) -> List[str]:
+def _elements(frontends: Frontends, name: str, **settings: Any) -> list[str]:
     return list(wanted_sets(frontends, _node(**settings))[name].entries)
 
 
-def _mistakes(service: Dict[str, Any], **settings: Any) -> List[str]:
+def _mistakes(service: dict[str, Any], **settings: Any) -> list[str]:
     with pytest.raises(InvalidServices) as caught:
         _compiled({**WEB, **service}, **settings)
     return caught.value.problems
@@ -125,7 +125,7 @@ def test_a_local_internal_policy_has_the_backends_of_this_node_only() -> None:
     [([HERE, THERE], {"10.0.1.11": 1}, "local"), ([THERE], {"10.0.2.11": 1}, "external")],
 )
 def test_a_local_external_policy_falls_back_to_remote_backends(
-    backends: List[Dict[str, Any]], weights: Dict[str, int], masquerade: str
+    backends: list[dict[str, Any]], weights: dict[str, int], masquerade: str
 ) -> None:
     service = {**WEB, "vip": [], "external_ips": EXTERNAL, "external_traffic_policy": "local", "backends": backends}
     found = _only(service)

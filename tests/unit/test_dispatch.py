@@ -10,37 +10,40 @@ That trees behave as lists do is in test_properties, which runs on both.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane import dispatch
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import compile_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.packet import Packet, parse_rule
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.rules import Layout
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.readback import observed_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import compile_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter import dispatch
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import Layout
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.packet import Packet, parse_rule
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.readback import (
+    observed_services,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import (
     ChainKey,
     Desired,
     Observed,
     Rules,
     target_of,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
 
-Raw = Dict[str, Any]
+Raw = dict[str, Any]
 MANY = 3000
 FIRST, NAT_FIRST = "L4-SERVICES", ("nat", "L4-SERVICES")
 RESOLUTION = Fraction(1, 1 << 31)
 
 
 def _service(number: int, **keys: Any) -> Raw:
-    vip = "10.96.%d.%d" % (number >> 8, number & 255)
-    return {"name": "s%05d" % number, "vip": vip, "port": 80, "backends": [{"address": "10.0.0.1"}], **keys}
+    vip = f"10.96.{number >> 8}.{number & 255}"
+    return {"name": f"s{int(number):05}", "vip": vip, "port": 80, "backends": [{"address": "10.0.0.1"}], **keys}
 
 
-def _compiled(raw: Sequence[Raw], prefix: str = "L4") -> Dict[str, Desired]:
+def _compiled(raw: Sequence[Raw], prefix: str = "L4") -> dict[str, Desired]:
     node = parse_node({"name": "node1", "addresses": ["192.0.2.1"], "chain_prefix": prefix})
     return compile_services(parse_services(raw, "iptables", node), node)
 
@@ -50,7 +53,7 @@ def many() -> Desired:
     return _compiled([_service(number) for number in range(1, MANY + 1)])["ipv4"]
 
 
-def _asked(state: Desired, key: ChainKey, packet: Packet) -> Tuple[int, str]:
+def _asked(state: Desired, key: ChainKey, packet: Packet) -> tuple[int, str]:
     """How many rules are asked until one leads out of the tree, and to where; nowhere: the empty text."""
     count = 0
     for text in state.chains[key]:
@@ -75,7 +78,7 @@ def _packet(destination: str, port: int = 80) -> Packet:
 @pytest.mark.parametrize("number", [1, 2, 16, 255, 256, 1500, MANY - 1, MANY])
 def test_each_of_many_services_is_found_after_few_rules(many: Desired, number: int) -> None:
     count, target = _asked(many, NAT_FIRST, _packet(_service(number)["vip"]))
-    assert target == Layout("L4").of("SVC", "s%05d" % number)
+    assert target == Layout("L4").of("SVC", f"s{int(number):05}")
     assert count <= 60
 
 
@@ -98,7 +101,7 @@ def test_few_services_are_a_list() -> None:
 
 def test_a_tree_explains_itself(many: Desired) -> None:
     assert list(many.chains[NAT_FIRST]) == [
-        '-d 10.96.%d.0/24 -m comment --comment "services in 10.96.%d.0/24" -j L4-10.96.%d.0/24' % ((number,) * 3)
+        f'-d 10.96.{number}.0/24 -m comment --comment "services in 10.96.{number}.0/24" -j L4-10.96.{number}.0/24'
         for number in range(MANY // 256 + 1)
     ]
     below = many.chains["nat", "L4-10.96.2.0/24"]
@@ -115,7 +118,7 @@ def test_one_more_service_changes_few_chains(many: Desired) -> None:
 
 def test_ipv6_names_are_networks_with_dots_as_long_as_they_fit() -> None:
     backends = [{"address": "fd00::1"}]
-    services = [_service(number, vip="fd00:96::%x" % number, backends=backends) for number in range(1, 600)]
+    services = [_service(number, vip=f"fd00:96::{number:x}", backends=backends) for number in range(1, 600)]
     names = {name for dummy, name in _compiled(services)["ipv6"].chains}
     assert {"L4-fd00.96..100/120", "L4-fd00.96..1f0/124"} <= names
     for one in services:
@@ -129,7 +132,7 @@ def test_ipv6_names_are_networks_with_dots_as_long_as_they_fit() -> None:
 
 
 def test_many_ports_of_one_address_are_divided_by_port() -> None:
-    services = [_service(1, name="p%d" % port, vip="10.96.0.1", port=port) for port in range(1, 2000)]
+    services = [_service(1, name=f"p{port}", vip="10.96.0.1", port=port) for port in range(1, 2000)]
     state = _compiled(services)["ipv4"]
     assert state.chains[NAT_FIRST][1] == (
         '-d 10.96.0.1/32 -p tcp -m comment --comment "services on 10.96.0.1, tcp ports 256 to 511" '
@@ -137,13 +140,13 @@ def test_many_ports_of_one_address_are_divided_by_port() -> None:
     )
     for port in (1, 255, 256, 1999):
         count, target = _asked(state, NAT_FIRST, _packet("10.96.0.1", port))
-        assert target == Layout("L4").of("SVC", "p%d" % port)
+        assert target == Layout("L4").of("SVC", f"p{port}")
         assert count <= 60
     assert _asked(state, NAT_FIRST, _packet("10.96.0.1", 2000))[1] == ""
 
 
 def test_many_node_ports_are_divided_by_port() -> None:
-    services = [_service(1, name="p%d" % port, vip=[], node_port=port) for port in range(30000, 31000)]
+    services = [_service(1, name=f"p{port}", vip=[], node_port=port) for port in range(30000, 31000)]
     state = _compiled(services)["ipv4"]
     assert state.chains["nat", "L4-NODEPORTS"][0] == (
         '-p tcp -m comment --comment "node ports, tcp ports 29952 to 30207" '
@@ -151,7 +154,7 @@ def test_many_node_ports_are_divided_by_port() -> None:
     )
     for port in (30000, 30500, 30999):
         count, target = _asked(state, ("nat", "L4-NODEPORTS"), _packet("192.0.2.1", port))
-        assert target == Layout("L4").of("EXT", "p%d" % port)
+        assert target == Layout("L4").of("EXT", f"p{port}")
         assert count <= 60
 
 
@@ -162,7 +165,7 @@ def test_refusals_are_a_tree_as_well() -> None:
 
 
 def test_what_is_rejected_by_source_is_asked_before_what_is_dropped() -> None:
-    ranges = ["10.%d.0.0/16" % number for number in range(100)]
+    ranges = [f"10.{number}.0.0/16" for number in range(100)]
     guarded = _service(1, load_balancer_ips=["203.0.113.1"], source_ranges=ranges, backends=[])
     rules = _compiled([guarded, *(_service(number, backends=[]) for number in range(2, 50))])["ipv4"].chains
     of_balancer = [rule for rules in rules.values() for rule in rules if "203.0.113.1/32" in rule and " -j " in rule]
@@ -173,7 +176,7 @@ def test_what_is_rejected_by_source_is_asked_before_what_is_dropped() -> None:
     }
 
 
-def _chances(chains: Dict[ChainKey, Rules], key: ChainKey) -> Dict[str, Fraction]:
+def _chances(chains: dict[ChainKey, Rules], key: ChainKey) -> dict[str, Fraction]:
     """The exact chance of each backend's chain, as the kernel keeps it."""
     left, found = Fraction(1), {}
     for text in chains[key]:
@@ -188,7 +191,7 @@ def _chances(chains: Dict[ChainKey, Rules], key: ChainKey) -> Dict[str, Fraction
     return found
 
 
-def _pool(weights: Sequence[int]) -> List[Raw]:
+def _pool(weights: Sequence[int]) -> list[Raw]:
     return [{"address": f"10.1.{n // 200}.{n % 200 + 1}", "weight": weight} for n, weight in enumerate(weights)]
 
 
@@ -197,12 +200,12 @@ def _pool(weights: Sequence[int]) -> List[Raw]:
     [[1] * 300, list(range(1, 301)), [65535] * 299 + [1], [1] * 17, [1] * 2000],
     ids=["equal", "rising", "uneven", "17", "2000"],
 )
-def test_chances_follow_the_weights_in_a_tree(weights: List[int]) -> None:
+def test_chances_follow_the_weights_in_a_tree(weights: list[int]) -> None:
     pool = _pool(weights)
     chains = _compiled([_service(1, name="web", backends=pool)])["ipv4"].chains
     layout = Layout("L4")
     found = _chances(chains, ("nat", layout.of("SVC", "web")))
-    wanted = {layout.of("SEP", "web", "%s:80" % one["address"]): Fraction(one["weight"], sum(weights)) for one in pool}
+    wanted = {layout.of("SEP", "web", f"{one['address']}:80"): Fraction(one["weight"], sum(weights)) for one in pool}
     assert found.keys() == wanted.keys()
     assert all(abs(found[name] - wanted[name]) < 4 * RESOLUTION for name in wanted)
     assert all(found.values())

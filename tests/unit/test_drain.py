@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_connections import wait_until_gone
-from ansible_collections.layer4.service_proxy.plugins.module_utils.drain import drain_backends, find_endpoints
-from ansible_collections.layer4.service_proxy.plugins.module_utils.flow import Flow
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.connections import Destination
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import InvalidServices
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.drain import drain_backends, find_endpoints
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.conntrack import Flow
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.connections.count import Destination
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.connections.wait import wait_until_gone
 
 FIRST: dict[str, Any] = {"address": "10.0.0.11", "port": 8080, "node": "node1"}
 SECOND: dict[str, Any] = {"address": "fd00:0::11", "weight": 3}

@@ -113,7 +113,7 @@ def test_the_documented_play_over_nodes_asks_for_every_service(tmp_path: Path) -
 def test_wrong_services_are_the_modules_own_line(tmp_path: Path) -> None:
     line = 'service "web": port is 0: must be an integer from 1 to 65535'
     for call in ("trace(from='192.0.2.9', to='10.96.0.1', port=80, node=node)", "render(node=node)"):
-        task = {"ansible.builtin.debug": {"msg": "{{ services | layer4.service_proxy.%s }}" % call}}
+        task = {"ansible.builtin.debug": {"msg": f"{{{{ services | layer4.service_proxy.{call} }}}}"}}
         variables = {"services": [{"name": "web", "vip": "10.96.0.1", "port": 0}], "node": {"name": "node1"}}
         done = play(tmp_path, [{"hosts": "localhost", "gather_facts": False, "vars": variables, "tasks": [task]}], {})
         assert done.returncode == 2

@@ -11,19 +11,22 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipset_entries import InvalidSetError, parse_entries
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipset_types import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel import ipset_messages as wire
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.netlink import (
+    attribute,
+    attributes,
+    each_attribute,
+    nested,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipset import (
     SET_TYPES,
     Entry,
     SetHeader,
     add_line,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel import ipset_messages as wire
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.netlink import (
-    attribute,
-    attributes,
-    each_attribute,
-    nested,
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.ipset.entries import (
+    InvalidSetError,
+    parse_entries,
 )
 
 
@@ -88,7 +91,7 @@ def test_the_same_entry_twice_is_one_and_other_options_are_refused() -> None:
 )
 def test_no_ports(port: str) -> None:
     with pytest.raises(InvalidSetError):
-        elements("hash:ip,port", "10.0.0.1,%s" % port)
+        elements("hash:ip,port", f"10.0.0.1,{port}")
     with pytest.raises(InvalidSetError):
         elements("bitmap:port", port)
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipset_entries import InvalidSetError
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipset_request import Wanted
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipset_types import Entries, Entry, HeldSet, SetHeader
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.set_steps import bind
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.sets import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipset import (
+    Entries,
+    Entry,
+    HeldSet,
+    SetHeader,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.ipset import (
     SetInUseError,
     SetPlan,
     plan_absent,
@@ -24,7 +26,10 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.sets imp
     plan_present,
     scratch_name,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.transaction import run
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.ipset_steps import bind
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.transaction import run
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.ipset.entries import InvalidSetError
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.ipset.request import Wanted
 from ansible_collections.layer4.service_proxy.tests.unit.fake_ipset import FakeIpset, RefusedError
 
 HEADER = SetHeader("s", "hash:ip", "ipv4", timeout=300, counters=True, comment=True, hashsize=1024, maxelem=65536)

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipvs_request import (
-    InvalidVirtualServiceError,
-    parse_request,
-    wanted_service,
-)
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipvs_types import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs import (
     Destination,
     HeldService,
     ServiceKey,
     VirtualService,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.virtual_service.request import (
+    InvalidVirtualServiceError,
+    parse_request,
+    wanted_service,
 )
 
 DEFAULTS: dict[str, Any] = {

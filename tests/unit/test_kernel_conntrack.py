@@ -9,18 +9,22 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from typing import Iterator, List, Tuple
+from collections.abc import Iterator
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.flow import Flow
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel import conntrack as subject
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.netlink import NetlinkError, attribute, nested
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel import conntrack as subject
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.netlink import (
+    NetlinkError,
+    attribute,
+    nested,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.conntrack import Flow
 
 UDP, TCP, ICMP = 17, 6, 1
 
 
-def _tuple(kind: int, source: Tuple[str, int], destination: Tuple[str, int], protocol: int) -> bytes:
+def _tuple(kind: int, source: tuple[str, int], destination: tuple[str, int], protocol: int) -> bytes:
     family = socket.AF_INET6 if ":" in source[0] else socket.AF_INET
     first = 3 if family == socket.AF_INET6 else 1
     ends = [attribute(first + i, socket.inet_pton(family, end[0])) for i, end in enumerate((source, destination))]
@@ -40,9 +44,9 @@ class FakeSocket:
     """Gives the same answers to every request; records them."""
 
     def __init__(self) -> None:
-        self.answers: List[bytes] = []
-        self.refusals: List[Exception] = []
-        self.sent: List[Tuple[int, int, bytes]] = []
+        self.answers: list[bytes] = []
+        self.refusals: list[Exception] = []
+        self.sent: list[tuple[int, int, bytes]] = []
 
     def request(self, kind: int, flags: int, payload: bytes) -> Iterator[bytes]:
         self.sent.append((kind, flags, payload))

@@ -11,7 +11,13 @@ import struct
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipvs_types import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.ipvs_messages import (
+    decode_destination,
+    decode_service,
+    encode_change,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.netlink import attribute, nested
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs import (
     AddService,
     Destination,
     ServiceKey,
@@ -19,12 +25,6 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.ipvs_types im
     destination_line,
     service_line,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipvs_messages import (
-    decode_destination,
-    decode_service,
-    encode_change,
-)
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.netlink import attribute, nested
 
 KEY = ServiceKey("ipv4", "tcp", "192.0.2.1", 80, 0)
 SERVICE = VirtualService(KEY, "wrr", (), 0, 32, False)

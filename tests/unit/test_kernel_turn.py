@@ -10,8 +10,8 @@ import os
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel import turn
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.turn import TurnError, in_turn
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel import run_lock as turn
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.run_lock import TurnError, in_turn
 
 
 @pytest.fixture(autouse=True)

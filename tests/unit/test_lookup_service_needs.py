@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.needs import find_needs
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.requirements import find_needs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 WEB = {
@@ -64,7 +64,7 @@ def test_what_is_wrong_asks_for_nothing() -> None:
 
 def _looked_up(directory: Path, variables: dict[str, Any], options: str) -> Any:
     """What the lookup finds in the variable `mine`, by ansible-playbook."""
-    lookup = "{{ lookup('layer4.service_proxy.service_needs', 'mine'%s) | to_json }}" % options
+    lookup = f"{{{{ lookup('layer4.service_proxy.service_needs', 'mine'{options}) | to_json }}}}"
     copy = {"ansible.builtin.copy": {"content": lookup, "dest": str(directory / "found")}}
     play = {"hosts": "localhost", "gather_facts": False, "vars": variables, "tasks": [copy]}
     (directory / "play.yml").write_text(yaml.safe_dump([play]))

@@ -11,25 +11,11 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_memory import HostRecords
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import compile_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.rules import Layout
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel import memory as kernel_memory
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import (
-    Edits,
-    Left,
-    LegacyMemory,
-    NftMemory,
-    Reading,
-)
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables_lock import XtablesLock
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables_text import for_nft
-from ansible_collections.layer4.service_proxy.plugins.module_utils.payload import pack, unpack
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.memory import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.cache import (
     Memory,
     brief,
     brief_from_plain,
@@ -38,13 +24,27 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.memory i
     remember,
     to_json,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import Observed
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.surroundings import BaseChain, NftRule
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.cache_scope import HostRecords
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import compile_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import Layout
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel import state_file as kernel_memory
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.iptables_lock import XtablesLock
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.state_file import (
+    Edits,
+    Left,
+    LegacyMemory,
+    NftMemory,
+    Reading,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import pack, unpack
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import Observed
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables_text import for_nft
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.node_facts import BaseChain, NftRule
 
 NODE = parse_node({"name": "node1", "addresses": ["192.0.2.1"]})
-RAW: List[Dict[str, Any]] = [
-    {"name": "s%d" % number, "vip": "10.96.0.%d" % number, "port": 80, "backends": [{"address": "10.0.0.1"}]}
+RAW: list[dict[str, Any]] = [
+    {"name": f"s{number}", "vip": f"10.96.0.{number}", "port": 80, "backends": [{"address": "10.0.0.1"}]}
     for number in range(1, 5)
 ]
 
@@ -83,7 +83,7 @@ def test_whether_there_is_udp_is_remembered() -> None:
         ([*RAW, {**RAW[0], "name": "s9"}], True, ["s9"], []),
     ],
 )
-def test_what_is_asked_for_differently(asked: List[Any], exclusive: bool, changed: List[str], gone: List[str]) -> None:
+def test_what_is_asked_for_differently(asked: list[Any], exclusive: bool, changed: list[str], gone: list[str]) -> None:
     found = difference(_memory(), "present", asked, exclusive)
     assert found is not None
     assert [raw["name"] for raw in found.changed] == changed
@@ -92,7 +92,7 @@ def test_what_is_asked_for_differently(asked: List[Any], exclusive: bool, change
 
 
 @pytest.mark.parametrize("asked", [["s1"], [{}], [{"name": 1}], [RAW[0], RAW[0]]])
-def test_what_cannot_be_told_by_name_is_left_to_the_whole(asked: List[Any]) -> None:
+def test_what_cannot_be_told_by_name_is_left_to_the_whole(asked: list[Any]) -> None:
     assert difference(_memory(), "present", asked, True) is None
 
 
@@ -130,7 +130,7 @@ def lock_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> Dict[str, str]:
+def kept(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What is left of a memory by the name of L4, at first something old: a state by its name."""
     found = {"L4": "old"}
     monkeypatch.setattr(kernel_memory, "_write", lambda name, state, dummy: found.update({name: state}))
@@ -140,7 +140,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Dict[str, str]:
 
 @pytest.mark.usefixtures("lock_file")
 @pytest.mark.parametrize("line", ["", "-A A -j OF-SOMEBODY-WITHOUT-LOCK"])
-def test_tables_that_somebody_edits_without_the_lock_are_not_remembered(line: str, kept: Dict[str, str]) -> None:
+def test_tables_that_somebody_edits_without_the_lock_are_not_remembered(line: str, kept: dict[str, str]) -> None:
     tables = Tables()
     memory = LegacyMemory("L4", tables.look, XtablesLock)
     memory.recall()
@@ -151,7 +151,7 @@ def test_tables_that_somebody_edits_without_the_lock_are_not_remembered(line: st
 
 @pytest.mark.parametrize("has_lock", [False, True])
 def test_tables_that_others_may_edit_while_a_run_does_are_not_remembered(
-    has_lock: bool, kept: Dict[str, str], lock_file: Path
+    has_lock: bool, kept: dict[str, str], lock_file: Path
 ) -> None:
     tables = Tables()
     memory = LegacyMemory("L4", tables.look, lambda: XtablesLock(0) if has_lock else None)
@@ -259,16 +259,16 @@ class DisturbedMemory(NftMemory):
 
     def __init__(self, left: Left) -> None:
         super().__init__("L4")
-        self.left, self.renewed = left, []  # type: Left, List[Dict[str, Any]]
+        self.left, self.renewed = left, []  # type: Left, list[dict[str, Any]]
 
-    def brief(self) -> Dict[str, Any]:
+    def brief(self) -> dict[str, Any]:
         return self.left.brief
 
     def recall(self, in_short: bool = False) -> Left:
         self.is_disturbed = True
         return self.left._replace(whole="") if in_short else self.left
 
-    def renew(self, brief: Dict[str, Any]) -> None:
+    def renew(self, brief: dict[str, Any]) -> None:
         self.renewed.append(brief)
 
 
@@ -307,10 +307,10 @@ def test_what_nobody_has_renewed_for_a_month_is_forgotten(monkeypatch: pytest.Mo
 
 
 def test_thousands_of_chains_are_announced_to_iptables_nft_as_all() -> None:
-    names = ["L4-SEP-%05d" % number for number in range(5000)]
-    lines = ["*nat", ":L4-SERVICES - [0:0]", *(":%s - [0:0]" % name for name in names)]
+    names = [f"L4-SEP-{int(number):05}" for number in range(5000)]
+    lines = ["*nat", ":L4-SERVICES - [0:0]", *(f":{name} - [0:0]" for name in names)]
     lines += ["-D OUTPUT -j L4-SERVICES", "-I PREROUTING 1 -j L4-SERVICES"]
-    text = "\n".join([*lines, *("-A %s -j RETURN" % name for name in names), "COMMIT", ""])
+    text = "\n".join([*lines, *(f"-A {name} -j RETURN" for name in names), "COMMIT", ""])
     arranged = for_nft(text).splitlines()
     assert arranged[:5] == [
         "*nat",

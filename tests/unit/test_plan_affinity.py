@@ -6,15 +6,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Set
+from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import compile_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.rules import Layout
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.affinity import plan_sets
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import Desired
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import compile_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.affinity import plan_sets
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import Layout
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import Desired
 
 NODE = parse_node({"name": "node1"})
 LAYOUT = Layout("L4")
@@ -22,16 +22,16 @@ GROUP_AND_LIST = 300
 """So many backends are in groups of groups."""
 
 
-def _compiled(count: int, **keys: Any) -> Dict[str, Desired]:
-    backends = [{"address": "10.0.%d.%d" % (at // 250, at % 250 + 1)} for at in range(count)]
-    backends += [{"address": "fd00::%x" % (at + 1)} for at in range(count)]
+def _compiled(count: int, **keys: Any) -> dict[str, Desired]:
+    backends = [{"address": f"10.0.{at // 250}.{at % 250 + 1}"} for at in range(count)]
+    backends += [{"address": f"fd00::{at + 1:x}"} for at in range(count)]
     web = {"name": "web", "vip": ["10.96.0.1", "fd96::1"], "port": 80, "session_affinity": "client_ip", **keys}
     return compile_services(parse_services([{**web, "backends": backends}], "iptables", NODE), NODE)
 
 
-def _own(compiled: Dict[str, Desired]) -> Set[str]:
+def _own(compiled: dict[str, Desired]) -> set[str]:
     """The sets of backends, each of which its chain adds to first."""
-    first: List[str] = [
+    first: list[str] = [
         next(rule for rule in rules if "--add-set" in rule)
         for one in compiled.values()
         for (dummy, chain), rules in one.chains.items()
@@ -40,7 +40,7 @@ def _own(compiled: Dict[str, Desired]) -> Set[str]:
     return {name for rule in first for name in LAYOUT.affinity_sets([rule])}
 
 
-def _asked(compiled: Dict[str, Desired], kind: str) -> Set[str]:
+def _asked(compiled: dict[str, Desired], kind: str) -> set[str]:
     """The sets that rules in chains of this kind ask."""
     rules = [
         rule for one in compiled.values() for (dummy, chain), own in one.chains.items() for rule in own if kind in chain

@@ -4,18 +4,21 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
-
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.chains import plan
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import Desired, Jump, Observed, target_of
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import (
+    Desired,
+    Jump,
+    Observed,
+    target_of,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.iptables import plan
 
 HOOK = ("nat", "PREROUTING")
 JUMP = '-m comment --comment "say -j X" -j L4-A'
 
 
-def _lines(text: str) -> List[str]:
+def _lines(text: str) -> list[str]:
     return text.splitlines()
 
 
@@ -60,7 +63,7 @@ def test_a_missing_jump_is_put_at_its_end_and_foreign_rules_stay() -> None:
         Jump("nat", "OUTPUT", "-j L4-B"),
         Jump("nat", "OUTPUT", "-j L4-C", "last"),
     ]
-    chains: Dict[Tuple[str, str], List[str]] = {("nat", f"L4-{name}"): [] for name in "ABC"}
+    chains: dict[tuple[str, str], list[str]] = {("nat", f"L4-{name}"): [] for name in "ABC"}
     result = plan(Desired(dict(chains), jumps), Observed(dict(chains), {("nat", "OUTPUT"): ["-j DOCKER"]}))
     assert _lines(result.restore) == [
         "*nat",
@@ -82,7 +85,7 @@ def test_a_missing_jump_is_put_at_its_end_and_foreign_rules_stay() -> None:
         ([JUMP, JUMP], True),
     ],
 )
-def test_an_anchored_jump_gives_way_to_jumps_alone(rules: List[str], moves: bool) -> None:
+def test_an_anchored_jump_gives_way_to_jumps_alone(rules: list[str], moves: bool) -> None:
     chains = {("nat", "L4-A"): ["-j RETURN"]}
     desired = Desired(dict(chains), [Jump(*HOOK, JUMP, "first", anchored=True)])
     result = plan(desired, Observed(dict(chains), {HOOK: rules}))

@@ -6,30 +6,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.addresses import FAMILIES, family_of
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import families
-from ansible_collections.layer4.service_proxy.plugins.module_utils.flow import Endpoint, Flow
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.conntrack import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import families
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.udp_flows import (
     Targets,
     families_in_use,
     stale,
     udp_targets,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.addresses import FAMILIES, family_of
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
     Claim,
     Node,
     parse_node,
     parse_services,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.conntrack import Endpoint, Flow
 
 VIP, EXTERNAL, BACKEND, GONE = ("10.96.0.1", 53), ("203.0.113.1", 53), ("10.0.1.11", 5353), ("10.0.1.99", 5353)
 VIP6, BACKEND6 = ("fd96::1", 53), ("fd00:1::11", 5353)
 NODE, NODE6, OTHER_NODE_ADDRESS = "192.0.2.1", "2001:db8::1", "10.9.9.9"
-DNS: Dict[str, Any] = {
+DNS: dict[str, Any] = {
     "name": "dns",
     "vip": [VIP[0]],
     "external_ips": [EXTERNAL[0]],
@@ -48,18 +48,18 @@ def _flow(destination: Endpoint, reply_source: Endpoint, protocol: str = "udp", 
     return Flow(protocol, family_of(destination[0]), destination, reply_source, live, b"")
 
 
-def _targets(node: Node, *services: Dict[str, Any], gone: Optional[List[Claim]] = None) -> Targets:
+def _targets(node: Node, *services: dict[str, Any], gone: list[Claim] | None = None) -> Targets:
     parsed = parse_services(services, "iptables", node)
     wanted = {family: [one for one in parsed if family in families(one, node)] for family in FAMILIES}
     return udp_targets(wanted, dict.fromkeys(FAMILIES, gone or []), node)
 
 
-def _goes(flow: Flow, node: Optional[Node] = None, gone: Optional[List[Claim]] = None, **service: Any) -> bool:
+def _goes(flow: Flow, node: Node | None = None, gone: list[Claim] | None = None, **service: Any) -> bool:
     node = node or _node()
     return stale([flow], _targets(node, {**DNS, **service}, gone=gone), node) == [flow]
 
 
-def _backend(address: Endpoint = BACKEND, **options: Any) -> Dict[str, Any]:
+def _backend(address: Endpoint = BACKEND, **options: Any) -> dict[str, Any]:
     return {"address": address[0], "port": address[1], **options}
 
 
@@ -104,7 +104,7 @@ def test_a_flow_that_is_not_ours_stays(flow: Flow) -> None:
         ({"ready": False, "serving": False, "terminating": True}, True),
     ],
 )
-def test_a_listed_backend_keeps_its_flows_as_long_as_it_serves(backend: Dict[str, Any], goes: bool) -> None:
+def test_a_listed_backend_keeps_its_flows_as_long_as_it_serves(backend: dict[str, Any], goes: bool) -> None:
     backends = [_backend(**backend), _backend(("10.0.1.12", 5353))]
     assert _goes(_flow(VIP, BACKEND), backends=backends) is goes
 
@@ -117,7 +117,7 @@ def test_an_untranslated_flow_goes_only_when_a_new_one_would_find_a_backend() ->
 
 
 def test_families_are_judged_by_themselves() -> None:
-    both: Dict[str, Any] = {"vip": [VIP[0], VIP6[0]], "backends": [_backend(), _backend(BACKEND6)]}
+    both: dict[str, Any] = {"vip": [VIP[0], VIP6[0]], "backends": [_backend(), _backend(BACKEND6)]}
     assert not _goes(_flow(VIP6, BACKEND6), **both)
     assert _goes(_flow(VIP6, ("fd00:1::99", 5353)), **both)
     assert not _goes(_flow(VIP6, VIP6), vip=both["vip"]), "no backend in this family"

@@ -6,26 +6,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import compile_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.rules import Layout
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.readback import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import compile_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import Layout
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.readback import (
     ObservedService,
     Refusal,
     entries,
     observed_services,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import ChainKey, Observed, Rules
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import claims, parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
+    claims,
+    parse_node,
+    parse_services,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import ChainKey, Observed, Rules
 
 LAYOUT = Layout("L4")
 NODE = parse_node(
     {"name": "node1", "addresses": ["192.0.2.1", "2001:db8::1"], "local_cidrs": ["10.0.0.0/16", "fd00::/16"]}
 )
-WEB: Dict[str, Any] = {
+WEB: dict[str, Any] = {
     "name": "web.v-1",
     "vip": ["10.96.0.9", "10.96.0.10", "fd96::1"],
     "external_ips": ["203.0.113.1"],
@@ -40,7 +44,7 @@ WEB: Dict[str, Any] = {
 }
 
 
-def _observed(*services: Dict[str, Any]) -> List[Observed]:
+def _observed(*services: dict[str, Any]) -> list[Observed]:
     """What the kernel holds after these were applied."""
     compiled = compile_services(parse_services(services, "iptables", NODE), NODE)
     return [Observed({key: list(rules) for key, rules in one.chains.items()}) for one in compiled.values()]
@@ -73,7 +77,7 @@ def test_an_external_ip_without_a_backend_in_its_family_is_among_the_refusals_al
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 100])
 def test_equal_weights_are_equal_shares(count: int) -> None:
-    backends = [{"address": "10.0.1.%d" % (number + 1)} for number in range(count)]
+    backends = [{"address": f"10.0.1.{number + 1}"} for number in range(count)]
     shares = [one.share for one in _read(backends=backends).backends if ":" not in one.address]
     assert shares == pytest.approx([1 / count] * count, abs=1e-5)
 
@@ -110,8 +114,8 @@ def test_without_backends_everything_is_refused() -> None:
 
 
 @pytest.mark.parametrize("backends", [[], WEB["backends"]])
-def test_what_services_take_is_what_they_were_given(backends: List[Dict[str, Any]]) -> None:
-    other: Dict[str, Any] = {"name": "other", "vip": "10.96.0.20", "port": 53, "protocol": "udp", "source_ranges": []}
+def test_what_services_take_is_what_they_were_given(backends: list[dict[str, Any]]) -> None:
+    other: dict[str, Any] = {"name": "other", "vip": "10.96.0.20", "port": 53, "protocol": "udp", "source_ranges": []}
     given = [{**WEB, "backends": backends}, other]
     read = {
         (entry.service, entry.protocol, entry.address, entry.port)
@@ -131,7 +135,7 @@ def test_nothing_is_nothing() -> None:
 
 
 def test_rules_of_nobody_are_passed_over() -> None:
-    chains: Dict[ChainKey, Rules] = {
+    chains: dict[ChainKey, Rules] = {
         ("nat", "L4-SERVICES"): ["-j RETURN", '-p tcp -m comment --comment "by hand: no" -j ACCEPT']
     }
     assert observed_services([Observed(chains)], LAYOUT) == []

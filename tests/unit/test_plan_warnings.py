@@ -10,9 +10,16 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.warnings import node_warnings, service_warnings
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import Service, parse_node, parse_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.surroundings import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
+    Service,
+    parse_node,
+    parse_services,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node_checks.checks import (
+    node_warnings,
+    service_warnings,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.node_facts import (
     BaseChain,
     Link,
     NftRule,

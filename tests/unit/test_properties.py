@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Iterator, List, Mapping, Sequence, Set, Tuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 from agreement import agree, met
@@ -16,35 +17,40 @@ from hypothesis import strategies as st
 from semantics import BALANCER, EXTERNAL, NODE_PORT, VIP, expected
 from strategies import CLIENTS, NODE, NODE_ADDRESSES, service, services
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils import addresses as ip
-from ansible_collections.layer4.service_proxy.plugins.module_utils.chain import TARGETS
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane import chances, dispatch
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables import balance as chances
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import (
     compile_service,
     compile_services,
     families,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.packet import Packet
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.rules import Layout, ServiceRules, owner_of
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.trace import trace
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables_text import parse_save
-from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import render_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.chains import plan
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.services import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.plan import (
     summarise,
     with_services,
     without_services,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter import dispatch
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import (
+    Layout,
+    ServiceRules,
+    owner_of,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.packet import Packet
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.walk import trace
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import render_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model import addresses as ip
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import (
     ChainKey,
     Desired,
     Observed,
     Rules,
     target_of,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables_text import parse_save
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.iptables import plan
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.chain.request import TARGETS
 
-Raw = Dict[str, Any]
+Raw = dict[str, Any]
 thorough = settings(max_examples=40, deadline=None)
 LONGEST_CHAIN_NAME = 28
 
@@ -60,10 +66,10 @@ def shape(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-def flat(chains: Mapping[ChainKey, Rules]) -> Dict[ChainKey, Rules]:
+def flat(chains: Mapping[ChainKey, Rules]) -> dict[ChainKey, Rules]:
     """The chains with each dispatch tree as the one list that it stands for."""
     layout = Layout("L4")
-    found: Dict[ChainKey, Rules] = {}
+    found: dict[ChainKey, Rules] = {}
     for key, rules in chains.items():
         first = layout.dispatch(key)
         own = [rule for rule in rules if first is None or layout.dispatch((key[0], target_of(rule) or "")) != first]
@@ -71,7 +77,7 @@ def flat(chains: Mapping[ChainKey, Rules]) -> Dict[ChainKey, Rules]:
     return found
 
 
-def compiled(raw: Sequence[Raw], node: Raw) -> Dict[str, Desired]:
+def compiled(raw: Sequence[Raw], node: Raw) -> dict[str, Desired]:
     parsed = parse_node(node)
     return compile_services(parse_services(raw, "iptables", parsed), parsed)
 
@@ -90,7 +96,7 @@ def held(rules: str, node: Raw) -> Observed:
     return found
 
 
-def parts(raw: Sequence[Raw], node: Raw, family: str) -> List[ServiceRules]:
+def parts(raw: Sequence[Raw], node: Raw, family: str) -> list[ServiceRules]:
     parsed = parse_node(node)
     wanted = parse_services(raw, "iptables", parsed)
     return [compile_service(one, parsed, family) for one in wanted if family in families(one, parsed)]
@@ -108,7 +114,7 @@ def assert_holds(desired: Desired, rules: str, node: Raw) -> None:
 
 @thorough
 @given(services(), NODE, st.randoms(use_true_random=False))
-def test_the_order_of_services_and_backends_does_not_matter(raw: List[Raw], node: Raw, random: Any) -> None:
+def test_the_order_of_services_and_backends_does_not_matter(raw: list[Raw], node: Raw, random: Any) -> None:
     shuffled = [{**one, "backends": random.sample(one["backends"], len(one["backends"]))} for one in raw]
     random.shuffle(shuffled)
     assert render_services(shuffled, {"node": node}) == render_services(raw, {"node": node})
@@ -116,7 +122,7 @@ def test_the_order_of_services_and_backends_does_not_matter(raw: List[Raw], node
 
 @thorough
 @given(services(), NODE)
-def test_what_is_rendered_and_read_again_needs_no_change(raw: List[Raw], node: Raw) -> None:
+def test_what_is_rendered_and_read_again_needs_no_change(raw: list[Raw], node: Raw) -> None:
     parsed, names = parse_node(node), {one["name"] for one in raw}
     for family, desired in compiled(raw, node).items():
         rules = text(raw, node, family)
@@ -129,7 +135,7 @@ def test_what_is_rendered_and_read_again_needs_no_change(raw: List[Raw], node: R
 
 @thorough
 @given(services(least=1), NODE)
-def test_one_more_service_changes_no_line_of_another(raw: List[Raw], node: Raw) -> None:
+def test_one_more_service_changes_no_line_of_another(raw: list[Raw], node: Raw) -> None:
     new, before = raw[0]["name"], compiled(raw[1:], node)
     for family, after in compiled(raw, node).items():
         flat_after = flat(after.chains)
@@ -150,7 +156,7 @@ def _is_part(rules: Sequence[str], others: Sequence[str]) -> bool:
 
 @thorough
 @given(services(least=1), NODE, st.integers(1, 5))
-def test_removing_services_leaves_what_the_others_compile_to(raw: List[Raw], node: Raw, count: int) -> None:
+def test_removing_services_leaves_what_the_others_compile_to(raw: list[Raw], node: Raw, count: int) -> None:
     gone = {one["name"] for one in raw[:count]}
     for family in ip.FAMILIES:
         rest = text(raw[count:], node, family)
@@ -159,7 +165,7 @@ def test_removing_services_leaves_what_the_others_compile_to(raw: List[Raw], nod
 
 @thorough
 @given(services(least=1), services(), NODE, st.integers(0, 5))
-def test_naming_some_services_keeps_the_others(old: List[Raw], new: List[Raw], node: Raw, count: int) -> None:
+def test_naming_some_services_keeps_the_others(old: list[Raw], new: list[Raw], node: Raw, count: int) -> None:
     """Some come, some that are there change, the rest stays."""
     named = {one["name"]: one for one in new + [{**one, "source_ranges": []} for one in old[:count]]}
     whole = list({**{one["name"]: one for one in old}, **named}.values())
@@ -189,7 +195,7 @@ DISPATCH = {("nat", "L4-SERVICES"), ("filter", "L4-FIREWALL")}
 @given(raw=services(), node=NODE)
 @thorough
 def test_a_node_setting_changes_the_chains_that_it_is_about(
-    raw: List[Raw], node: Raw, setting: Raw, chains: Set[ChainKey]
+    raw: list[Raw], node: Raw, setting: Raw, chains: set[ChainKey]
 ) -> None:
     before, after = compiled(raw, node), compiled(raw, {**node, **setting})
     for family in ip.FAMILIES:
@@ -199,7 +205,7 @@ def test_a_node_setting_changes_the_chains_that_it_is_about(
 
 @thorough
 @given(services(), NODE)
-def test_the_chain_prefix_is_all_that_it_changes(raw: List[Raw], node: Raw) -> None:
+def test_the_chain_prefix_is_all_that_it_changes(raw: list[Raw], node: Raw) -> None:
     """Two of one length: with a longer one a chain of a tree may need its short name (`Layout.branch`)."""
     ours, kube = (render_services(raw, {"node": {**node, "chain_prefix": prefix}}) for prefix in ("L4L4", "KUBE"))
     renamed = re.sub(r"\bL4L4(?=[- ]\w)", "KUBE", ours)
@@ -208,7 +214,7 @@ def test_the_chain_prefix_is_all_that_it_changes(raw: List[Raw], node: Raw) -> N
 
 @thorough
 @given(services(), NODE)
-def test_every_jump_has_its_chain_and_every_chain_of_a_service_its_jump(raw: List[Raw], node: Raw) -> None:
+def test_every_jump_has_its_chain_and_every_chain_of_a_service_its_jump(raw: list[Raw], node: Raw) -> None:
     layout = Layout("LONGEST8")
     for desired in compiled(raw, {**node, "chain_prefix": layout.prefix}).values():
         led_to = {(jump.table, target_of(jump.rule)) for jump in desired.jumps}
@@ -221,7 +227,7 @@ def test_every_jump_has_its_chain_and_every_chain_of_a_service_its_jump(raw: Lis
 
 @thorough
 @given(services(least=1), NODE, st.sampled_from([*CLIENTS, *NODE_ADDRESSES, "127.0.0.1", "::1"]))
-def test_every_service_meets_what_the_semantics_say(raw: List[Raw], node: Raw, source: str) -> None:
+def test_every_service_meets_what_the_semantics_say(raw: list[Raw], node: Raw, source: str) -> None:
     """Beside all the others: a rule of one is never in the way of another."""
     family = ip.family_of(source)
     state, addresses = compiled(raw, node)[family], parse_node(node).addresses
@@ -232,7 +238,7 @@ def test_every_service_meets_what_the_semantics_say(raw: List[Raw], node: Raw, s
             assert agree(found, wanted), (one, way, destination, wanted, met(found), found.steps)
 
 
-def _ways(one: Mapping[str, Any], family: str) -> List[Tuple[str, str, int]]:
+def _ways(one: Mapping[str, Any], family: str) -> list[tuple[str, str, int]]:
     ways = [(way, address, one["port"]) for way in (VIP, EXTERNAL, BALANCER) for address in one[way]]
     if "node_port" in one:
         own = [*NODE_ADDRESSES, "127.0.0.1", "::1"]

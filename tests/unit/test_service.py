@@ -6,17 +6,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils import service as subject
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import InvalidServices
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model import service as subject
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
 
 NODE = subject.parse_node({"name": "node1", "addresses": ["192.0.2.1", "2001:db8::1"]})
-GOOD: Dict[str, Any] = {"name": "web", "vip": "10.96.0.1", "port": 80, "backends": [{"address": "10.0.0.11"}]}
+GOOD: dict[str, Any] = {"name": "web", "vip": "10.96.0.1", "port": 80, "backends": [{"address": "10.0.0.11"}]}
 
-WRONG_VALUES: List[Tuple[str, Any, List[str]]] = [
+WRONG_VALUES: list[tuple[str, Any, list[str]]] = [
     # key, value, words that the line must have
     ("name", None, ["services[0]: name is missing", "1 to 63 characters"]),
     ("name", "", ["name", '""', "1 to 63 characters"]),
@@ -85,7 +85,7 @@ WRONG_VALUES: List[Tuple[str, Any, List[str]]] = [
 
 
 @pytest.mark.parametrize(("key", "value", "words"), WRONG_VALUES)
-def test_a_wrong_value_is_one_line(key: str, value: Any, words: List[str]) -> None:
+def test_a_wrong_value_is_one_line(key: str, value: Any, words: list[str]) -> None:
     with pytest.raises(InvalidServices) as refused:
         subject.parse_services([{**GOOD, key: value}], "iptables", NODE)
     assert len(refused.value.problems) == 1, refused.value.problems
@@ -117,7 +117,7 @@ WRONG_NODES = [
 
 
 @pytest.mark.parametrize(("settings", "words"), WRONG_NODES)
-def test_a_wrong_node_setting_is_one_line(settings: Dict[str, Any], words: List[str]) -> None:
+def test_a_wrong_node_setting_is_one_line(settings: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(InvalidServices) as refused:
         subject.parse_node({"name": "node1", **settings})
     assert len(refused.value.problems) == 1, refused.value.problems
@@ -145,7 +145,7 @@ TAKEN_TWICE = [
 
 
 @pytest.mark.parametrize(("first", "second"), TAKEN_TWICE)
-def test_what_is_taken_twice_names_both_services(first: Dict[str, Any], second: Dict[str, Any]) -> None:
+def test_what_is_taken_twice_names_both_services(first: dict[str, Any], second: dict[str, Any]) -> None:
     services = [{"name": "one", "port": 80, **first}, {"name": "two", "port": 80, **second}]
     with pytest.raises(InvalidServices) as refused:
         subject.parse_services(services, "iptables", NODE)

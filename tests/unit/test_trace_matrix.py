@@ -6,23 +6,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Tuple
+from typing import Any
 
 import pytest
 from agreement import agree, met
 from matrix import FAMILIES, SETTINGS, Kind, Question, kinds, node, questions
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontend_sets import wanted_sets
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.frontends import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import compile_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.compile import (
     bound_addresses,
     compile_frontends,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.iptables import compile_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.ipvs_chains import wanted_chains
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.packet import Packet
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.trace import trace
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.trace_ipvs import trace_ipvs
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.rules import wanted_chains
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.sets import wanted_sets
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.trace import trace_ipvs
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.packet import Packet
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.walk import trace
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -58,6 +58,6 @@ def test_every_combination_meets_what_the_semantics_say_of_ipvs(family: str, set
             assert agree(found, wanted), (kind, question, wanted, met(found), found.steps)
 
 
-def packet(kind: Kind, question: Question, service: Dict[str, Any], addresses: Tuple[str, ...]) -> Packet:
+def packet(kind: Kind, question: Question, service: dict[str, Any], addresses: tuple[str, ...]) -> Packet:
     destination, port = question.destination(service, kind.family)
     return Packet(question.origin(kind.family), destination, service["protocol"], port, addresses)

@@ -7,31 +7,31 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any, Dict, List
+from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.packet import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.packet import (
     Packet,
     UnknownRule,
     parse_rule,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.dataplane.trace import trace
-from ansible_collections.layer4.service_proxy.plugins.module_utils.offline import trace_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ruleset import Desired
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import InvalidServices
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.walk import trace
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import trace_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import Desired
 
 PACKET = Packet("192.0.2.100", "10.96.0.1", "tcp", 80, ("192.0.2.1", "2001:db8::1"))
 TO = "-j DNAT --to-destination 10.0.0.%d:8080"
 
 
-def nat(*prerouting: str, **chains: List[str]) -> Desired:
+def nat(*prerouting: str, **chains: list[str]) -> Desired:
     return Desired(
         {("nat", "PREROUTING"): list(prerouting), **{("nat", name): rules for name, rules in chains.items()}}
     )
 
 
-def reached(state: Desired) -> Dict[str, Fraction]:
+def reached(state: Desired) -> dict[str, Fraction]:
     return {packet.destination: chance for packet, chance in trace(state, PACKET).outcomes.items()}
 
 
@@ -97,7 +97,7 @@ HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
         ("192.0.2.1", "192.0.2.1", ["nat OUTPUT", "filter OUTPUT", "nat POSTROUTING", "filter INPUT"]),
     ],
 )
-def test_hooks_are_passed_in_the_kernels_order(source: str, destination: str, hooks: List[str]) -> None:
+def test_hooks_are_passed_in_the_kernels_order(source: str, destination: str, hooks: list[str]) -> None:
     nothing = "-m comment --comment x"
     state = Desired({(table, hook): [nothing] for table in ("nat", "filter") for hook in HOOKS})
     packet = PACKET._replace(source=source, destination=destination)
@@ -126,7 +126,7 @@ def test_what_is_not_known_is_an_error_that_names_it(rule: str, unknown: str) ->
 
 
 NODE = {"name": "node1", "addresses": ["192.0.2.1", "10.0.0.1"], "local_cidrs": ["10.0.0.0/16"]}
-WEB: Dict[str, Any] = {
+WEB: dict[str, Any] = {
     "name": "web",
     "vip": "10.96.0.1",
     "port": 80,
@@ -136,7 +136,7 @@ WEB: Dict[str, Any] = {
 }
 
 
-def ask(source: str, to: str, port: int = 80, **node: Any) -> Dict[str, Any]:
+def ask(source: str, to: str, port: int = 80, **node: Any) -> dict[str, Any]:
     return trace_services([WEB], {"from": source, "to": to, "port": port, "node": {**NODE, **node}})
 
 
@@ -186,7 +186,7 @@ def test_the_node_speaks_for_itself(source: str, to: str, port: int, verdict: st
         ),
     ],
 )
-def test_a_wrong_question_is_one_line(options: Dict[str, Any], message: str) -> None:
+def test_a_wrong_question_is_one_line(options: dict[str, Any], message: str) -> None:
     question = {"from": "192.0.2.100", "to": "10.96.0.1", "port": 80, "node": NODE, **options}
     with pytest.raises(InvalidServices) as caught:
         trace_services([WEB], question)
@@ -200,7 +200,7 @@ def test_a_rule_that_takes_a_packet_twice_has_no_chance_above_one() -> None:
         assert [rule["chance"] for rule in one["rules"] if rule["chain"] == "L4-MARK-MASQ"] == [1.0]
 
 
-def ask_ipvs(source: str, to: str, port: int = 80, **service: Any) -> Dict[str, Any]:
+def ask_ipvs(source: str, to: str, port: int = 80, **service: Any) -> dict[str, Any]:
     options = {"from": source, "to": to, "port": port, "node": NODE, "dataplane": "ipvs"}
     return trace_services([{**WEB, **service}], options)
 
@@ -252,7 +252,7 @@ def test_verdicts_with_ipvs(source: str, to: str, port: int, verdict: str) -> No
         *[(name, [1.0]) for name in ("fo", "ovf")],
     ],
 )
-def test_chances_are_the_shares_of_the_scheduler(scheduler: str, chances: List[float]) -> None:
+def test_chances_are_the_shares_of_the_scheduler(scheduler: str, chances: list[float]) -> None:
     met = ask_ipvs("192.0.2.100", "10.96.0.1", scheduler=scheduler)
     assert [one["chance"] for one in met["backends"]] == chances
 

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipvs_types import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs import (
     Destination,
     HeldService,
     ServiceKey,
     SetDestination,
     VirtualService,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.virtual_services import plan_virtual_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.transaction import run
-from ansible_collections.layer4.service_proxy.plugins.module_utils.virtual_steps import virtual_steps, wait_step
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.ipvs import plan_virtual_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.ipvs_steps import virtual_steps, wait_step
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.transaction import run
 from ansible_collections.layer4.service_proxy.tests.unit.fake_ipvs import FakeIpvs, RefusedError
 
 KEYS = (

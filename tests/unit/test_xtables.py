@@ -13,26 +13,29 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.chain import (
-    InvalidChainError,
-    parse_chain,
-)
-from ansible_collections.layer4.service_proxy.plugins.module_utils.converge_chain import plan_chains
-from ansible_collections.layer4.service_proxy.plugins.module_utils.families import FamilyPlans
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.runner import ModuleRunner
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.scratch import NoScratchError, settle
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.iptables import (
     Rule,
     Xtables,
     XtablesError,
     parse_save,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.xtables_text import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.iptables_canonical import (
+    NoScratchError,
+    settle,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.process import ModuleRunner
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables_text import (
     clean_message,
     refusal,
     rule_at,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.chains import ChainPlan
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.iptables import ChainPlan
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.iptables_steps import FamilyPlans
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.chain.plan import plan_chains
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.chain.request import (
+    InvalidChainError,
+    parse_chain,
+)
 from ansible_collections.layer4.service_proxy.tests.unit.fake_xtables import FakeHost
 
 HTTP, HTTP_SAVED = "-p tcp --dport http", "-p tcp -m tcp --dport 80"

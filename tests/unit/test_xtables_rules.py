@@ -12,19 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.chain import (
-    ChainRequest,
-    InvalidChainError,
-    JumpRequest,
-    parse_chain,
-)
-from ansible_collections.layer4.service_proxy.plugins.module_utils.rulespec import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables_words import (
     Word,
     ipsets,
     quote,
     render,
     targets,
     words,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.chain.request import (
+    ChainRequest,
+    InvalidChainError,
+    JumpRequest,
+    parse_chain,
 )
 
 LINE = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp")), max_size=20)

@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import SCHEDULERS
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import SCHEDULERS
 from lab.namespaces import Namespace, link
 from lab.traffic import Servers, connect
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from network import ADDRESSES, IPV4, Network, backends, vip
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.memory import DIRECTORY
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.state_file import DIRECTORY
 from lab.traffic import LongLivedConnection, Servers, Tally
 
 STEADY = 9000

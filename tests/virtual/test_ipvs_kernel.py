@@ -15,7 +15,11 @@ from typing import Any
 import pytest
 from ipvs_host import IpvsHost
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.ipvs_types import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel import ipvs_messages as wire
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.ipvs import Ipvs, IpvsError
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.netlink import attributes
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import SCHEDULERS
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs import (
     SCHEDULER_FLAGS,
     AddDestination,
     AddService,
@@ -32,11 +36,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils.ipvs_types im
     destination_line,
     service_line,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel import ipvs_messages as wire
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.ipvs import Ipvs, IpvsError
-from ansible_collections.layer4.service_proxy.plugins.module_utils.kernel.netlink import attributes
-from ansible_collections.layer4.service_proxy.plugins.module_utils.plan.virtual_services import plan_virtual_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import SCHEDULERS
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.ipvs import plan_virtual_services
 from module_runner import MANAGED_HOST_PYTHON, library_path
 
 Services = dict[ServiceKey, HeldService]
@@ -244,7 +244,7 @@ def test_what_was_made_beside_a_refused_change_is_told(host: IpvsHost, at: int) 
     """Those behind it in its block too, so that they can be taken back."""
     adding: list[IpvsChange] = [AddDestination(WEB, ONE._replace(port=port)) for port in range(1, 201)]
     host.change(AddService(WEB_SERVICE), adding[at])
-    with pytest.raises(IpvsError, match=r"10\.0\.0\.1:%d: it exists already" % (at + 1)) as refusal:
+    with pytest.raises(IpvsError, match=rf"10\.0\.0\.1:{at + 1}: it exists already") as refusal:
         host.change(*adding)
     made = refusal.value.made
     assert made[:at] == adding[:at]

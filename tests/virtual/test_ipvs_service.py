@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ipvs_host import IpvsHost
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils.service import SCHEDULERS
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import SCHEDULERS
 from module_runner import COLLECTION
 
 WEB: dict[str, Any] = {"address": "192.0.2.10", "port": 80}

@@ -187,7 +187,7 @@ ipvs_timeouts() {
 }
 
 # What the last run of vip_service has changed, in the words of iptables-restore, behind the states that it began and ended with,
-# and "all" if there were no services before (kernel/memory.py of the collection). iptables-nft takes ten seconds to print ten
+# and "all" if there were no services before (_kernel/state_file.py of the collection). iptables-nft takes ten seconds to print ten
 # thousand services.
 changes=/run/layer4-service-proxy/${state%% *}.changes
 
@@ -324,7 +324,7 @@ restore_virtual_services() {
     ' - "$directory/ipvs" | ipvsadm --restore
 }
 
-# As kernel/dummy.py of the collection does: no address of its own, and none of IPv6 is the source of other connections.
+# As _kernel/dummy.py of the collection does: no address of its own, and none of IPv6 is the source of other connections.
 restore_addresses() {
     [ -e "$directory/addresses" ] || return 0
     if [ ! -e "/sys/class/net/$device" ]; then

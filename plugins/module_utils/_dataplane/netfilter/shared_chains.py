@@ -1,0 +1,192 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The chains that serve all services, and the jumps that lead to them. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from ..._model import addresses as ip
+from ..._model.service import Mark, Node
+from ..._objects.iptables import ChainKey, Desired, Jump, Rules
+from .dispatch import dispatch_chains
+from .names import SAME_ADDRESS, Layout, ServiceRules, rule
+
+_DNAT_TARGET = " -j DNAT "
+_LOOPBACK = {ip.IPV4: "127.0.0.0/8", ip.IPV6: "::1/128"}
+_ALL_MARK_BITS = 0xFFFFFFFF
+_MOST_NETWORKS = 32
+_DNAT = re.compile(r"--to-destination \[?([0-9a-f.:]+?)\]?:\d+$", re.MULTILINE)
+_DESTINATION = re.compile(r"^-d ([0-9a-f.:]+)/(?:32|128) -p", re.MULTILINE)
+
+
+def assemble(parts: Sequence[ServiceRules], node: Node, family: str, backends: Collection[str] = ()) -> Desired:
+    """All services' rules in one state, with the shared chains around them.
+
+    backends: further addresses that services translate to, whose chains are in none of the parts.
+    """
+    layout = Layout(node.chain_prefix)
+    entries: dict[ChainKey, list[str]] = {}
+    desired = Desired()
+    for part in parts:
+        desired.chains.update(part.chains)
+        for key, rules in part.entries.items():
+            entries.setdefault(key, []).extend(rules)
+    if parts:
+        desired.chains.update(_shared_chains(entries, node, family))
+        made = endpoint_chains(desired.chains, layout, backends)
+        unneeded = _unneeded(desired.chains, layout, node)
+        desired.chains.update({key: rules for key, rules in made.items() if key not in unneeded})
+        _complete_for_hairpin(desired.chains, layout, family)
+        _complete_for_kept(desired.chains, layout, node)
+        desired.jumps = hook_jumps(layout)
+    return desired
+
+
+def _complete_for_kept(chains: dict[ChainKey, Rules], layout: Layout, node: Node) -> None:
+    """Services that stay as they are may lead to a chain that the node's settings of now do not need."""
+    name = layout.shared("MARK-NONLOCAL")
+    if ("nat", name) not in chains and any(text.endswith(name) for rules in chains.values() for text in rules):
+        mark = rule(layout.shared("MARK-MASQ"), "no local source")
+        chains[("nat", name)] = [mark] if node.masquerade_all else []
+
+
+def _unneeded(chains: Mapping[ChainKey, Rules], layout: Layout, node: Node) -> set[ChainKey]:
+    """Of the chains that tell where backends are. Those that services which stay as they are may need are not."""
+    unneeded: set[ChainKey] = set() if node.drop_invalid else {("filter", layout.shared("INVALID"))}
+    if node.backend_chains and not any(
+        _DNAT_TARGET in text for key, rules in chains.items() if not layout.is_of_backend(key) for text in rules
+    ):
+        unneeded.add(("nat", layout.shared("HAIRPIN")))
+    return unneeded
+
+
+def _complete_for_hairpin(chains: dict[ChainKey, Rules], layout: Layout, family: str) -> None:
+    """What chains of backends do by the source, for those that have none: where a packet is for its own sender, it is marked."""
+    key, postrouting = (("nat", layout.shared(name)) for name in ("HAIRPIN", "POSTROUTING"))
+    if key in chains:
+        match = "-m conntrack --ctstate DNAT " + SAME_ADDRESS[family]
+        reached = rule(key[1], "what reaches itself", interface="! -o lo", match=match)
+        chains[postrouting] = [reached, *chains[postrouting]]
+
+
+def _shared_chains(entries: dict[ChainKey, list[str]], node: Node, family: str) -> dict[ChainKey, list[str]]:
+    layout = Layout(node.chain_prefix)
+    chains: dict[ChainKey, list[str]] = {
+        ("nat", layout.shared("SERVICES")): [],
+        ("filter", layout.shared("FIREWALL")): [],
+    }
+    chains.update(masquerade_chains(layout, node, family))
+    chains.update(_forward_chain(layout, node))
+    for (table, name), rules in entries.items():
+        tree = dispatch_chains(layout, name, rules)
+        chains.update({(table, chain): found for chain, found in tree.items()})
+    for table, dispatch in (("nat", "SERVICES"), ("filter", "FIREWALL")):
+        if (table, layout.shared("NODEPORTS")) in entries:
+            chains[(table, layout.shared(dispatch))] += _node_port_tail(layout, node, family)
+    return chains
+
+
+def _node_port_tail(layout: Layout, node: Node, family: str) -> list[str]:
+    """The end of a dispatch chain: what is for an address of the node may be for a node port."""
+    target = layout.shared("NODEPORTS")
+    loopback = _LOOPBACK[family]
+    local = "-m addrtype --dst-type LOCAL"
+    cidrs: list[str] = [cidr for cidr in node.node_port_addresses if ip.family_of(cidr) == family]
+    if not node.node_port_addresses:
+        cidrs = [""]
+    first = "RETURN"
+    if node.localhost_node_ports and family == ip.IPV4:
+        first = target
+    what = "no node ports on localhost" if first == "RETURN" else "node ports on localhost"
+    tail = [rule(first, what, destination=loopback)]
+    return tail + [rule(target, "node ports", destination=cidr, match=local) for cidr in cidrs]
+
+
+def masquerade_chains(layout: Layout, node: Node, family: str) -> dict[ChainKey, list[str]]:
+    mark, mark_masq = node.masquerade_mark, layout.shared("MARK-MASQ")
+    chains = {("nat", mark_masq): [rule("MARK --set-xmark " + str(mark), "masquerade this packet")]}
+    local = [cidr for cidr in node.local_cidrs if ip.family_of(cidr) == family]
+    if local and not node.masquerade_all:
+        returns = [rule("RETURN", "local source", source=cidr) for cidr in sorted(local)]
+        chains[("nat", layout.shared("MARK-NONLOCAL"))] = returns + [rule(mark_masq, "no local source")]
+    target = "MASQUERADE"
+    if node.snat_address and ip.family_of(node.snat_address) == family:
+        target = "SNAT --to-source " + node.snat_address
+    chains[("nat", layout.shared("POSTROUTING"))] = [
+        rule("RETURN", "not ours", match=f"-m mark ! --mark {mark_match(mark)}"),
+        rule(f"MARK --set-xmark 0x{mark.value:x}/0x0", "so that it is not rewritten twice"),
+        rule(target + " --random-fully", "service traffic"),
+    ]
+    return chains
+
+
+def mark_match(mark: Mark) -> str:
+    return f"0x{mark.value:x}" if mark.mask == _ALL_MARK_BITS else str(mark)
+
+
+def _forward_chain(layout: Layout, node: Node) -> dict[ChainKey, list[str]]:
+    marked = f"-m mark --mark {mark_match(node.masquerade_mark)}"
+    translated = "-m conntrack --ctstate DNAT -m conntrack --ctstate "
+    invalid = rule(layout.shared("INVALID"), "invalid packets", match="-m conntrack --ctstate INVALID")
+    return {
+        ("filter", layout.shared("FORWARD")): [
+            *([invalid] if node.drop_invalid else []),
+            rule("ACCEPT", "masqueraded service traffic", match=marked),
+            rule("ACCEPT", "established service traffic", match=translated + "RELATED,ESTABLISHED"),
+            rule(layout.shared("BACKENDS"), "new service traffic", match=translated + "NEW"),
+        ]
+    }
+
+
+def translated_to(rules: Iterable[str]) -> list[str]:
+    """The addresses of the backends that these rules translate to."""
+    return _DNAT.findall("\n".join(rules))
+
+
+def endpoint_chains(
+    chains: Mapping[ChainKey, Rules], layout: Layout, further: Collection[str] = ()
+) -> dict[ChainKey, list[str]]:
+    """The chains that tell service traffic from other traffic by where it goes to and comes from.
+
+    further: addresses of backends beside those that the chains lead to.
+
+    A packet that conntrack calls invalid is not rewritten: from a backend it would reach the client under the
+    backend's own address, which resets the connection (kubernetes#74839).
+    """
+    backends = _networks([*translated_to(text for rules in chains.values() for text in rules), *further])
+    mark = layout.shared("MARK-MASQ")
+    first = ("nat", layout.shared("SERVICES"))
+    dispatch = ["\n".join(rules) for key, rules in chains.items() if layout.dispatch(key) == first]
+    services = _networks(_DESTINATION.findall("\n".join(dispatch)))
+    return {
+        ("filter", layout.shared("BACKENDS")): [rule("ACCEPT", "to backends", destination=cidr) for cidr in backends],
+        ("nat", layout.shared("HAIRPIN")): [rule(mark, "backends that do", destination=cidr) for cidr in backends],
+        ("filter", layout.shared("INVALID")): [
+            *(rule("DROP", "from backends", source=cidr) for cidr in backends),
+            *(rule("DROP", "to services", destination=cidr) for cidr in services),
+        ],
+    }
+
+
+def _networks(found: Iterable[str]) -> list[str]:
+    """At most `_MOST_NETWORKS` networks that hold all these addresses, as narrow as so many can be."""
+    return ip.covering_networks(set(found), _MOST_NETWORKS)
+
+
+def hook_jumps(layout: Layout) -> list[Jump]:
+    """The rules in the chains of others that lead to ours."""
+    prefix = layout.prefix
+    jumps = [
+        Jump("nat", hook, rule(layout.shared("SERVICES"), f"{prefix} services")) for hook in ("PREROUTING", "OUTPUT")
+    ]
+    jumps.append(Jump("nat", "POSTROUTING", rule(layout.shared("POSTROUTING"), f"{prefix} masquerade")))
+    firewall = rule(
+        layout.shared("FIREWALL"), f"{prefix} services without backends", match="-m conntrack --ctstate NEW"
+    )
+    jumps += [Jump("filter", hook, firewall) for hook in ("INPUT", "FORWARD", "OUTPUT")]
+    jumps.append(Jump("filter", "FORWARD", rule(layout.shared("FORWARD"), f"{prefix} forwarding")))
+    return jumps

@@ -1,0 +1,241 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Answers about a node that need no node: its rules as text, and what a connection would meet. Pure.
+
+Input is what users write. Wrong input raises InvalidServices, with the lines that `vip_service` would say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from .._model import addresses as ip
+from .._model.fields import Field, Problem, choice, integer, one_of_type, parse_fields
+from .._model.service import (
+    DATAPLANES,
+    PROTOCOLS,
+    InvalidServices,
+    Node,
+    Service,
+    parse_node,
+    parse_services,
+    refuse_unsupported,
+)
+from .._objects.iptables import Desired, Observed
+from .._plan.iptables import plan
+from .._plan.ipvs import plan_virtual_services
+from .iptables.compile import compile_services
+from .ipvs.compile import bound_addresses, compile_frontends
+from .ipvs.plan import virtual_services
+from .ipvs.plan_addresses import plan_addresses
+from .ipvs.plan_sets import plan_service_sets
+from .ipvs.rules import wanted_chains
+from .ipvs.sets import wanted_sets
+from .ipvs.trace import trace_ipvs
+from .netfilter.affinity import plan_sets
+from .netfilter.names import Layout
+from .netfilter.packet import LOOPBACK, Packet, parse_rule
+from .netfilter.walk import Step, Trace, trace
+
+_TOOLS = {ip.IPV4: "iptables", ip.IPV6: "ip6tables"}
+_LOCALHOST = {ip.IPV4: "127.0.0.1", ip.IPV6: "::1"}
+_CHANCE_DIGITS = 6
+"""Beyond these a chance is below what the kernel's 31 bits and any test can tell."""
+
+
+class Connection(NamedTuple):
+    """Who connects to what: source is an address, ``node`` or ``localhost``."""
+
+    source: str
+    destination: str
+    port: int
+    protocol: str
+
+
+def _address(value: Any) -> str:
+    try:
+        return ip.canonical_address(one_of_type(str)(value))
+    except ValueError:
+        raise Problem("an IPv4 or IPv6 address") from None
+
+
+def _source(value: Any) -> str:
+    try:
+        return str(value) if value in ("node", "localhost") else _address(value)
+    except Problem:
+        raise Problem("an IPv4 or IPv6 address, node or localhost") from None
+
+
+_NODE = Field(one_of_type(dict))
+_TRACE_FIELDS: Mapping[str, Field] = {
+    "from": Field(_source),
+    "to": Field(_address),
+    "port": Field(integer(1, 65535)),
+    "protocol": Field(choice(*PROTOCOLS), "tcp"),
+    "node": _NODE,
+    "dataplane": Field(choice(*DATAPLANES), "iptables"),
+}
+_MISTAKES_FIELDS: Mapping[str, Field] = {
+    "node": _NODE,
+    "dataplane": Field(choice(*DATAPLANES), "iptables"),
+}
+_RENDER_FIELDS: Mapping[str, Field] = {
+    "node": _NODE,
+    "dataplane": Field(choice(*DATAPLANES), "iptables"),
+    "ip_version": Field(choice(ip.IPV4, ip.IPV6, "both"), "both"),
+}
+
+
+def find_mistakes(services: Any, options: Mapping[str, Any]) -> list[str]:
+    """What is wrong with services and node settings, one line a mistake. options: dataplane, node."""
+    given = _parse_options("mistakes", options, _MISTAKES_FIELDS)
+    try:
+        refuse_unsupported(given["dataplane"])
+        _parsed(services, given["dataplane"], parse_node(given["node"]))
+    except InvalidServices as error:
+        return error.problems
+    return []
+
+
+def render_services(services: Any, options: Mapping[str, Any]) -> str:
+    """What `vip_service` would add to a node that has no service yet. options: dataplane, ip_version, node.
+
+    Of ``both`` families as its diff shows it, ipsets included; of one as ``iptables-restore --noflush`` takes it. Of ipvs
+    always as the diff shows it, without settings of the kernel.
+    """
+    given = _parse_options("render", options, _RENDER_FIELDS)
+    node = parse_node(given["node"])
+    refuse_unsupported(given["dataplane"])
+    if given["dataplane"] == "ipvs":
+        return _render_ipvs(services, node, ip.FAMILIES if given["ip_version"] == "both" else (given["ip_version"],))
+    states = _compile(services, node)
+    if given["ip_version"] != "both":
+        return _rules(states[given["ip_version"]])
+    parts = {_TOOLS[family]: _rules(states[family]) for family in ip.FAMILIES}
+    parts["ipset"] = plan_sets(states, (), Layout(node.chain_prefix)).after
+    return "".join(f"# {tool}\n{text}" for tool, text in parts.items() if text)
+
+
+def _render_ipvs(services: Any, node: Node, families: Sequence[str]) -> str:
+    found = compile_frontends(_parsed(services, "ipvs", node), node)
+    found = {key: one for key, one in found.items() if key.family in families}
+    addresses = plan_addresses(bound_addresses(found.values(), node), None).after()
+    parts = {"ipset": plan_service_sets(wanted_sets(found, node), {}).after}
+    for family, state in wanted_chains(found, node).items():
+        parts[_TOOLS[family]] = _rules(state)
+    parts["ipvsadm"] = plan_virtual_services(virtual_services(found), {}).after
+    parts["ip -batch"] = "".join(line + "\n" for line in addresses)
+    return "".join(f"# {tool}\n{text}" for tool, text in parts.items() if text)
+
+
+def _rules(state: Desired) -> str:
+    return plan(state, Observed()).after
+
+
+def trace_services(services: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a connection meets on a node, as the filter `trace` returns it. options: dataplane, from, node, port, protocol, to."""
+    given = _parse_options("trace", options, _TRACE_FIELDS)
+    node = parse_node(given["node"])
+    refuse_unsupported(given["dataplane"])
+    connection = Connection(given["from"], given["to"], given["port"], given["protocol"])
+    family = ip.family_of(connection.destination)
+    if given["dataplane"] == "iptables":
+        return _told(trace(_compile(services, node)[family], _packet(connection, node, node.addresses)))
+    found = compile_frontends(_parsed(services, "ipvs", node), node)
+    own = (*node.addresses, *sorted(bound_addresses(found.values(), node)))
+    packet = _packet(connection, node, own)
+    return _told(trace_ipvs(wanted_chains(found, node)[family], found, wanted_sets(found, node), packet))
+
+
+def _parse_options(owner: str, options: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
+    problems: list[str] = []
+    given = parse_fields(owner, options, fields, problems)
+    if problems:
+        raise InvalidServices(problems)
+    return given
+
+
+def _compile(services: Any, node: Node) -> dict[str, Desired]:
+    return compile_services(_parsed(services, "iptables", node), node)
+
+
+def _parsed(services: Any, dataplane: str, node: Node) -> list[Service]:
+    if not isinstance(services, (list, tuple)):
+        raise InvalidServices([f"services is of type {type(services).__name__}: must be a list of dicts"])
+    return parse_services(services, dataplane, node)
+
+
+def _packet(connection: Connection, node: Node, own: tuple[str, ...]) -> Packet:
+    source = _source_address(connection, node, own)
+    if ip.family_of(source) != ip.family_of(connection.destination):
+        problem = "trace: from is %s and to is %s: must be of one family"
+        raise InvalidServices([problem % (source, connection.destination)])
+    return Packet(source, connection.destination, connection.protocol, connection.port, own)
+
+
+def _source_address(connection: Connection, node: Node, local: tuple[str, ...]) -> str:
+    """The node itself speaks to an address of its own from that address, and else from its first (ip(8), ``src``)."""
+    family = ip.family_of(connection.destination)
+    to_loopback = ip.contains(LOOPBACK[family], connection.destination)
+    if connection.source == "localhost" or (connection.source == "node" and to_loopback):
+        return _LOCALHOST[family]
+    if connection.source != "node":
+        return connection.source
+    if connection.destination in local:
+        return connection.destination
+    own = [address for address in node.addresses if ip.family_of(address) == family]
+    if not own:
+        raise InvalidServices([f"node: addresses has no {family} address: from node needs one"])
+    return own[0]
+
+
+def _told(found: Trace) -> dict[str, Any]:
+    """A trace in the types that templates compare."""
+    ends: dict[_End, Fraction] = {}
+    for packet, chance in found.outcomes.items():
+        ends[_end(packet)] = ends.get(_end(packet), Fraction(0)) + chance
+    rewritings = {end.snat for end in ends}
+    reached = sorted((end for end in ends if end.address), key=lambda end: (ip.sort_key(end.address), end.port))
+    return {
+        "verdict": " or ".join(sorted({end.verdict for end in ends})),
+        "snat": rewritings.pop() if len(rewritings) == 1 else "mixed",
+        "affinity": any(map(_remembers, found.steps)),
+        "backends": [
+            {"address": end.address, "port": end.port, "chance": _number(ends[end]), "snat": end.snat}
+            for end in reached
+        ],
+        "rules": [
+            {"table": step.table, "chain": step.chain, "rule": step.rule, "chance": _number(step.chance)}
+            for step in found.steps
+        ],
+    }
+
+
+def _remembers(step: Step) -> bool:
+    """Whether a client that comes this way is remembered."""
+    return " -p " in step.rule if step.table == "ipvs" else "--add-set" in parse_rule(step.rule).settings
+
+
+def _number(chance: Fraction) -> float:
+    return round(float(chance), _CHANCE_DIGITS)
+
+
+class _End(NamedTuple):
+    """What is told of a packet at the end of its way. address: empty when no backend is reached."""
+
+    verdict: str
+    snat: Any
+    address: str = ""
+    port: int = 0
+
+
+def _end(packet: Packet) -> _End:
+    if packet.verdict:
+        return _End(packet.verdict, False)
+    if packet.dnat or packet.forwarded:
+        return _End("accept", packet.snat, packet.destination, packet.port)
+    return _End("not_ours", packet.snat)

@@ -1,0 +1,58 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The node's links and their addresses, as the kernel has them now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Callable
+
+from .._model.addresses import IPV4, IPV6, network_of
+from .._objects.node_facts import Link
+
+Run = Callable[[Sequence[str]], tuple[int, str, str]]
+"""Runs a command: its return code, standard output and standard error."""
+
+_NETFILTER = {IPV4: "nf_call_iptables", IPV6: "nf_call_ip6tables"}
+
+
+class LinkError(Exception):
+    """The addresses could not be read; the text is ip(8)'s own."""
+
+
+def own_addresses(run: Run, but_not_on: str) -> list[str]:
+    """The node's own unicast addresses that others can use, no loopback and no link-local ones. but_not_on: an interface."""
+    found = [info for link in _show(run, []) if link.get("ifname") != but_not_on for info in _addresses(link)]
+    return [info["local"] for info in found if info.get("scope") in ("global", "site")]
+
+
+def links(run: Run) -> list[Link]:
+    """All interfaces."""
+    return [_link(link) for link in _show(run, ["-details"]) if link.get("ifname")]
+
+
+def _show(run: Run, options: list[str]) -> list[dict[str, Any]]:
+    code, out, err = run(["ip", "-json", *options, "address", "show"])
+    if code:
+        raise LinkError(f"ip address show: {err.strip()}")
+    found: list[dict[str, Any]] = json.loads(out or "[]")
+    return found
+
+
+def _addresses(link: dict[str, Any]) -> list[dict[str, Any]]:
+    return [info for info in link.get("addr_info", ()) if info.get("local")]
+
+
+def _link(link: dict[str, Any]) -> Link:
+    details = link.get("linkinfo", {})
+    settings = details.get("info_data", {})
+    return Link(
+        link["ifname"],
+        details.get("info_kind", ""),
+        link.get("master", ""),
+        tuple(network_of(info["local"], info["prefixlen"]) for info in _addresses(link)),
+        frozenset(family for family, name in _NETFILTER.items() if settings.get(name)),
+    )

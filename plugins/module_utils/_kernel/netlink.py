@@ -1,0 +1,154 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Netlink messages and the socket that carries them, for the facilities that encode their own.
+
+Attribute types are without the flags for nesting and byte order where they come from the kernel.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x200, 0x400
+NLM_F_DUMP = 0x300
+NLA_F_NESTED, NLA_F_NET_BYTEORDER = 0x8000, 0x4000
+
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_TYPE_MASK = 0x3FFF
+_RECEIVE_BYTES = 1 << 17
+_HEADER = struct.Struct("=IHHII")
+_SEQUENCE_AT = 8
+_LENGTH_AND_TYPE = struct.Struct("=IH").unpack_from
+_ATTRIBUTE = struct.Struct("=HH")
+_PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
+
+
+class NetlinkError(Exception):
+    """The kernel's answer to a request was an error. code: errno, or the facility's own. request: the payload, echoed."""
+
+    def __init__(self, code: int, request: bytes = b"") -> None:
+        super().__init__(f"netlink error {code}")
+        self.code, self.request = code, request
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    length = 4 + len(payload)
+    return _ATTRIBUTE.pack(length, kind) + payload + _PADDING[length % 4]
+
+
+def nested(kind: int, *attributes: bytes) -> bytes:
+    return attribute(kind | NLA_F_NESTED, b"".join(attributes))
+
+
+def each_attribute(payload: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and payload of every attribute, in order."""
+    offset, end = 0, len(payload)
+    while offset + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(payload, offset)
+        if length < 4:
+            return
+        yield kind & _TYPE_MASK, payload[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+
+
+def attributes(payload: bytes) -> dict[int, bytes]:
+    """Attributes by type; of one that is there several times the last."""
+    return dict(each_attribute(payload))
+
+
+class NetlinkSocket:
+    """A connection to one netlink family of the network namespace that this process is in."""
+
+    def __init__(self, protocol: int) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        self._sequence = 0
+        self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def request(self, kind: int, flags: int, payload: bytes) -> Iterator[bytes]:
+        """Send one message and yield the payloads of the answers, up to the kernel's acknowledgement.
+
+        The iterator has to be exhausted. Raises NetlinkError.
+        """
+        self._sequence += 1
+        header = _HEADER.pack(_HEADER.size + len(payload), kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0)
+        self._socket.sendto(header + payload, (0, 0))
+        while True:
+            for answer, dummy, body in self._receive(self._sequence):
+                if answer in (_NLMSG_ERROR, _NLMSG_DONE):
+                    (code,) = struct.unpack_from("=i", body)
+                    if code:
+                        raise NetlinkError(-code, body[4 + _HEADER.size :])
+                    return
+                yield body
+
+    def execute(self, kind: int, flags: int, payload: bytes) -> None:
+        """The same, for a request whose only answer is the acknowledgement."""
+        for _answer in self.request(kind, flags, payload):
+            continue
+
+    def dump(self, kind: int, payload: bytes, containing: bytes = b"") -> list[bytes]:
+        """The payloads of all answers to a request for a dump, those that contain these bytes; for those who make tens of
+        thousands. Raises NetlinkError.
+        """
+        self._sequence += 1
+        flags = NLM_F_REQUEST | NLM_F_DUMP
+        self._socket.sendto(_HEADER.pack(_HEADER.size + len(payload), kind, flags, self._sequence, 0) + payload, (0, 0))
+        bodies: list[bytes] = []
+        while True:
+            datagram = bytes(self._buffer[: self._socket.recv_into(self._buffer)])
+            (sequence,) = struct.unpack_from("=I", datagram, _SEQUENCE_AT)
+            if sequence != self._sequence:
+                continue
+            is_wanted = containing in datagram
+            offset, end = 0, len(datagram)
+            while offset < end:
+                length, answer = _LENGTH_AND_TYPE(datagram, offset)
+                if answer in (_NLMSG_ERROR, _NLMSG_DONE):
+                    (code,) = struct.unpack_from("=i", datagram, offset + _HEADER.size)
+                    if code:
+                        raise NetlinkError(-code)
+                    return [body for body in bodies if containing in body]
+                if is_wanted:
+                    bodies.append(datagram[offset + _HEADER.size : offset + length])
+                offset += (length + 3) & ~3
+
+    def execute_block(self, kind: int, flags: int, payloads: Sequence[bytes]) -> dict[int, int]:
+        """Requests of which it matters only whether they are refused, sent as one datagram; at most 64 with payloads and answers of
+        a few hundred bytes, so that all fit into the socket's buffer. The kernel also carries out those behind one that it refuses.
+
+        The errno of each that was refused, by its index.
+        """
+        first, last = self._sequence + 1, self._sequence + len(payloads)
+        block = []
+        for sequence, payload in enumerate(payloads, first):
+            asked = flags | NLM_F_REQUEST | (NLM_F_ACK if sequence == last else 0)
+            block += [_HEADER.pack(_HEADER.size + len(payload), kind, asked, sequence, 0), payload]
+        self._sequence = last
+        self._socket.sendto(b"".join(block), (0, 0))
+        refused: dict[int, int] = {}
+        while True:
+            for answer, sequence, body in self._receive(first):
+                if answer != _NLMSG_ERROR:
+                    continue
+                (code,) = struct.unpack_from("=i", body)
+                if code:
+                    refused[sequence - first] = -code
+                if sequence == last:
+                    return refused
+
+    def _receive(self, oldest: int) -> Iterator[tuple[int, int, bytes]]:
+        """Type, sequence number and body of each message in the next datagram that answers a request since the oldest."""
+        datagram = bytes(self._buffer[: self._socket.recv_into(self._buffer)])
+        offset = 0
+        while offset + _HEADER.size <= len(datagram):
+            length, kind, _flags, sequence, _port = _HEADER.unpack_from(datagram, offset)
+            if oldest <= sequence <= self._sequence:
+                yield kind, sequence, datagram[offset + _HEADER.size : offset + length]
+            offset += (length + 3) & ~3

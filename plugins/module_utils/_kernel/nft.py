@@ -1,0 +1,186 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The chains of nftables that are hooked into the kernel, and their rules as far as they decide on all packets; and whether
+chains and rules are still what they were.
+
+Over netlink (``nf_tables.h``): nft(8) takes seconds to list tables as large as those of iptables-nft.
+Everything that can fail raises NftError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+
+from .._objects.iptables_words import BUILT_IN_CHAINS
+from .._objects.node_facts import BaseChain, NftRule
+from .netlink import NLA_F_NESTED, NetlinkError, NetlinkSocket, attribute, attributes, each_attribute
+
+_NETLINK_NETFILTER = 12
+_SUBSYSTEM = 10 << 8
+_GET_CHAIN, _GET_RULE = 4, 7
+_FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
+_NUMBERS = {name: number for number, name in _FAMILIES.items()}
+_HOOKS = {0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting"}
+_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_USE = 1, 3, 4, 5, 6
+_HOOK_NUMBER = 1
+_HOOKED = struct.pack("=HH", 20, _CHAIN_HOOK)
+"""How the number and priority of a hook begin; a host has tens of thousands of chains without."""
+_RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
+_EXPRESSION_NAME, _EXPRESSION_FIELDS = 1, 2
+_IMMEDIATE_VALUE, _DATA_VERDICT, _VERDICT_CODE = 2, 2, 1
+_CT_KEY, _CT_STATUS = 2, struct.pack("!I", 2)
+_BITWISE_MASK, _DATA_VALUE = 4, 1
+_COMPARE_OPERATOR, _COMPARE_NOT_EQUAL = 2, struct.pack("!I", 1)
+_STATUS_DNAT = 1 << 5
+"""IPS_DST_NAT (``nf_conntrack_common.h``)."""
+_VERDICTS = {0: "drop", 1: "accept"}
+_NO_CONDITION = ("counter", "log")
+_OF_CHAINS = (_CHAIN_TABLE, _CHAIN_NAME)
+_OF_RULES = (_RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS)
+"""What tells chains, and rules, from others; the rest are handles, which are new for the same rule set again."""
+_COUNTER = struct.pack("=HH", 12, _EXPRESSION_NAME) + b"counter\0"
+_COUNTED_BYTES = 28
+"""Behind it: two numbers of 64 bits with the headers of their attributes."""
+
+
+class NftError(Exception):
+    """The chains could not be read; the text is the system's."""
+
+
+class Nft:
+    """The tables of this network namespace."""
+
+    def __enter__(self) -> Nft:
+        try:
+            self._netlink = NetlinkSocket(_NETLINK_NETFILTER)
+        except OSError as error:
+            raise NftError(str(error)) from error
+        return self
+
+    def __exit__(self, *dummy: object) -> None:
+        self._netlink.close()
+
+    def base_chains(self) -> list[BaseChain]:
+        """Those of the families inet, ip and ip6."""
+        return [chain for chain in map(_base_chain, self._dump(_GET_CHAIN, 0, b"", _HOOKED)) if chain]
+
+    def rules(self, chain: BaseChain) -> list[NftRule]:
+        """The rules of a chain, in order."""
+        names = ((_RULE_TABLE, chain.table), (_RULE_CHAIN, chain.name))
+        wanted = b"".join(attribute(kind, name.encode() + b"\0") for kind, name in names)
+        return [_rule(message) for message in self._dump(_GET_RULE, _NUMBERS[chain.family], wanted)]
+
+    def digest(self, marked: str) -> str:
+        """Of the chains with this text in their names, and of the rules in them and to them in the tables of iptables.
+
+        It does not depend on traffic, nor on what else there is. Reading the rules of 10,000 services takes a second; for their texts
+        iptables-nft takes ten.
+        """
+        found = hashlib.blake2b(digest_size=16)
+        for family in ("ip", "ip6"):
+            chains = self._dump(_GET_CHAIN, _NUMBERS[family], b"", marked.encode())
+            for part in _telling(chains, _OF_CHAINS):
+                found.update(part)
+            for table in BUILT_IN_CHAINS:
+                wanted = attribute(_RULE_TABLE, table.encode() + b"\0")
+                rules = self._dump(_GET_RULE, _NUMBERS[family], wanted, marked.encode())
+                for part in _telling(rules, _OF_RULES):
+                    found.update(part)
+        return found.hexdigest()
+
+    def _dump(self, kind: int, family: int, payload: bytes, containing: bytes = b"") -> list[bytes]:
+        header = struct.pack("!BBH", family, 0, 0)
+        try:
+            return self._netlink.dump(_SUBSYSTEM | kind, header + payload, containing)
+        except NetlinkError as error:
+            raise NftError(os.strerror(error.code)) from error
+        except OSError as error:
+            raise NftError(str(error)) from error
+
+
+def _telling(messages: list[bytes], kinds: Sequence[int]) -> Iterator[bytes]:
+    """The attributes of these kinds, without what counts packets."""
+    header = struct.Struct("=HH").unpack_from
+    for message in messages:
+        offset, end = 4, len(message)
+        while offset < end:
+            length, kind = header(message, offset)
+            if kind & ~NLA_F_NESTED in kinds:
+                part = message[offset : offset + length]
+                at = part.find(_COUNTER)
+                if at >= 0:
+                    at += len(_COUNTER)
+                    yield part[:at]
+                    part = part[at + _COUNTED_BYTES :]
+                yield part
+            offset += (length + 3) & ~3
+
+
+def _base_chain(message: bytes) -> BaseChain | None:
+    if message[0] not in _FAMILIES:
+        return None
+    fields = attributes(message[4:])
+    if _CHAIN_HOOK not in fields:
+        return None
+    hook = _number(attributes(fields[_CHAIN_HOOK])[_HOOK_NUMBER])
+    return BaseChain(
+        _FAMILIES[message[0]],
+        _text(fields[_CHAIN_TABLE]),
+        _text(fields[_CHAIN_NAME]),
+        _HOOKS.get(hook, ""),
+        _VERDICTS[_number(fields[_CHAIN_POLICY])],
+        _number(fields[_CHAIN_USE]) > 0,
+    )
+
+
+def _rule(message: bytes) -> NftRule:
+    verdict, conditions = "", []
+    for name, fields in _expressions(attributes(message[4:]).get(_RULE_EXPRESSIONS, b"")):
+        if name == "reject":
+            verdict = "reject"
+        elif name == "immediate":
+            verdict = _immediate(fields)
+        elif name not in _NO_CONDITION:
+            conditions.append((name, fields))
+    if _is_translated(conditions):
+        return NftRule(verdict, "ct status dnat")
+    return NftRule(verdict, "other" if conditions else "")
+
+
+def _expressions(payload: bytes) -> Iterator[tuple[str, dict[int, bytes]]]:
+    """The name and the attributes of each."""
+    for _kind, element in each_attribute(payload):
+        parts = attributes(element)
+        yield _text(parts[_EXPRESSION_NAME]), attributes(parts.get(_EXPRESSION_FIELDS, b""))
+
+
+def _immediate(fields: dict[int, bytes]) -> str:
+    verdict = attributes(attributes(fields.get(_IMMEDIATE_VALUE, b"")).get(_DATA_VERDICT, b""))
+    return _VERDICTS.get(_number(verdict[_VERDICT_CODE]), "") if verdict else ""
+
+
+def _is_translated(conditions: Sequence[tuple[str, dict[int, bytes]]]) -> bool:
+    """Whether this is how nft(8) writes ``ct status dnat``: the bits, masked, are not equal to none."""
+    if [name for name, _fields in conditions] != ["ct", "bitwise", "cmp"]:
+        return False
+    (_ct, status), (_bitwise, bits), (_cmp, comparison) = conditions
+    mask = attributes(bits.get(_BITWISE_MASK, b"")).get(_DATA_VALUE, b"")
+    return (
+        status.get(_CT_KEY) == _CT_STATUS
+        and bool(int.from_bytes(mask, sys.byteorder) & _STATUS_DNAT)
+        and comparison.get(_COMPARE_OPERATOR) == _COMPARE_NOT_EQUAL
+    )
+
+
+def _number(payload: bytes) -> int:
+    return int.from_bytes(payload, "big")
+
+
+def _text(payload: bytes) -> str:
+    return payload.rstrip(b"\0").decode(errors="replace")

@@ -1,0 +1,181 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A dict that a user wrote, checked key by key, with one line for each mistake.
+
+AnsibleModule's own suboptions would say which value is wrong, but not in which of ten thousand services.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Callable, NamedTuple
+
+from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE, BOOLEANS_TRUE
+
+Parser = Callable[[Any], Any]
+"""From a written value to a parsed one; raises Problem."""
+
+MISSING = object()
+_LONGEST_QUOTE = 80
+
+
+class Problem(ValueError):
+    """A value is refused; the text says what is allowed. ``at`` is the place inside the value, such as ``[2]``."""
+
+    def __init__(self, allowed: str, value: Any = MISSING, at: str = "") -> None:
+        super().__init__(allowed)
+        self.allowed, self.value, self.at = allowed, value, at
+
+
+class Field(NamedTuple):
+    """A key: how its value is parsed, and what it is when it is not given or null (MISSING: it must be given)."""
+
+    parse: Parser
+    default: Any = MISSING
+
+
+class Fields(dict[str, Field]):
+    """The keys of a dict. defaults: what those are that need not be given."""
+
+    def __init__(self, fields: Mapping[str, Field]) -> None:
+        super().__init__(fields)
+        self.defaults = {key: field.default for key, field in fields.items() if field.default is not MISSING}
+
+
+def quoted(value: Any) -> str:
+    """A value as JSON on one line, cut where it is long."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 3] + "..."
+
+
+def parsed(raw: Any, fields: Fields) -> dict[str, Any] | None:
+    """The parsed values of all fields; None where anything is wrong, which `parse_fields` tells, but takes longer."""
+    if not isinstance(raw, Mapping):
+        return None
+    try:
+        given = {key: fields[key].parse(value) for key, value in raw.items() if value is not None or key not in fields}
+    except (Problem, KeyError):
+        return None
+    values = {**fields.defaults, **given}
+    return values if len(values) == len(fields) else None
+
+
+def parse_fields(owner: str, raw: Any, fields: Mapping[str, Field], problems: list[str]) -> dict[str, Any]:
+    """The parsed values of all fields, those that are wrong left out and told in ``problems``."""
+    if not isinstance(raw, Mapping):
+        problems.append(f"{owner} is {quoted(raw)}: must be a dict with the keys {', '.join(fields)}")
+        return {}
+    problems += [
+        f"{owner}: {quoted(key)} is not a known key (its value is {quoted(raw[key])}): allowed are {', '.join(fields)}"
+        for key in raw
+        if key not in fields
+    ]
+    values: dict[str, Any] = {}
+    for key, (parse, default) in fields.items():
+        value = raw.get(key)
+        if value is not None:
+            try:
+                values[key] = parse(value)
+            except Problem as problem:
+                problems.append(_wrong(owner, key, value, problem))
+        elif default is MISSING:
+            problems.append(f"{owner}: {key} is missing: must be {_allowed(fields[key])}")
+        else:
+            values[key] = default
+    return values
+
+
+def _wrong(owner: str, key: str, value: Any, problem: Problem) -> str:
+    shown = value if problem.value is MISSING else problem.value
+    return f"{owner}: {key}{problem.at} is {quoted(shown)}: must be {problem.allowed}"
+
+
+def _allowed(field: Field) -> str:
+    """What a field allows, asked by handing it something that no field allows."""
+    try:
+        field.parse(MISSING)
+    except Problem as problem:
+        return problem.allowed
+    return "given"
+
+
+def integer(low: int, high: int) -> Parser:
+    """An integer, or a string of one as templates make them."""
+
+    def parse(value: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"\s*[0-9]+\s*", value, re.ASCII):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise Problem(f"an integer from {low} to {high}")
+        return int(value)
+
+    return parse
+
+
+def choice(*allowed: str) -> Parser:
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            raise Problem(f"one of {', '.join(allowed)}")
+        return value
+
+    return parse
+
+
+def pattern(expression: str, allowed: str) -> Parser:
+    compiled = re.compile(expression)
+
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or not compiled.fullmatch(value):
+            raise Problem(allowed)
+        return value
+
+    return parse
+
+
+def boolean(value: Any) -> bool:
+    """A boolean, or one of Ansible's words for one."""
+    word = value.lower() if isinstance(value, str) else value
+    if isinstance(word, (bool, int, str)) and word in BOOLEANS_TRUE:
+        return True
+    if isinstance(word, (bool, int, str)) and word in BOOLEANS_FALSE:
+        return False
+    raise Problem("true or false")
+
+
+def one_of_type(*types: type) -> Parser:
+    names: dict[Any, str] = {str: "a string", list: "a list", tuple: "", dict: "a dict"}
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, types) or value == "":
+            raise Problem(" or ".join(names[kind] for kind in types if names[kind]))
+        return value
+
+    return parse
+
+
+def listed(parse_item: Parser) -> Parser:
+    """A list of distinct items; a bare string is a list of one."""
+
+    def parse(value: Any) -> tuple[Any, ...]:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise Problem(f"a list, each item {_allowed(Field(parse_item))}")
+        parsed: list[Any] = []
+        for index, item in enumerate(items):
+            at = "" if isinstance(value, str) else f"[{index}]"
+            try:
+                parsed.append(parse_item(item))
+            except Problem as problem:
+                raise Problem(problem.allowed, item, at + problem.at) from None
+            if parsed[-1] in parsed[:-1]:
+                raise Problem("given once", item, at)
+        return tuple(parsed)
+
+    return parse

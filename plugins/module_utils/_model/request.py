@@ -1,0 +1,28 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a task asks for of a node's services. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from .service import Node, Service, parse_names, parse_services
+
+
+class Request(NamedTuple):
+    """services: as written. exclusive: services that are not listed go, or with state absent all of them."""
+
+    state: str
+    services: Sequence[Any]
+    exclusive: bool
+    dataplane: str
+
+    def parse(self, node: Node) -> tuple[list[Service], set[str]]:
+        """The services that there are to be, and the names of those that are listed. Raises InvalidServices."""
+        if self.state == "absent":
+            return [], set(parse_names(self.services))
+        services = parse_services(self.services, self.dataplane, node)
+        return services, {service.name for service in services}

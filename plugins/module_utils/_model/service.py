@@ -1,0 +1,416 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Services, backends and node settings: from what users write to values that can be trusted.
+
+Pure. Every mistake is found before anything is touched, and each is one line that names the service, the key,
+the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from . import addresses as ip
+from .fields import (
+    Field,
+    Fields,
+    Problem,
+    boolean,
+    choice,
+    integer,
+    listed,
+    one_of_type,
+    parse_fields,
+    parsed,
+    pattern,
+    quoted,
+)
+
+PROTOCOLS = ("tcp", "udp", "sctp")
+SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos")
+"""The schedulers of Linux 6.12 (``net/netfilter/ipvs/Kconfig``)."""
+DEFAULT_SCHEDULER = "wrr"
+FORWARD_METHODS = ("masquerade", "direct", "tunnel")
+DEFAULT_FORWARD_METHOD = "masquerade"
+ADDRESS_KEYS = ("vip", "external_ips", "load_balancer_ips")
+DATAPLANES = ("iptables", "ipvs", "nftables")
+SUPPORTED_DATAPLANES = ("iptables", "ipvs")
+
+
+class InvalidServices(ValueError):
+    """What was wrong, one line a mistake, in ``problems``."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+class Backend(NamedTuple):
+    """Where a service is served. weight: 0 to 65535; 0 takes no new connections."""
+
+    address: str
+    port: int
+    weight: int
+    node: str | None
+    ready: bool
+    serving: bool
+    terminating: bool
+
+    @property
+    def family(self) -> str:
+        return ip.family_of(self.address)
+
+
+class Service(NamedTuple):
+    """One service, every address in canonical spelling and its backends in numeric order."""
+
+    name: str
+    vip: tuple[str, ...]
+    port: int
+    protocol: str
+    backends: tuple[Backend, ...]
+    node_port: int | None
+    external_ips: tuple[str, ...]
+    load_balancer_ips: tuple[str, ...]
+    source_ranges: tuple[str, ...]
+    session_affinity: str
+    session_affinity_timeout: int
+    internal_traffic_policy: str
+    external_traffic_policy: str
+    scheduler: str | None
+    forward_method: str
+
+    def addresses(self) -> list[tuple[str, str]]:
+        """Every (key, address) at which the service answers, but for node ports."""
+        return [(key, address) for key in ADDRESS_KEYS for address in getattr(self, key)]
+
+
+class Mark(NamedTuple):
+    """Bits of the packet mark: ``value`` inside ``mask``."""
+
+    value: int
+    mask: int
+
+    def __str__(self) -> str:
+        return "0x{:x}/0x{:x}".format(*self)
+
+
+class Node(NamedTuple):
+    """The settings of the node that proxies. Timeouts: seconds; None leaves the kernel's as they are.
+
+    From drain_timeout on: of the ipvs dataplane (``Documentation/networking/ipvs-sysctl.rst``).
+    """
+
+    name: str
+    addresses: tuple[str, ...]
+    local_cidrs: tuple[str, ...]
+    masquerade_all: bool
+    node_port_addresses: tuple[str, ...]
+    localhost_node_ports: bool
+    snat_address: str | None
+    masquerade_mark: Mark
+    chain_prefix: str
+    drop_invalid: bool = True
+    backend_chains: bool = True
+    drain_timeout: int = 0
+    conn_reuse_mode: int | None = None
+    expire_nodest_conn: bool = True
+    tcp_timeout: int | None = None
+    tcpfin_timeout: int | None = None
+    udp_timeout: int | None = None
+
+    def has_node_ports(self, address: str) -> bool:
+        """Whether an address of the node is one of those that have node ports."""
+        networks = self.node_port_addresses
+        return not networks or any(ip.contains(network, address) for network in networks)
+
+
+def _address(value: Any) -> str:
+    try:
+        return ip.canonical_address(one_of_type(str)(value))
+    except ValueError:
+        raise Problem("an IPv4 or IPv6 address") from None
+
+
+def _service_address(value: Any) -> str:
+    address = _address(value)
+    unfit = ip.unfit_for_service(address)
+    if unfit:
+        raise Problem(f"a unicast address that others can reach, not {unfit}")
+    return address
+
+
+def _network(value: Any) -> str:
+    try:
+        return ip.canonical_network(one_of_type(str)(value))
+    except ValueError as error:
+        hint = f" ({error})" if "may be meant" in str(error) else ""
+        raise Problem("a network in CIDR notation, such as 10.0.0.0/24 or fd00::/64" + hint) from None
+
+
+def _mark(value: Any) -> Mark:
+    allowed = Problem("value/mask in hexadecimal, such as 0x4000/0x4000, the value not 0 and inside the mask")
+    first, slash, second = str(value).partition("/")
+    try:
+        mark = Mark(int(first, 0), int(second if slash else first, 0))
+    except ValueError:
+        raise allowed from None
+    if not 0 < mark.mask <= 0xFFFFFFFF or mark.value <= 0 or mark.value & ~mark.mask:
+        raise allowed
+    return mark
+
+
+_NAME = pattern(
+    r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?",
+    "1 to 63 characters of a-z, 0-9, '-' and '.', starting and ending with a letter or digit",
+)
+_PORT = integer(1, 65535)
+_LONGEST_TIMEOUT = 2147483
+"""Seconds; the kernel counts ticks, at most 1,000 a second, in 31 bits (``ip_vs_set_timeout``)."""
+_TRAFFIC_POLICY = Field(choice("cluster", "local"), "cluster")
+
+_BACKEND_FIELDS = Fields(
+    {
+        "address": Field(_service_address),
+        "port": Field(_PORT, None),
+        "weight": Field(integer(0, 65535), 1),
+        "node": Field(one_of_type(str), None),
+        "ready": Field(boolean, True),
+        "serving": Field(boolean, None),
+        "terminating": Field(boolean, False),
+    }
+)
+
+_SERVICE_FIELDS = Fields(
+    {
+        "name": Field(_NAME),
+        "vip": Field(listed(_service_address), ()),
+        "port": Field(_PORT),
+        "protocol": Field(choice(*PROTOCOLS), "tcp"),
+        "backends": Field(one_of_type(list, tuple), ()),
+        "node_port": Field(_PORT, None),
+        "external_ips": Field(listed(_service_address), ()),
+        "load_balancer_ips": Field(listed(_service_address), ()),
+        "source_ranges": Field(listed(_network), ()),
+        "session_affinity": Field(choice("none", "client_ip"), "none"),
+        "session_affinity_timeout": Field(integer(1, 86400), 10800),
+        "internal_traffic_policy": _TRAFFIC_POLICY,
+        "external_traffic_policy": _TRAFFIC_POLICY,
+        "scheduler": Field(choice(*SCHEDULERS), None),
+        "forward_method": Field(choice(*FORWARD_METHODS), DEFAULT_FORWARD_METHOD),
+    }
+)
+
+_NODE_FIELDS: Mapping[str, Field] = {
+    "name": Field(one_of_type(str)),
+    "addresses": Field(listed(_address), ()),
+    "local_cidrs": Field(listed(_network), ()),
+    "masquerade_all": Field(boolean, False),
+    "node_port_addresses": Field(listed(_network), ()),
+    "localhost_node_ports": Field(boolean, False),
+    "snat_address": Field(_service_address, None),
+    "masquerade_mark": Field(_mark, Mark(0x4000, 0x4000)),
+    "chain_prefix": Field(pattern(r"[A-Z0-9]{1,8}", "1 to 8 characters of A-Z and 0-9"), "L4"),
+    "drop_invalid": Field(boolean, True),
+    "backend_chains": Field(boolean, True),
+    "drain_timeout": Field(integer(0, 86400), 0),
+    "conn_reuse_mode": Field(integer(0, 3), None),
+    "expire_nodest_conn": Field(boolean, True),
+    "tcp_timeout": Field(integer(1, _LONGEST_TIMEOUT), None),
+    "tcpfin_timeout": Field(integer(1, _LONGEST_TIMEOUT), None),
+    "udp_timeout": Field(integer(1, _LONGEST_TIMEOUT), None),
+}
+
+
+def refuse_unsupported(dataplane: str) -> None:
+    """Raises InvalidServices for a dataplane that this version does not have."""
+    if dataplane not in SUPPORTED_DATAPLANES:
+        allowed = ", ".join(SUPPORTED_DATAPLANES)
+        raise InvalidServices([f"dataplane is {quoted(dataplane)}: not supported yet: must be {allowed}"])
+
+
+def parse_services(raw: Sequence[Any], dataplane: str, node: Node) -> list[Service]:
+    """Services in the order of their names. Raises InvalidServices with all mistakes."""
+    problems: list[str] = []
+    services = [service for service in (_parse_service(i, item, problems) for i, item in enumerate(raw)) if service]
+    for service in services:
+        wrong = _check_service(service) + _check_dataplane(service, dataplane)
+        problems += [f"service {quoted(service.name)}: {text}" for text in wrong]
+    taken = [claim for service in services for claim in claims(service)]
+    problems += _repeated_names(raw) or conflicts(taken, node.addresses)
+    if dataplane == "ipvs" and node.localhost_node_ports:
+        problems.append(
+            "node: localhost_node_ports is true: must be false with dataplane ipvs, which cannot serve 127.0.0.1"
+        )
+    if problems:
+        raise InvalidServices(problems)
+    return sorted(services)
+
+
+def parse_names(raw: Sequence[Any]) -> list[str]:
+    """The names alone, of services that are to go. Raises InvalidServices."""
+    problems: list[str] = []
+    for index, item in enumerate(raw):
+        only_name = {"name": item.get("name")} if isinstance(item, Mapping) else item
+        parse_fields(f"services[{index}]", only_name, {"name": _SERVICE_FIELDS["name"]}, problems)
+    if problems:
+        raise InvalidServices(problems)
+    return [item["name"] for item in raw]
+
+
+def parse_node(raw: Mapping[str, Any]) -> Node:
+    """Raises InvalidServices."""
+    problems: list[str] = []
+    values = parse_fields("node", raw, _NODE_FIELDS, problems)
+    if problems:
+        raise InvalidServices(problems)
+    return Node(**values)
+
+
+def _owner(index: int, raw: Any) -> str:
+    name = raw.get("name") if isinstance(raw, Mapping) else None
+    return f"service {quoted(name)}" if isinstance(name, str) and name else f"services[{index}]"
+
+
+def _parse_service(index: int, raw: Any, problems: list[str]) -> Service | None:
+    values = parsed(raw, _SERVICE_FIELDS)
+    backends = [parsed(item, _BACKEND_FIELDS) for item in values["backends"]] if values else []
+    if values is None or None in backends:
+        problems += _mistakes(_owner(index, raw), raw)
+        return None
+    made = [_make_backend(backend, values["port"]) for backend in backends if backend]
+    values["backends"] = tuple(sorted(made, key=lambda b: (ip.sort_key(b.address), b.port)))
+    return Service(**values)
+
+
+def _mistakes(owner: str, raw: Any) -> list[str]:
+    """What is wrong in a service and its backends."""
+    found: list[str] = []
+    values = parse_fields(owner, raw, _SERVICE_FIELDS, found)
+    for index, item in enumerate(values.get("backends") or ()):
+        parse_fields(f"{owner}: backends[{index}]", item, _BACKEND_FIELDS, found)
+    return found
+
+
+def _make_backend(values: dict[str, Any], port: int) -> Backend:
+    if values["port"] is None:
+        values["port"] = port
+    if values["serving"] is None:
+        values["serving"] = values["ready"]
+    return Backend(**values)
+
+
+def _repeated_names(raw: Sequence[Any]) -> list[str]:
+    seen: dict[str, int] = {}
+    problems = []
+    for index, item in enumerate(raw):
+        name = item.get("name") if isinstance(item, Mapping) else None
+        if not isinstance(name, str):
+            continue
+        if name in seen:
+            problems.append(
+                f"service {quoted(name)}: name is {quoted(name)} in services[{seen[name]}] and in services[{index}]: "
+                "a name is allowed once"
+            )
+        seen.setdefault(name, index)
+    return problems
+
+
+def _check_service(service: Service) -> list[str]:
+    problems = []
+    if not service.addresses() and service.node_port is None:
+        problems.append(
+            "vip is []: without an address nothing reaches it: give vip, external_ips, load_balancer_ips or node_port"
+        )
+    seen = set()
+    for backend in service.backends:
+        at = ip.endpoint(backend.address, backend.port)
+        if (backend.address, backend.port) in seen:
+            problems.append(f"backends has {at} twice: an address and port is allowed once")
+        seen.add((backend.address, backend.port))
+        if backend.address in service.vip and backend.port == service.port:
+            problems.append(f"backends has {at}, which is the service's own vip: backends must be elsewhere")
+    return problems
+
+
+def _check_dataplane(service: Service, dataplane: str) -> list[str]:
+    if dataplane == "ipvs":
+        return [] if service.forward_method == "masquerade" else _check_unchanged_ports(service)
+    problems = []
+    if service.scheduler is not None:
+        problems.append(
+            f"scheduler is {quoted(service.scheduler)}: must be null with dataplane {dataplane}, "
+            "which chooses at random by weight (schedulers need ipvs)"
+        )
+    if service.forward_method != "masquerade":
+        problems.append(
+            f"forward_method is {quoted(service.forward_method)}: must be masquerade with dataplane {dataplane} (direct and tunnel need ipvs)"
+        )
+    return problems
+
+
+def _check_unchanged_ports(service: Service) -> list[str]:
+    """Methods that hand packets on as they are also leave them their port."""
+    method = service.forward_method
+    problems = [
+        f"backends has {ip.endpoint(backend.address, backend.port)}: port must be {service.port}, the service's own, "
+        f"with forward_method {method}, which changes no port"
+        for backend in service.backends
+        if backend.port != service.port
+    ]
+    if service.node_port is not None:
+        problems.append(
+            f"node_port is {service.node_port}: must be null with forward_method {method}, which changes no port"
+        )
+    return problems
+
+
+class Claim(NamedTuple):
+    """What a service takes for itself: a port of an address, or of every node address (``address`` None)."""
+
+    service: str
+    key: str
+    protocol: str
+    address: str | None
+    port: int
+
+    def __str__(self) -> str:
+        if self.address is None:
+            return f"node_port {self.port}/{self.protocol}"
+        return f"{self.key} {ip.endpoint(self.address, self.port)}/{self.protocol}"
+
+
+def claims(service: Service) -> list[Claim]:
+    taken = [Claim(service.name, key, service.protocol, address, service.port) for key, address in service.addresses()]
+    if service.node_port is not None:
+        taken.append(Claim(service.name, "node_port", service.protocol, None, service.node_port))
+    return taken
+
+
+def conflicts(taken: Iterable[Claim], node_addresses: Iterable[str]) -> list[str]:
+    """One line for each two claims that cannot both hold, naming both services.
+
+    A node port also takes its port of the node's own addresses; two keys of one service may meet there.
+    """
+    owners: dict[tuple[str, str | None, int], Claim] = {}
+    problems = []
+    taken = list(taken)
+    for claim in taken:
+        other = owners.setdefault((claim.protocol, claim.address, claim.port), claim)
+        if other is not claim:
+            problems.append(_conflict(claim, other))
+    own = set(node_addresses)
+    for claim in taken:
+        node_port = owners.get((claim.protocol, None, claim.port))
+        if claim.address in own and node_port and node_port.service != claim.service:
+            problems.append(_conflict(claim, node_port) + f" ({claim.address} is an address of this node)")
+    return problems
+
+
+def _conflict(claim: Claim, other: Claim) -> str:
+    whose = "itself" if claim.service == other.service else f"service {quoted(other.service)}"
+    text = "service %s: %s is taken already by %s of %s: an address, port and protocol is allowed once"
+    return text % (quoted(claim.service), claim, other.key, whose)

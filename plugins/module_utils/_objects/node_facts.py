@@ -1,0 +1,77 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a node has besides its services and what may stand in their way, as far as it can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+
+class BaseChain(NamedTuple):
+    """A chain of nftables that has a hook. family: inet, ip or ip6; policy: accept or drop; used: whether it has rules."""
+
+    family: str
+    table: str
+    name: str
+    hook: str
+    policy: str
+    used: bool
+
+
+class NftRule(NamedTuple):
+    """verdict: accept, drop, reject, or empty for all else. match: which packets, empty for every packet,
+    ``ct status dnat`` for those of connections whose destination was translated, ``other`` for all other conditions.
+    """
+
+    verdict: str
+    match: str
+
+
+ChainOfOthers = tuple[BaseChain, Sequence[NftRule]]
+"""One that is not of iptables, with its rules."""
+
+
+class Link(NamedTuple):
+    """An interface. kind: bridge, veth and so on; master: the interface that it is a part of; networks: of its addresses;
+    netfilter: the address families that it, a bridge, hands to iptables by its own setting.
+    """
+
+    name: str
+    kind: str
+    master: str
+    networks: tuple[str, ...]
+    netfilter: frozenset[str]
+
+
+class DeviceState(NamedTuple):
+    """A device that holds addresses of hosts. kind: ``dummy`` and so on, empty for a physical one."""
+
+    kind: str
+    up: bool
+    addresses: frozenset[str]
+
+
+class Surroundings(NamedTuple):
+    """What could not be read is empty, None, or not in its mapping.
+
+    forwarding, bridge_netfilter: whether they are on, by address family. conntrack: entries, and how many there may be.
+    strict: interfaces on which rp_filter is strict. uplinks: interfaces that have a default route of IPv4, in whichever
+    table; outside: those through which addresses of elsewhere are reached. unreachable: addresses that the node has no
+    route to. other_back_end: the back end of iptables (nft, legacy) that is not used here and has rules, by address family.
+    chains: of others.
+    """
+
+    forwarding: Mapping[str, bool] = {}
+    conntrack: tuple[int, int] | None = None
+    route_localnet: bool | None = None
+    strict: frozenset[str] = frozenset()
+    uplinks: frozenset[str] = frozenset()
+    outside: frozenset[str] = frozenset()
+    links: Sequence[Link] = ()
+    bridge_netfilter: Mapping[str, bool] = {}
+    unreachable: Sequence[str] = ()
+    other_back_end: Mapping[str, str] = {}
+    chains: Sequence[ChainOfOthers] = ()

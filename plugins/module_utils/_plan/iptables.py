@@ -1,0 +1,285 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The difference between the chains that are wanted and those that the kernel holds, for one address family.
+
+Pure: the caller observes, and applies the text that comes out of here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import cached_property
+
+from .._objects.iptables import ChainKey, Desired, Jump, Observed, Rules, target_of
+
+_BUILT_IN_TARGET = re.compile(r"[A-Z][A-Z0-9]*$")
+_LONGEST_EXACT_DIFF = 500
+"""Above so many lines a chain's difference is found by counting lines: an exact one costs quadratic time."""
+
+
+@dataclass
+class _HookEdit:
+    """One hook: what is deleted from ``old`` (by index), what is put at either end, and what comes out."""
+
+    old: Rules
+    deleted: list[int]
+    first: list[str]
+    last: list[str]
+
+    @property
+    def new(self) -> list[str]:
+        kept = [rule for index, rule in enumerate(self.old) if index not in set(self.deleted)]
+        return self.first + kept + self.last
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.deleted or self.first or self.last)
+
+    def apply_lines(self, hook: str) -> tuple[list[str], list[str]]:
+        deletions = [f"-D {hook} {self.old[index]}" for index in self.deleted]
+        insertions = [f"-I {hook} 1 {rule}" for rule in reversed(self.first)]
+        return deletions, insertions + [f"-A {hook} {rule}" for rule in self.last]
+
+    def undo_lines(self, hook: str) -> tuple[list[str], list[str]]:
+        deletions = [f"-D {hook} {rule}" for rule in self.first + self.last]
+        return deletions, [f"-I {hook} {index + 1} {self.old[index]}" for index in self.deleted]
+
+
+class _TablePlan:
+    """One table: the chains that are wanted and held, with their rules, and the edits of its hooks."""
+
+    def __init__(self, name: str, desired: Desired, observed: Observed) -> None:
+        self.name = name
+        self.wanted, self.held = _of_table(desired.chains, name), _of_table(observed.chains, name)
+        chains = self.wanted.keys() | self.held.keys()
+        managed = {one for one in chains if (name, one) not in desired.unmanaged}
+        self.edits = _hook_edits(name, desired, observed, managed)
+        self.differing = sorted(one for one in chains if _differs(self.wanted.get(one), self.held.get(one)))
+
+    def __bool__(self) -> bool:
+        return bool(self.differing or self.edits)
+
+    def restore(self) -> list[str]:
+        applied = [edit.apply_lines(hook) for hook, edit in sorted(self.edits.items())]
+        return _table_text(self.name, self.differing, self._come, self.wanted, applied)
+
+    def undo(self) -> list[str]:
+        undone = [edit.undo_lines(hook) for hook, edit in sorted(self.edits.items())]
+        return _table_text(self.name, self.differing, self._gone, self.held, undone)
+
+    def before(self) -> list[str]:
+        return self._side(self.wanted, self._gone, 0)
+
+    def after(self) -> list[str]:
+        return self._side(self.held, self._come, 1)
+
+    @cached_property
+    def _come(self) -> dict[str, str]:
+        return _appended(self.differing, self.wanted)
+
+    @cached_property
+    def _gone(self) -> dict[str, str]:
+        return _appended(self.differing, self.held)
+
+    @cached_property
+    def _changes(self) -> dict[str, tuple[Rules, Rules]]:
+        """Of the chains and hooks on both sides: the rules that go, and those that come."""
+        wanted, held = self.wanted, self.held
+        both = {name: (held[name], wanted[name]) for name in self.differing if name in held and name in wanted}
+        both.update({hook: (edit.old, edit.new) for hook, edit in self.edits.items()})
+        return {name: _diff_rules(*rules) for name, rules in both.items()}
+
+    def _side(self, others: Collection[str], appended: Mapping[str, str], side: int) -> list[str]:
+        """The lines on one side of the diff. others: chains of the other side."""
+        alone = [name for name in self.differing if name not in others]
+        text = _diff_side(alone, appended, {name: change[side] for name, change in self._changes.items()})
+        return [f"*{self.name}", *text, "COMMIT"] if text else []
+
+
+class ChainPlan:
+    """What differs. result: what is held once it is applied. from_nothing: whether none of our chains is held before.
+
+    Texts are made when they are asked for first: those of a diff and of a failure can wait until the change is under way.
+    """
+
+    def __init__(
+        self, tables: Sequence[_TablePlan] = (), result: Observed | None = None, from_nothing: bool = False
+    ) -> None:
+        self._tables = tables
+        self.result = result or Observed()
+        self.from_nothing = from_nothing
+
+    @property
+    def changed(self) -> bool:
+        return bool(self._tables)
+
+    @cached_property
+    def restore(self) -> str:
+        """What to feed to ``iptables-restore --noflush``."""
+        return _lines(table.restore() for table in self._tables)
+
+    @cached_property
+    def undo(self) -> str:
+        """The same, to take it back."""
+        return _lines(table.undo() for table in self._tables)
+
+    @cached_property
+    def before(self) -> str:
+        """The lines that go."""
+        return _lines(table.before() for table in self._tables)
+
+    @cached_property
+    def after(self) -> str:
+        """The lines that come."""
+        return _lines(table.after() for table in self._tables)
+
+
+def plan(desired: Desired, observed: Observed) -> ChainPlan:
+    """Compare both states of one address family."""
+    tables = [_TablePlan(table, desired, observed) for table in _tables(desired, observed)]
+    hooks = {(table.name, hook): edit.new for table in tables for hook, edit in table.edits.items()}
+    result = Observed(dict(desired.chains), {**observed.hooks, **hooks})
+    return ChainPlan([table for table in tables if table], result, from_nothing=not observed.chains)
+
+
+def _lines(parts: Iterable[list[str]]) -> str:
+    return "\n".join([*(line for lines in parts for line in lines), ""])
+
+
+def _tables(desired: Desired, observed: Observed) -> list[str]:
+    tables = {table for table, dummy in [*desired.chains, *observed.chains, *observed.hooks]}
+    return sorted(tables | {jump.table for jump in desired.jumps})
+
+
+def _of_table(chains: Mapping[ChainKey, Rules], table: str) -> dict[str, Rules]:
+    return {name: rules for (of, name), rules in chains.items() if of == table}
+
+
+def _differs(one: Rules | None, other: Rules | None) -> bool:
+    if one is None or other is None:
+        return one is not other
+    return list(one) != list(other)
+
+
+def _table_text(
+    table: str,
+    names: Sequence[str],
+    rules: Mapping[str, str],
+    target: Collection[str],
+    hooks: Iterable[tuple[list[str], list[str]]],
+) -> list[str]:
+    """One table's part of a restore: chains declared in sorted order, which iptables-nft needs to be fast, then the hooks."""
+    edits = list(hooks)
+    return [
+        f"*{table}",
+        *[f":{name} - [0:0]" for name in names],
+        *(line for deletions, dummy in edits for line in deletions),
+        *(line for dummy, insertions in edits for line in insertions),
+        *rules.values(),
+        *[f"-X {name}" for name in names if name not in target],
+        "COMMIT",
+    ]
+
+
+def _appended(names: Iterable[str], chains: Mapping[str, Rules]) -> dict[str, str]:
+    """The rules of these chains as they are appended, those of a chain as one text; in this order, without empty chains."""
+    return {
+        name: start + ("\n" + start).join(rules)
+        for name in names
+        for rules in [chains.get(name)]
+        if rules
+        for start in [f"-A {name} "]
+    }
+
+
+def _hook_edits(table: str, desired: Desired, observed: Observed, ours: set[str]) -> dict[str, _HookEdit]:
+    wanted: dict[str, list[Jump]] = {}
+    for jump in desired.jumps:
+        if jump.table == table:
+            wanted.setdefault(jump.hook, []).append(jump)
+    held = _of_table(observed.hooks, table)
+    edits = {hook: _hook_edit(held.get(hook, ()), wanted.get(hook, []), ours) for hook in set(held) | set(wanted)}
+    return {hook: edit for hook, edit in edits.items() if edit.changed}
+
+
+def _hook_edit(rules: Rules, jumps: Sequence[Jump], ours: set[str]) -> _HookEdit:
+    candidates = [index for index, rule in enumerate(rules) if target_of(rule) in ours]
+    repeated = Counter(rules[index] for index in candidates)
+    missing, kept = [], set()
+    for jump in jumps:
+        found = [i for i in candidates if rules[i] == jump.rule and repeated[jump.rule] == 1]
+        if found and (not jump.anchored or _at_end(rules, found[0], jump.position)):
+            kept.add(found[0])
+        else:
+            missing.append(jump)
+    return _HookEdit(
+        rules,
+        [index for index in candidates if index not in kept],
+        [jump.rule for jump in missing if jump.position == "first"],
+        [jump.rule for jump in missing if jump.position == "last"],
+    )
+
+
+def _at_end(rules: Rules, index: int, position: str) -> bool:
+    beyond = rules[:index] if position == "first" else rules[index + 1 :]
+    return all(leads_to_chain(rule) for rule in beyond)
+
+
+def leads_to_chain(rule: str) -> bool:
+    """Whether a rule only jumps to a user-defined chain.
+
+    Extension targets (``ACCEPT``, ``MASQUERADE``) are one upper-case word and so could be the name of a chain;
+    such a chain counts as a target here, which at worst moves our jump past it once.
+    """
+    target = target_of(rule)
+    return target is not None and not _BUILT_IN_TARGET.match(target)
+
+
+def _diff_side(alone: Sequence[str], appended: Mapping[str, str], changed: Mapping[str, Rules]) -> list[str]:
+    """The lines of one table on one side of the diff: declarations of the chains that are on this side alone, then rules.
+
+    appended: of those chains all; changed: of the others the rules that differ.
+    """
+    rules = {name: appended[name] for name in alone if name in appended}
+    rules.update(_appended(changed, changed))
+    return [*(f":{name} - [0:0]" for name in alone), *(rules[name] for name in sorted(rules))]
+
+
+def _diff_rules(old: Rules, new: Rules) -> tuple[Rules, Rules]:
+    """The rules that go and those that come; where only their order changes, all that change their place."""
+    if not old or not new:
+        return old, new
+    start = 0
+    while start < min(len(old), len(new)) and old[start] == new[start]:
+        start += 1
+    end = 0
+    while end < min(len(old), len(new)) - start and old[-1 - end] == new[-1 - end]:
+        end += 1
+    gone, come = list(old[start : len(old) - end]), list(new[start : len(new) - end])
+    if sorted(gone) == sorted(come):
+        return gone, come
+    if len(gone) + len(come) > _LONGEST_EXACT_DIFF:
+        return _minus(gone, come), _minus(come, gone)
+    opcodes = SequenceMatcher(None, gone, come, autojunk=False).get_opcodes()
+    edits = [(i1, i2, j1, j2) for tag, i1, i2, j1, j2 in opcodes if tag != "equal"]
+    return (
+        [rule for i1, i2, dummy, dummy2 in edits for rule in gone[i1:i2]],
+        [rule for dummy, dummy2, j1, j2 in edits for rule in come[j1:j2]],
+    )
+
+
+def _minus(rules: Sequence[str], others: Sequence[str]) -> list[str]:
+    left = Counter(others)
+    result = []
+    for rule in rules:
+        if left[rule]:
+            left[rule] -= 1
+        else:
+            result.append(rule)
+    return result
