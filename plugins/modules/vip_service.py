@@ -377,7 +377,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ru
     plan_run,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.link import own_addresses
-from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.run_lock import in_turn
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.run_lock import exclusive_run
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
     DATAPLANES,
@@ -443,7 +443,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        with nullcontext() if module.check_mode else in_turn(_LONGEST_WAIT):
+        with nullcontext() if module.check_mode else exclusive_run(_LONGEST_WAIT):
             result = _result(module)
     except InvalidServices as error:
         module.fail_json(msg=str(error), problems=error.problems)

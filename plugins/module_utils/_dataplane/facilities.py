@@ -11,11 +11,12 @@ from ansible.module_utils.basic import AnsibleModule
 from .._kernel import sysctl
 from .._kernel.conntrack import Conntrack, ConntrackError
 from .._kernel.dummy import Device, DeviceError
+from .._kernel.files import FileError
 from .._kernel.ipset import Ipset, IpsetError, NoIpsetError
 from .._kernel.iptables import XtablesError, both_families
 from .._kernel.ipvs import Ipvs, IpvsError, NoIpvsError
 from .._kernel.link import LinkError
-from .._kernel.run_lock import TurnError
+from .._kernel.run_lock import LockTimeout
 from .._plan.transaction import UndoFailed
 from .iptables.cache_scope import records_of
 from .iptables.host import Kernel, NoSets
@@ -25,12 +26,13 @@ from .run import Facilities
 FACILITY_ERRORS = (
     ConntrackError,
     DeviceError,
+    FileError,
     IpsetError,
     IpvsError,
     LinkError,
     NoIpvsError,
     sysctl.SysctlError,
-    TurnError,
+    LockTimeout,
     UndoFailed,
     XtablesError,
 )

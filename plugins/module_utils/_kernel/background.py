@@ -12,7 +12,7 @@ from typing import Callable, TypeVar
 Made = TypeVar("Made")
 
 
-def beside(make: Callable[[], Made]) -> Callable[[], Made]:
+def start_in_background(make: Callable[[], Made]) -> Callable[[], Made]:
     """Begin to make a value in a thread. What comes back waits for the value, and raises what kept it from being made."""
     executor = ThreadPoolExecutor(1)
     made = executor.submit(make)

@@ -14,7 +14,7 @@ import os
 from contextlib import suppress
 from functools import partial
 
-from .waiting import comes_true
+from .waiting import wait_until
 
 _PATH = "/run/xtables.lock"
 _VARIABLE = "XTABLES_LOCKFILE"
@@ -38,7 +38,7 @@ class XtablesLock:
             lock = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
             return False
-        if not comes_true(partial(_is_taken, lock), self._seconds):
+        if not wait_until(partial(_try_acquire, lock), self._seconds):
             os.close(lock)
             return False
         self._held = lock
@@ -57,7 +57,7 @@ class XtablesLock:
             self._held = -1
 
 
-def _is_taken(lock: int) -> bool:
+def _try_acquire(lock: int) -> bool:
     """Whether it was free and is ours from now on."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,7 +10,6 @@ It is only ever a shortcut: whatever is missing, cannot be read or is not certai
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import socket
 import struct
@@ -21,11 +20,12 @@ from types import MappingProxyType
 from typing import Any, Callable, NamedTuple
 
 from .._objects.iptables_text import XtablesError
+from .files import RUN_DIRECTORY, FileError, ensure_directory, write_file
 from .iptables_lock import XtablesLock
 from .netlink import NetlinkError, NetlinkSocket, attributes
 from .nft import Nft, NftError
 
-DIRECTORY = Path("/run/layer4-service-proxy")
+DIRECTORY = RUN_DIRECTORY
 _NETLINK_NETFILTER = 12
 _GET_GENERATION = 10 << 8 | 16
 """NFT_MSG_GETGEN (``nf_tables.h``)."""
@@ -287,7 +287,7 @@ def _write(name: str, state: str, left: Left, digest: str = "") -> None:
     try:
         _write_file(_path(name), (first, "\n", left.whole))
         _forget_old()
-    except OSError:
+    except (OSError, FileError):
         return
 
 
@@ -302,21 +302,18 @@ def _write_changes(name: str, before: str, after: str, edits: Edits) -> None:
             path.unlink(missing_ok=True)
         else:
             _write_file(path, parts)
-    except OSError:
+    except (OSError, FileError):
         return
 
 
 def _write_file(path: Path, parts: Iterable[str]) -> None:
-    DIRECTORY.mkdir(mode=0o700, exist_ok=True)
-    new = path.with_suffix(".new")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.writelines(parts)
-    new.replace(path)
+    ensure_directory(DIRECTORY)
+    write_file(path, "".join(parts))
 
 
 def _forget_old() -> None:
     """Of namespaces that may be gone, which nothing tells; what one that lives on loses costs it one run that reads everything."""
-    for path in DIRECTORY.iterdir():
+    for path in DIRECTORY.glob("*.*"):
         if path.stat().st_mtime < time.time() - _OLD:
             path.unlink()
 

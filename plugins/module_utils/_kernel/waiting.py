@@ -12,11 +12,11 @@ from typing import Callable
 _PAUSE = 0.05
 
 
-def comes_true(is_true: Callable[[], bool], seconds: float) -> bool:
-    """Whether it does within this time; asked for at least once."""
-    until = time.monotonic() + seconds
+def wait_until(is_true: Callable[[], bool], seconds: float) -> bool:
+    """Whether a condition comes true within this time; it is checked at least once."""
+    deadline = time.monotonic() + seconds
     while not is_true():
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             return False
         time.sleep(_PAUSE)
     return True

@@ -15,7 +15,7 @@ from typing import (
     TypeVar,
 )
 
-from ..._kernel.background import beside
+from ..._kernel.background import start_in_background
 from ..._kernel.iptables import XtablesError, parse_save
 from ..._kernel.state_file import Edits, Left
 from ..._model import addresses as ip
@@ -141,7 +141,7 @@ class Change(NamedTuple):
             return records.prepare(record()), edits(self.families)
 
         begun: list[Callable[[], tuple[Left | None, Edits]]] = []
-        begin = Step(lambda: begun.append(beside(make)), records.end)
+        begin = Step(lambda: begun.append(start_in_background(make)), records.end)
         return [begin, *steps, Step(lambda: records.keep(*begun[0]()), records.forget)]
 
 
