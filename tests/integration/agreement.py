@@ -11,8 +11,7 @@ from typing import Any
 
 from semantics import Endpoint, Expected
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.packet import Packet
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.walk import Trace
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.packet import Packet, Trace
 
 KERNEL_ROUNDING = Fraction(10, 1 << 31)
 

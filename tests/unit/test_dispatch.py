@@ -19,10 +19,11 @@ import pytest
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import compile_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter import dispatch
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import Layout
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.packet import Packet, parse_rule
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.readback import (
     observed_services,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.rule_match import parse_rule
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.packet import Packet
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import (
     ChainKey,

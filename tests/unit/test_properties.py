@@ -34,9 +34,9 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ne
     ServiceRules,
     owner_of,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.packet import Packet
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.walk import trace
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import render_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.packet import Packet
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model import addresses as ip
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import (

@@ -20,8 +20,8 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ip
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.rules import wanted_chains
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.sets import wanted_sets
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.trace import trace_ipvs
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.packet import Packet
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.walk import trace
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.packet import Packet
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.packet import (
-    Packet,
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.rule_match import (
     UnknownRule,
     parse_rule,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.walk import trace
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import trace_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.packet import Packet
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import Desired
 

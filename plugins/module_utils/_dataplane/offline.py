@@ -38,8 +38,9 @@ from .ipvs.sets import wanted_sets
 from .ipvs.trace import trace_ipvs
 from .netfilter.affinity import plan_sets
 from .netfilter.names import Layout
-from .netfilter.packet import LOOPBACK, Packet, parse_rule
-from .netfilter.walk import Step, Trace, trace
+from .netfilter.rule_match import parse_rule
+from .netfilter.walk import trace
+from .packet import LOOPBACK, Packet, Step, Trace
 
 _TOOLS = {ip.IPV4: "iptables", ip.IPV6: "ip6tables"}
 _LOCALHOST = {ip.IPV4: "127.0.0.1", ip.IPV6: "::1"}

@@ -13,12 +13,19 @@ from .service import Node, Service, parse_names, parse_services
 
 
 class Request(NamedTuple):
-    """services: as written. exclusive: services that are not listed go, or with state absent all of them."""
+    """What a node's services shall be."""
 
     state: str
+    """``present`` or ``absent``."""
     services: Sequence[Any]
+    """As users write them; with state absent only their names count."""
     exclusive: bool
+    """Whether services that are not listed are removed; with state absent all are."""
     dataplane: str
+    removed: frozenset[str] = frozenset()
+    """Names of further services to remove. Only narrowed requests have some (`interface.Observation`)."""
+    unchanged: Sequence[Any] = ()
+    """Services over UDP that are as asked for, but whose flows are judged nevertheless. Only narrowed requests have some."""
 
     def parse(self, node: Node) -> tuple[list[Service], set[str]]:
         """The services that there are to be, and the names of those that are listed. Raises InvalidServices."""

@@ -17,8 +17,8 @@ from typing import Callable
 from ..._model import addresses as ip
 from ..._objects.iptables import Desired
 from ..._objects.ipvs import Destination, HeldService, ServiceKey, destination_line, service_line
-from ..netfilter.packet import Packet
-from ..netfilter.walk import Branches, Trace, Walk, merged
+from ..netfilter.walk import Branches, Walk, merged
+from ..packet import Packet, Trace
 from .compile import Frontends
 from .sets import WantedSet
 

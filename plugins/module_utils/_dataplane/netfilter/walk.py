@@ -11,29 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import NamedTuple
 
 from ..._objects.iptables import ChainKey, Desired, Rules
-from .packet import FINAL_TARGETS, PASSING_TARGETS, InSet, Packet, UnknownRule, in_no_set, parse_rule
+from ..packet import Packet, Step, Trace
+from .rule_match import FINAL_TARGETS, PASSING_TARGETS, InSet, UnknownRule, in_no_set, parse_rule
 
 Branches = dict[Packet, Fraction]
 """The states in which a packet may be, each with its chance."""
-
-
-class Step(NamedTuple):
-    """A rule that the packet meets and that takes it, with the chance that this happens."""
-
-    table: str
-    chain: str
-    rule: str
-    chance: Fraction
-
-
-class Trace(NamedTuple):
-    """What becomes of a packet: its possible ends with their chances, and the rules that take it, in order."""
-
-    outcomes: Branches
-    steps: list[Step]
 
 
 def trace(state: Desired, packet: Packet) -> Trace:

@@ -12,52 +12,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any, Callable, NamedTuple, Union
+from typing import Callable, NamedTuple, Union
 
 from ..._model import addresses as ip
 from ..._objects.iptables_words import words
+from ..packet import Packet
 from .names import SAME_ADDRESS
 
 _STATISTIC_UNIT = 1 << 31
 """The kernel keeps a chance as a whole number of these parts (``xt_statistic``)."""
 Chance = Union[int, Fraction]
 _ALL_MARK_BITS = 0xFFFFFFFF
-LOOPBACK = {ip.IPV4: "127.0.0.0/8", ip.IPV6: "::1/128"}
 
 
 class UnknownRule(ValueError):
     """A rule with a match or target of which nothing is known here."""
-
-
-class Packet(NamedTuple):
-    """The first packet of a connection on its way.
-
-    snat: False, ``masquerade``, or the address that its source is rewritten to. verdict: empty until it is decided.
-    forwarded: the method by which IPVS has led it to a destination, empty if it has not. tracked: whether connection tracking sees it.
-    """
-
-    source: str
-    destination: str
-    protocol: str
-    port: int
-    local_addresses: tuple[str, ...]
-    mark: int = 0
-    dnat: bool = False
-    snat: Any = False
-    verdict: str = ""
-    forwarded: str = ""
-    tracked: bool = True
-
-    def is_local(self, address: str) -> bool:
-        """Whether the kernel calls an address of this host's type LOCAL."""
-        return address in self.local_addresses or ip.contains(LOOPBACK[ip.family_of(address)], address)
-
-    @property
-    def states(self) -> list[str]:
-        """What the conntrack match calls it."""
-        if not self.tracked:
-            return ["UNTRACKED"]
-        return ["NEW"] + ["DNAT"] * self.dnat + ["SNAT"] * bool(self.snat)
 
 
 InSet = Callable[[Packet, str, str], bool]
