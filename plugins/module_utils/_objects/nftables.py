@@ -118,6 +118,7 @@ class Nat(NamedTuple):
     address: bytes | Mapped
     port: bytes | bool = False  # a port; or for what is mapped whether it is an address and a port
     flags: tuple[str, ...] = ()  # of random, fully-random, persistent
+    family: str = "ip"  # the table's
 
 
 class Masquerade(NamedTuple):
@@ -145,7 +146,7 @@ class Update(NamedTuple):
     operation: str  # add: unless it is there; update: also renew its timeout; delete
     set: str
     key: Key
-    data: tuple[Operand | bytes, ...] | Mapped = ()
+    data: tuple[Operand | bytes, ...] = ()
     timeout: int = 0  # milliseconds; 0: the set's
 
 
@@ -230,7 +231,7 @@ class SetHeader(NamedTuple):
     """A set, or a map if it has data."""
 
     key: tuple[Operand, ...]  # names of types, or the fields and numbers that are looked up
-    data: tuple[str, ...] = ()  # the same; ("verdict",) for a verdict map
+    data: tuple[Operand, ...] = ()  # the same; ("verdict",) for a verdict map
     flags: tuple[str, ...] = ()  # sorted, of constant, dynamic, interval, timeout
     size: int = 0  # most elements, 0 for no limit
     timeout: int = 0  # milliseconds

@@ -50,6 +50,9 @@ def number(value: int, size: int = 4) -> bytes:
 
 
 def _address_to_text(value: bytes) -> str:
+    """Return the address; for IPv4 in the way that is fast for a hundred thousand."""
+    if len(value) == 4:
+        return f"{value[0]}.{value[1]}.{value[2]}.{value[3]}"
     return str(ipaddress.ip_address(value))
 
 
