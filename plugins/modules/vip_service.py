@@ -354,79 +354,26 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils import compil
 compiled_once.install()  # before the other imports
 
 import gc
-import platform
 from contextlib import nullcontext
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.facilities import (
-    FACILITY_ERRORS,
-    facilities,
-)
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.cache_scope import (
-    request_digest,
-    services_of,
-)
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.host import Change, nothing_to_do
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.compile import DEVICE
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.run import (
-    AnyChange,
-    apply,
-    has_remains,
-    plan_run,
-)
-from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.link import own_addresses
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.facilities import FACILITY_ERRORS
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.service_run import converge_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.run_lock import exclusive_run
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
-from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
-    DATAPLANES,
-    InvalidServices,
-    Node,
-    parse_node,
-    refuse_unsupported,
-)
-from ansible_collections.layer4.service_proxy.plugins.module_utils._node_checks.facts import chains_of_others, warnings
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import DATAPLANES, InvalidServices
 
 _LONGEST_WAIT = 120
 """Seconds, for another run on the same host."""
 
 
-def _node(module: AnsibleModule) -> Node:
-    settings = {key: value for key, value in module.params["node"].items() if value is not None}
-    settings.setdefault("name", platform.node())
-    if "addresses" not in settings:
-        settings["addresses"] = own_addresses(module.run_command, DEVICE)
-    return parse_node(settings)
-
-
 def _result(module: AnsibleModule) -> dict[str, Any]:
-    refuse_unsupported(module.params["dataplane"])
-    payload = module.params["payload"] or {}
-    request = Request(**{key: module.params[key] for key in Request._fields})
-    node = _node(module)
-    has = facilities(module, node.chain_prefix, request_digest(request, payload))
-    is_known = "body" not in payload and not has_remains(node, has)
-    change: AnyChange | None = nothing_to_do(node, request.dataplane, has.kernel) if is_known else None
-    if change is None and payload and "body" not in payload:
-        return {"changed": False, "services_needed": True}
-    if change is None:
-        change = plan_run(request._replace(services=services_of(request, payload)), node, has)
-    records = has.kernel.records
-    if change.services:
-        chains = records.chains_of_others(chains_of_others) if records else chains_of_others()
-        for warning in warnings(change.services, request.dataplane, node, has.tables, module.run_command, chains):
-            module.warn(warning)
-    if not module.check_mode:
-        apply(change, has)
-    deleted = change.reconciliation.run(delete=not module.check_mode)
-    return {
-        "changed": change.changed,
-        "diff": change.diff,
-        "conntrack_deleted": deleted,
-        "rules_state": records.state if records and isinstance(change, Change) else "",
-        **change.summary._asdict(),
-    }
+    request = Request(
+        module.params["state"], module.params["services"], module.params["exclusive"], module.params["dataplane"]
+    )
+    return converge_services(module, request, module.params["node"], module.params["payload"] or {})
 
 
 def main() -> None:
