@@ -14,7 +14,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pyroute2 import NetlinkError
 from rich.console import Console
 
 from .build import Lab, remove
@@ -67,7 +66,7 @@ def main() -> int:
         return run(chosen, others, console)
     except subprocess.CalledProcessError as error:
         console.print(f"{error}\n{error.stderr or ''}", style="red", markup=False)
-    except (Disappointment, NetlinkError) as error:
+    except Disappointment as error:
         console.print(f"Failed: {error}.", style="bold red", markup=False)
     except KeyboardInterrupt:
         console.print("Interrupted; what was built is removed again.")

@@ -100,9 +100,18 @@ class Controller:
 
     def run(self, playbook: Path = SITE, check: bool = False, expect_failure: bool = False, **variables: Any) -> Run:
         """Run with diffs. Raises PlaybookFailed when it fails, or with `expect_failure` when it does not."""
+        run = _parse(self.run_anyhow(playbook, check, **variables))
+        if (run.returncode != 0) != expect_failure:
+            raise PlaybookFailed(f"{run.message}\n{run.output}")
+        return run
+
+    def run_anyhow(
+        self, playbook: Path = SITE, check: bool = False, *options: str, **variables: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run with diffs, whatever comes of it; it may fail before there is any task."""
         command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "hosts.yml", "--diff", str(playbook)]
-        command += ["--check"] * check + ["--extra-vars", json.dumps(variables)]
-        done = subprocess.run(
+        command += ["--check"] * check + ["--extra-vars", json.dumps(variables), *options]
+        return subprocess.run(
             command,
             cwd=self.directory,
             env=self._environment(),
@@ -111,10 +120,6 @@ class Controller:
             timeout=300,
             check=False,
         )
-        run = _parse(done)
-        if (run.returncode != 0) != expect_failure:
-            raise PlaybookFailed(f"{run.message}\n{run.output}")
-        return run
 
     def _environment(self) -> dict[str, str]:
         return {

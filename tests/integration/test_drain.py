@@ -98,10 +98,10 @@ class Fleet:
             connection.close()
 
     def drain(self, backend: str = FIRST, seconds: int = 0, **how: Any) -> Run:
-        return self.controller.run(DRAIN, backend=backend, drain_seconds=seconds, **how)
+        return self.controller.run(DRAIN, service_proxy_backend=backend, service_proxy_drain_seconds=seconds, **how)
 
     def undrain(self, backend: str = FIRST, **how: Any) -> Run:
-        return self.controller.run(UNDRAIN, backend=backend, **how)
+        return self.controller.run(UNDRAIN, service_proxy_backend=backend, **how)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,11 @@ def fleet(made: Fleet) -> Iterator[Fleet]:
 
 def reports(run: Run) -> dict[str, str]:
     """What is left, by node."""
-    return {host: result["msg"] for task, host, result in run.results if task.endswith("Report what is left")}
+    return {
+        host: result["msg"]
+        for task, host, result in run.results
+        if task.endswith("Report the connections that are left")
+    }
 
 
 def test_drained_it_keeps_what_it_has_and_gets_nothing_new_until_brought_back(fleet: Fleet) -> None:
@@ -199,16 +203,18 @@ def test_what_is_no_backend_is_refused_before_anything_is_touched(fleet: Fleet, 
     for refused in (fleet.drain(backend, expect_failure=True), fleet.undrain(backend, expect_failure=True)):
         messages = set(refused.message.splitlines())
         assert len(messages) == 1
-        assert messages.pop().startswith(f'backend is "{backend}": no service has it')
+        assert messages.pop().startswith(f'service_proxy_backend is "{backend}": no service has it')
         assert refused.changed == 0
     assert fleet.list() == ""
 
 
 def test_the_backend_has_to_be_said_and_the_bound_is_a_number(fleet: Fleet) -> None:
     refused = fleet.controller.run(DRAIN, expect_failure=True)
-    assert "missing required arguments: backend" in refused.message
-    refused = fleet.controller.run(DRAIN, backend=FIRST, drain_seconds="soon", expect_failure=True)
-    assert "drain_seconds" in refused.message
+    assert "missing required arguments: service_proxy_backend" in refused.message
+    refused = fleet.controller.run(
+        DRAIN, service_proxy_backend=FIRST, service_proxy_drain_seconds="soon", expect_failure=True
+    )
+    assert "service_proxy_drain_seconds" in refused.message
     assert fleet.list() == ""
 
 

@@ -34,7 +34,7 @@ class Bare(World):
             ['service "two"', 'service "web"', "taken already"],
         ),
         ({"service_proxy_services": [GOOD], "service_proxy_masquerade_mark": "x"}, ["masquerade_mark", "hexadecimal"]),
-        ({"service_proxy_services": GOOD}, ["services is of type dict", "a list of dicts"]),
+        ({"service_proxy_services": GOOD}, ["service_proxy_services is a dict: must be a list of dicts"]),
         ({"service_proxy_services": [GOOD], "service_proxy_dataplane": "nftables"}, ["dataplane", "not supported yet"]),
     ],
 )
@@ -49,7 +49,13 @@ def test_a_mistake_is_told_before_anything_is_touched(
 
 @pytest.mark.parametrize(
     "variables",
-    [{"service_proxy_conntrack_max": "many"}, {"service_proxy_bridges": "many"}, {"service_proxy_exclusive": "many"}],
+    [
+        {"service_proxy_conntrack_max": "many"},
+        {"service_proxy_bridges": "many"},
+        {"service_proxy_exclusive": "many"},
+        {"service_proxy_backend_cidrs": ["10.0.0.1/24"]},
+        {"service_proxy_local_cdirs": ["10.0.0.0/24"]},
+    ],
 )
 def test_so_is_a_mistake_in_the_settings_of_any_role(variables: dict[str, Any], tmp_path: Path) -> None:
     message = _refusal({"service_proxy_services": [GOOD], **variables}, tmp_path)

@@ -29,6 +29,13 @@ def own_addresses(run: Run, but_not_on: str) -> list[str]:
     return [info["local"] for info in found if info.get("scope") in ("global", "site")]
 
 
+def addresses(run: Run) -> dict[str, list[str]]:
+    """Return the addresses of every interface. Raises LinkError."""
+    return {
+        link["ifname"]: [info["local"] for info in _addresses(link)] for link in _show(run, []) if link.get("ifname")
+    }
+
+
 def links(run: Run) -> list[Link]:
     """All interfaces."""
     return [_link(link) for link in _show(run, ["-details"]) if link.get("ifname")]

@@ -1,0 +1,128 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The controller's part of the module `service_proxy_node`: options from variables, validated and converted before they are sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import find_mistakes
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.drain import find_endpoints
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.fields import quoted
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import packed, to_text
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.settings import (
+    OTHER_VARIABLES,
+    PREFIX,
+    SPECIFICATION,
+    Settings,
+)
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils._services_variable import plain_text, resolved
+
+_ABOUT_THE_RUN = ("parts", "validate_only", "drain", "undrain")
+_SCRIPT = Path(__file__).resolve().parents[2] / "roles" / "node" / "files" / "rules.sh"
+
+
+class ActionModule(ActionBase):
+    """Runs the module with the options of the task and the variables with our prefix."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        given = dict(self._task.args)
+        self._refuse_unknown_variables(variables)
+        services = self._services(given, variables)
+        settings = self._settings(given, variables)
+        if given.pop("validate_only", False):
+            return {**result, "changed": False, **_problems(services, settings)}
+        about_the_run = {key: given[key] for key in _ABOUT_THE_RUN if key in given}
+        backend = given.get("drain") or given.get("undrain")
+        arguments = {
+            **about_the_run,
+            **settings,
+            "payload": packed(services)._asdict(),
+            "script": _SCRIPT.read_text(),
+            "is_known": bool(backend) and self._is_known(str(backend), services, variables),
+        }
+        result.update(self._execute_module(module_args=arguments, task_vars=variables))
+        result.pop("invocation", None)  # thousands of services, which nobody reads
+        return result
+
+    def _refuse_unknown_variables(self, variables: Mapping[str, Any]) -> None:
+        known = [PREFIX + name for name in (*SPECIFICATION, *OTHER_VARIABLES)]
+        for name in sorted(variables):
+            if name.startswith(PREFIX) and name not in known:
+                nearest = get_close_matches(name, known, 1)
+                hint = f"did you mean {nearest[0]}?" if nearest else "the collection has no such variable"
+                raise AnsibleActionFail(f"{name} is set: {hint}")
+
+    def _services(self, given: dict[str, Any], variables: dict[str, Any]) -> str:
+        """The services as text of JSON; without having Ansible template them where there is nothing to template."""
+        name = PREFIX + "services"
+        value = given.pop("services", variables.get(name, []))
+        value = resolved(value, variables)
+        text = plain_text(value)
+        if text is not None:
+            return text
+        value = self._templar.template(value)
+        if not isinstance(value, list):
+            kind = "a dict" if isinstance(value, Mapping) else quoted(value)
+            raise AnsibleActionFail(f"{name} is {kind}: must be a list of dicts")
+        try:
+            return to_text(value)
+        except (TypeError, ValueError) as error:
+            raise AnsibleActionFail(
+                f"{name} has a value that is neither text, number, list nor dict: {error}"
+            ) from None
+
+    def _settings(self, given: Mapping[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        """All settings as they are meant: those of the task, and for others the variables."""
+        found = {
+            PREFIX + name: given[name] if name in given else self._templar.template(variables.get(PREFIX + name))
+            for name in SPECIFICATION
+        }
+        found[PREFIX + "name"] = found[PREFIX + "name"] or variables["inventory_hostname"]
+        specification = {PREFIX + name: option for name, option in SPECIFICATION.items()}
+        checked = ArgumentSpecValidator(specification).validate(
+            {key: one for key, one in found.items() if one is not None}
+        )
+        if checked.error_messages:
+            raise AnsibleActionFail("\n".join(checked.error_messages))
+        return {name: checked.validated_parameters[PREFIX + name] for name in SPECIFICATION}
+
+    def _is_known(self, backend: str, services: str, variables: dict[str, Any]) -> bool:
+        """Whether any node of the inventory has a service with this backend."""
+        try:
+            if find_endpoints(json.loads(services), [backend]):
+                return True
+            hosts = variables["groups"].get(variables.get(PREFIX + "group") or "service_proxy", [])
+            return any(find_endpoints(self._services_of(host, variables), [backend]) for host in hosts)
+        except InvalidServices:
+            return False
+
+    def _services_of(self, host: str, variables: dict[str, Any]) -> Any:
+        return variables["hostvars"][host].get(PREFIX + "services", [])
+
+
+def _problems(services: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is wrong, as the result of a task."""
+    if settings["state"] == "absent":
+        return {}
+    options = {"node": Settings(settings).node, "dataplane": settings["dataplane"]}
+    try:
+        problems = find_mistakes(json.loads(services), options)
+    except InvalidServices as error:
+        problems = error.problems
+    return {"failed": True, "msg": "\n".join(problems), "problems": problems} if problems else {}

@@ -1,0 +1,132 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a node was last asked for, kept on the node: `drain` and `undrain` change one backend of that, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .._kernel.files import read_file, write_file
+from .._model.drain import drain_backends, find_endpoints
+from .._model.payload import Payload, pack, unpack
+from .change import Change, NodeError, lines
+from .files import File, plan_files, read_text
+
+FILE = "/var/lib/layer4-service-proxy.given"
+DRAINED = "/var/lib/layer4-service-proxy.drained"
+"""Backends that take no new connections until they are undrained, one a line, by address, by address and port, or by node."""
+
+
+class Given(NamedTuple):
+    """Settings and services of a node."""
+
+    settings: Mapping[str, Any]
+    """By the names of options."""
+    payload: Payload
+    """The services, as users write them."""
+
+    @property
+    def services(self) -> list[Any]:
+        return unpack(self.payload.body)
+
+
+class Drain(NamedTuple):
+    """What a run is to do about drained backends."""
+
+    begin: str | None
+    """The backend to drain."""
+    end: str | None
+    """The backend to bring back."""
+    is_known: bool
+    """Whether a service of the inventory has the backend, be it on another node."""
+
+    @property
+    def backend(self) -> str | None:
+        return self.begin or self.end
+
+
+def payload_of(services: Sequence[Any], payload: Mapping[str, str] | None) -> Payload:
+    """Return the services as one text, however they came. Raises NodeError."""
+    if payload:
+        return Payload(payload["digest"], payload["body"])
+    try:
+        return pack(services)
+    except TypeError as error:
+        raise NodeError(f"service_proxy_services has a value that JSON does not know: {error}") from error
+
+
+def read_given() -> Given | None:
+    """Return what this node was last asked for. Raises NodeError where it is damaged, FileError where it cannot be read."""
+    content = read_file(Path(FILE))
+    if content is None:
+        return None
+    try:
+        found = json.loads(content)
+        return Given(dict(found["settings"]), Payload(found["digest"], found["body"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise NodeError(f"{FILE} is damaged ({error}): remove it and run site.yml") from error
+
+
+def keep_given(given: Given | None, held: Given | None) -> Change:
+    """Return the change of what is kept. It is told in no diff: what it says is in those of the facilities."""
+
+    def apply() -> None:
+        if given is None:
+            plan_files("", {FILE: None}).apply()
+        elif given != held:
+            write_file(Path(FILE), json.dumps({"settings": given.settings, **given.payload._asdict()}))
+
+    return Change("", apply=apply)
+
+
+def read_drained() -> list[str]:
+    """Return the backends that are drained. Raises NodeError where that cannot be read."""
+    return [line for line in (read_text(DRAINED) or "").split("\n") if line]
+
+
+def drained_after(before: Sequence[str], drain: Drain, present: bool) -> list[str]:
+    """Return the list behind the run."""
+    added = {drain.begin} if drain.begin else set()
+    return sorted({*before, *added} - {drain.end}) if present else []
+
+
+def drained_change(after: Sequence[str]) -> Change:
+    """Return the change of the list. Raises NodeError."""
+    return plan_files("drained backends", {DRAINED: File(lines(after)) if after else None})
+
+
+def without_drained(services: Sequence[Any], drained: Sequence[str]) -> list[Any]:
+    """Return the services with the weight of drained backends 0."""
+    return drain_backends(services, list(drained))
+
+
+def refuse_drain(drain: Drain, services: Sequence[Any], listed: Sequence[str], in_inventory: Sequence[str]) -> None:
+    """Raise NodeError for what no service has, and for an undrain that changes nothing because of another word.
+
+    listed: what the playbook has drained; in_inventory: service_proxy_drained.
+    """
+    name = f"service_proxy_backend is {json.dumps(drain.backend)}"
+    endpoints = find_endpoints(services, [drain.backend])
+    if drain.begin and not endpoints and not drain.is_known:
+        raise NodeError(
+            f"{name}: no service has it: must be the address of a backend (10.0.0.11), its address and port (10.0.0.11:8080, "
+            "[fd00::11]:8080), or the node of backends"
+        )
+    if drain.end is None:
+        return
+    others = [*in_inventory, *(one for one in listed if one != drain.end)]
+    if not endpoints and drain.end not in listed and not drain.is_known:
+        raise NodeError(
+            f"{name}: no service has it, and it is not drained: must be one of {json.dumps([*in_inventory, *listed])}"
+        )
+    still = find_endpoints(services, others) if others else []
+    if endpoints and all(one in still for one in endpoints):
+        raise NodeError(
+            f"{name}: stays drained by what else is: bring that back, or take it out of the inventory: on this node "
+            f"{json.dumps(others[len(in_inventory) :])}, in service_proxy_drained {json.dumps(list(in_inventory))}"
+        )

@@ -1,0 +1,276 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One run of a node: what the roles do, in their order, or in the reverse order where it is all to be removed.
+
+Everything is validated before anything is changed. Then each step compares and, unless in check mode, applies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .._dataplane.facilities import FACILITY_ERRORS
+from .._dataplane.service_run import converge_services, node_of
+from .._kernel.iptables import both_families
+from .._kernel.process import ModuleRunner
+from .._model import addresses as ip
+from .._model.drain import find_endpoints
+from .._model.fields import quoted
+from .._model.request import Request
+from .._model.requirements import find_needs
+from .._model.service import parse_services, refuse_unsupported
+from .._plan.iptables_steps import FamilyPlans
+from .._resource.chain.plan import plan_chains
+from .._resource.chain.request import FAMILIES, InvalidChainError, parse_chain
+from . import backend_rules, bridges, kernel_modules, managers, saved_rules, sysctls, tools, units
+from .bridge_modes import Links
+from .change import Change, NodeError, merge_diffs
+from .given import (
+    Drain,
+    Given,
+    drained_after,
+    drained_change,
+    keep_given,
+    payload_of,
+    read_drained,
+    read_given,
+    refuse_drain,
+    without_drained,
+)
+from .settings import PARTS, Settings
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+RUN_ERRORS = (*FACILITY_ERRORS, InvalidChainError, NodeError)
+"""What a run raises; each text is one line for the user."""
+
+
+class NodeRun:
+    """A run of the parts of a node that a task names."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.runner = ModuleRunner(module)
+        self.parts: Collection[str] = module.params["parts"]
+        self.drain = Drain(module.params["drain"], module.params["undrain"], module.params["is_known"])
+        self.held_given = read_given()
+        self.asked = Given(
+            Settings(module.params).values, payload_of(module.params["services"], module.params["payload"])
+        )
+        self.given = self._last_given() if self.drain.backend else self.asked
+        self.settings = Settings(self.given.settings)
+        self.services = self.given.services
+        self.links = Links()
+        self.changes: list[Change] = []
+        self.result: dict[str, Any] = {}
+        self.rules_state = ""
+
+    def _last_given(self) -> Given:
+        if self.held_given is None:
+            raise NodeError("this node was not given any services yet: run site.yml first")
+        return self.held_given
+
+    def run(self) -> dict[str, Any]:
+        """Return the result of the module. Raises InvalidServices and RUN_ERRORS."""
+        if "node" in self.parts:
+            missing = tools.missing_tools(self.settings, self.runner)
+            if missing and not self._go_on_without(missing):
+                return self.result
+        self._validate()
+        saved_rules.begin_run(self.settings)
+        steps = [self._prepare_node, self._bridges, self._backends, self._proxy, self._open_loopback]
+        for step in (
+            steps if self.settings.is_present else [self._proxy, self._backends, self._bridges, self._leave_node]
+        ):
+            step()
+        self._save()
+        return self._told()
+
+    def _go_on_without(self, missing: Sequence[str]) -> bool:
+        """Return whether the run can go on; in check mode it predicts what it can."""
+        packages = tools.packages_of(missing)
+        if not self.settings.install_packages:
+            raise NodeError(
+                f"{self.settings.name} has no {', '.join(missing)}, and service_proxy_install_packages is false"
+            )
+        self.result = {"changed": False, "missing_packages": packages, "diff": {"before": "", "after": ""}}
+        return False
+
+    def _validate(self) -> None:
+        """Everything that can be wrong, before anything is changed."""
+        settings = self.settings
+        self.node = node_of(self.module, settings.node)
+        self.needs = find_needs(self.services, self.node.name)
+        if settings.is_present:
+            refuse_unsupported(settings.dataplane)
+            _refuse_wrong_networks("service_proxy_backend_cidrs", settings.all_backend_cidrs)
+        if self.drain.backend:
+            refuse_drain(self.drain, self.services, read_drained(), settings.drained)
+        elif settings.is_present and self.held_given != self.given:
+            parse_services(self.services, settings.dataplane, self.node)
+        if "bridge" in self.parts:
+            bridges.refuse_wrong_bridges(settings, self.links, settings.name)
+        self.local = bridges.local_bridges(settings, self.links, self.module.run_command)
+        if "node" in self.parts:
+            self.modules = kernel_modules.wanted_modules(
+                settings, schedulers=self.needs["schedulers"], bridges=self._has_bridges()
+            )
+            self.kernel = kernel_modules.observe(self.modules, self.runner)
+            kernel_modules.refuse_unavailable(self.kernel, settings.name)
+
+    def _has_bridges(self) -> bool:
+        """Return whether bridged traffic is to pass the rules."""
+        if self.settings.bridge_netfilter is not None:
+            return bool(self.settings.bridge_netfilter)
+        given = self.settings.given_bridges
+        return bool(self.local if given is None else given)
+
+    def _do(self, *changes: Change) -> None:
+        """Apply what differs, unless in check mode."""
+        for change in changes:
+            if change.changed:
+                self.changes.append(change)
+                if not self.module.check_mode:
+                    change.apply()
+
+    def _observe_sysctls(self) -> tuple[sysctls.SysctlPlan, sysctls.Values]:
+        wanted = sysctls.wanted_sysctls(
+            self.settings,
+            ipv6=self.needs["ipv6"],
+            direct="direct" in self.needs["forward_methods"],
+            bridges=self._has_bridges(),
+        )
+        return sysctls.observe(wanted, self.settings.is_present)
+
+    def _prepare_node(self) -> None:
+        """Kernel modules, sysctls and network managers, before anything needs them."""
+        if "node" not in self.parts:
+            return
+        self._do(kernel_modules.load_change(self.kernel, self.runner))
+        self._do(kernel_modules.file_change(self.modules, self.kernel))
+        plan, now = self._observe_sysctls()
+        self._do(sysctls.value_change("sysctl", plan.give_back, now))
+        # Before they are set, so that a run that is killed does not forget what it found.
+        self._do(sysctls.file_change(plan), sysctls.value_change("sysctl", plan.early, now))
+        self._do(managers.manager_change(self.settings))
+
+    def _open_loopback(self) -> None:
+        """Sysctls that are safe only behind the rules."""
+        if "node" in self.parts:
+            plan, now = self._observe_sysctls()
+            self._do(sysctls.value_change("sysctl", plan.late, now))
+
+    def _leave_node(self) -> None:
+        """Give back what the node was found as."""
+        if "node" not in self.parts:
+            return
+        self._do(managers.manager_change(self.settings))
+        plan, now = self._observe_sysctls()
+        self._do(sysctls.value_change("sysctl", plan.give_back, now))
+        self._do(sysctls.file_change(plan), kernel_modules.file_change({}, self.kernel))
+
+    def _bridges(self) -> None:
+        if "bridge" not in self.parts:
+            return
+        for name in bridges.unnamable(self.settings, self.local):
+            self.module.warn(f"bridge {name} is left alone: rules can name letters, digits and _.:@- only")
+        wanted = bridges.wanted_bridges(self.settings, self.local)
+        plan = bridges.plan_modes(bridges.policy_of(wanted), bridges.read_record(), self.links)
+        self._do(bridges.mode_change("bridges", plan.end, False), bridges.record_change(plan))
+        self._do(bridges.mode_change("bridges", plan.begin, True))
+        self._chains([bridges.chain_request(self.settings, wanted)])
+        self._do(bridges.boot_files(plan))
+        at_boot = [bridges.unit()] if bridges.is_hairpin_wanted(plan) else []
+        self._do(units.plan_units("units", at_boot, {bridges.UNIT: "multi-user.target"}, self.runner))
+
+    def _backends(self) -> None:
+        if "backend" in self.parts:
+            addresses = [ip.canonical_address(one) for one in self.needs["backend_addresses"]]
+            self._chains(list(backend_rules.chain_requests(self.settings, addresses)))
+
+    def _chains(self, options: Sequence[Mapping[str, Any]]) -> None:
+        """Make these chains as they are to be; those that are neither wanted nor there take no look at the chains around."""
+        tables = both_families(self.module)
+        requests = [parse_chain(one) for one in options]
+        plans = {}
+        for family in FAMILIES["both"]:
+            concerned = [
+                one
+                for one in requests
+                if family in one.families
+                and (one.present or tables[family].list_chain(one.table, one.chain) is not None)
+            ]
+            if concerned:
+                plans[family] = plan_chains(concerned, tables[family], self.module.warn)
+        plan = FamilyPlans(plans, tables)
+        plan.test()
+        self._do(Change("", plan.diff["before"], plan.diff["after"], plan.apply))
+
+    def _proxy(self) -> None:
+        if "proxy" not in self.parts:
+            return
+        settings = self.settings
+        listed = drained_after(read_drained(), self.drain, settings.is_present)
+        self._do(drained_change(listed))
+        drained = list(dict.fromkeys([*settings.drained, *listed])) if settings.is_present else []
+        services: list[Any] = []
+        payload: Mapping[str, str] = {}
+        if drained:
+            services = without_drained(self.services, drained)
+        elif settings.is_present:
+            payload = self.given.payload._asdict()
+        exclusive = settings.exclusive or not settings.is_present
+        request = Request(settings.state, services, exclusive, settings.dataplane)
+        done = converge_services(self.module, request, settings.node, payload)
+        if done["changed"]:
+            self.changes.append(Change("", done["diff"]["before"], done["diff"]["after"]))
+        self.rules_state = done.pop("rules_state") if settings.is_present else ""
+        self.result.update({key: done[key] for key in ("added", "updated", "removed", "conntrack_deleted")})
+        self._tell_drained(drained)
+        if not self.module.check_mode:
+            keep_given(self.given if settings.is_present else None, self.held_given).apply()
+
+    def _tell_drained(self, drained: Sequence[str]) -> None:
+        self.result["drained"] = list(drained)
+        if drained:
+            self.module.warn(f"Drained, so that they take no new connections: {', '.join(drained)}")
+        if self.drain.backend:
+            self.result["endpoints"] = find_endpoints(self.services, [self.drain.backend])
+            if self.given != self.asked:
+                self.module.warn(
+                    "the inventory asks for other services or settings than this node was last given: only the backend "
+                    "was changed; site.yml does the rest"
+                )
+
+    def _save(self) -> None:
+        """Keep the rules for boot."""
+        ruled = [part for part in PARTS if part in self.parts and part != "node"]
+        if not ruled or not self.settings.save_rules:
+            return
+        self._do(
+            *saved_rules.plan_kept(
+                self.settings,
+                ruled,
+                self.runner,
+                self.module.params["script"],
+                state=self.rules_state,
+                will_change=any(one.name == "" for one in self.changes),
+                check_mode=self.module.check_mode,
+            )
+        )
+
+    def _told(self) -> dict[str, Any]:
+        return {"changed": bool(self.changes), "diff": merge_diffs(self.changes), **self.result}
+
+
+def _refuse_wrong_networks(variable: str, networks: Sequence[str]) -> None:
+    for index, network in enumerate(networks):
+        try:
+            ip.canonical_network(network)
+        except ValueError:
+            allowed = "must be a network in CIDR notation, such as 10.0.0.0/24 or fd00::/64"
+            raise NodeError(f"{variable}[{index}] is {quoted(network)}: {allowed}") from None

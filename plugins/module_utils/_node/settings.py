@@ -1,0 +1,122 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a node is asked to be: the options of `service_proxy_node`, which are the variables of the roles without their prefix.
+
+One table of their types serves the module on the node and the validation on the controller. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+PREFIX = "service_proxy_"
+"""Of the variables of the roles."""
+PARTS = ("node", "bridge", "backend", "proxy")
+"""What the roles of these names do, in the order in which it is done."""
+_STRINGS = {"type": "list", "elements": "str"}
+_TIMEOUT = {"type": "int"}
+
+SPECIFICATION: dict[str, dict[str, Any]] = {
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "dataplane": {"type": "str", "choices": ["iptables", "ipvs", "nftables"], "default": "iptables"},
+    "exclusive": {"type": "bool", "default": True},
+    "drained": {**_STRINGS, "default": []},
+    "name": {"type": "str"},
+    "addresses": _STRINGS,
+    "local_cidrs": {**_STRINGS, "default": []},
+    "masquerade_all": {"type": "bool", "default": False},
+    "node_port_addresses": {**_STRINGS, "default": []},
+    "localhost_node_ports": {"type": "bool", "default": False},
+    "snat_address": {"type": "str"},
+    "masquerade_mark": {"type": "str", "default": "0x4000/0x4000"},
+    "chain_prefix": {"type": "str", "default": "L4"},
+    "drop_invalid": {"type": "bool", "default": True},
+    "backend_chains": {"type": "bool", "default": True},
+    "drain_timeout": {"type": "int", "default": 0},
+    "conn_reuse_mode": {"type": "int"},
+    "expire_nodest_conn": {"type": "bool", "default": True},
+    "tcp_timeout": _TIMEOUT,
+    "tcpfin_timeout": _TIMEOUT,
+    "udp_timeout": _TIMEOUT,
+    "backend_cidrs": _STRINGS,
+    "bridges": {
+        "type": "list",
+        "elements": "dict",
+        "options": {
+            "name": {"type": "str", "required": True},
+            "mode": {"type": "str", "choices": ["promiscuous", "hairpin", "none"], "default": "hairpin"},
+            "ports": _STRINGS,
+        },
+    },
+    "install_packages": {"type": "bool", "default": True},
+    "bridge_netfilter": {"type": "bool"},
+    "ipv6_forwarding": {"type": "bool"},
+    "conntrack_max": {"type": "int"},
+    "conntrack_tcp_timeout_established": {"type": "int"},
+    "conntrack_tcp_timeout_close_wait": {"type": "int"},
+    "save_rules": {"type": "bool", "default": True},
+    "reapply": {"type": "bool", "default": False},
+}
+"""The options of a node's settings, as AnsibleModule takes them; services are apart, since they may be thousands."""
+
+OTHER_VARIABLES = ("services", "group", "backend", "drain_seconds")
+"""Variables with the prefix that are no settings of a node."""
+NODE_SETTINGS = (
+    *("name", "addresses", "local_cidrs", "masquerade_all", "node_port_addresses", "localhost_node_ports"),
+    *("snat_address", "masquerade_mark", "chain_prefix", "drop_invalid", "backend_chains", "drain_timeout"),
+    *("conn_reuse_mode", "expire_nodest_conn", "tcp_timeout", "tcpfin_timeout", "udp_timeout"),
+)
+"""The settings that are keys of ``node`` of `vip_service`."""
+
+
+class Bridge(NamedTuple):
+    """A bridge that is to carry backends."""
+
+    name: str
+    mode: str
+    """promiscuous, hairpin or none"""
+    ports: tuple[str, ...]
+    """The ports in hairpin mode; empty: all but network cards."""
+
+
+class Settings:
+    """The options as converted by SPECIFICATION, by attribute."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = {key: values.get(key) for key in SPECIFICATION}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.values[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    @property
+    def is_present(self) -> bool:
+        return bool(self.values["state"] == "present")
+
+    @property
+    def is_ipvs(self) -> bool:
+        return bool(self.values["dataplane"] == "ipvs")
+
+    @property
+    def node(self) -> dict[str, Any]:
+        """What `vip_service` takes as ``node``, without what is not given."""
+        return {key: self.values[key] for key in NODE_SETTINGS if self.values[key] is not None}
+
+    @property
+    def given_bridges(self) -> list[Bridge] | None:
+        """The bridges that are given; None where they are to be found."""
+        given = self.values["bridges"]
+        if given is None:
+            return None
+        return [Bridge(one["name"], one.get("mode") or "hairpin", tuple(one.get("ports") or ())) for one in given]
+
+    @property
+    def all_backend_cidrs(self) -> Sequence[str]:
+        """The networks of this node's backends."""
+        own = self.values["backend_cidrs"]
+        return list((self.values["local_cidrs"] if own is None else own) or ())

@@ -1,0 +1,376 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: service_proxy_node
+version_added: 0.2.0
+short_description: Make a host a node that proxies services, in one call
+description:
+  - Does what the roles of this collection do on a node. It loads kernel modules and sets sysctls, sets the modes of bridges, the
+    rules for bridges and backends, and the services as M(layer4.service_proxy.vip_service) does, now and at boot.
+  - An option that is not given is taken from the variable of its name with the prefix C(service_proxy_), as in
+    C(service_proxy_local_cidrs). A variable with that prefix that no option has is refused.
+  - All options are validated before anything is changed. With O(state=absent) the node becomes as it was found.
+  - Packages are not installed. Where a command is missing nothing is changed, and RV(missing_packages) names what has to be installed. In
+    check mode what does not depend on the missing commands is predicted.
+author:
+  - layer4.service_proxy contributors (!UNKNOWN)
+options:
+  parts:
+    description:
+      - What is done, by the names of the roles that do it alone.
+    type: list
+    elements: str
+    choices: [node, bridge, backend, proxy]
+    default: [node, bridge, backend, proxy]
+  validate_only:
+    description:
+      - Validate the options on the controller, without connecting to the node.
+    type: bool
+    default: false
+  drain:
+    description:
+      - A backend that gets no new connections from now on, until O(undrain). It is written as its address, as its address and port, or as
+        the C(node) of backends. All else stays what the node was last asked for, whatever the other options are.
+    type: str
+  undrain:
+    description:
+      - A backend that was drained, in the same words. All else stays what the node was last asked for.
+    type: str
+  services:
+    description:
+      - The services, as in M(layer4.service_proxy.vip_service).
+    type: list
+    elements: dict
+    default: []
+  state:
+    description:
+      - With V(absent) every service of the node goes, and all that belongs to them.
+    type: str
+    choices: [present, absent]
+    default: present
+  dataplane:
+    description:
+      - What carries the packets.
+    type: str
+    choices: [iptables, ipvs, nftables]
+    default: iptables
+  exclusive:
+    description:
+      - Whether O(services) are all services of this node, so that others go.
+    type: bool
+    default: true
+  drained:
+    description:
+      - Backends that take no new connections for as long as they stand here, by address, by address and port, or by
+        their C(node). Those that the playbook C(drain) has drained come on top.
+    type: list
+    elements: str
+    default: []
+  name:
+    description:
+      - The node's name, as in the C(node) of backends.
+    type: str
+  addresses:
+    description:
+      - The node's own IP addresses. Those found on it, if not given.
+    type: list
+    elements: str
+  local_cidrs:
+    description:
+      - Networks of local sources, whose traffic to a virtual IP keeps its source address. Empty means that all does.
+    type: list
+    elements: str
+    default: []
+  masquerade_all:
+    description:
+      - Whether all traffic to virtual IPs is masqueraded.
+    type: bool
+    default: false
+  node_port_addresses:
+    description:
+      - Networks of those node addresses that have node ports. Empty means every address.
+    type: list
+    elements: str
+    default: []
+  localhost_node_ports:
+    description:
+      - Whether node ports are on 127.0.0.0/8 too. The role P(layer4.service_proxy.node#role) sets the sysctl that it
+        needs.
+    type: bool
+    default: false
+  snat_address:
+    description:
+      - The source address that masqueraded traffic gets. That of the outgoing interface, if not given.
+    type: str
+  masquerade_mark:
+    description:
+      - The bits of the packet mark that say masquerade, as value and mask.
+    type: str
+    default: 0x4000/0x4000
+  chain_prefix:
+    description:
+      - What the names of our chains begin with, 1 to 8 characters of C(A-Z0-9). Before it is changed, the rules with
+        the old one have to go (O(state=absent)).
+    type: str
+    default: L4
+  drop_invalid:
+    description:
+      - Whether packets from backends and to services that conntrack calls invalid are dropped rather than forwarded.
+        Not needed where C(net.netfilter.nf_conntrack_tcp_be_liberal) is set.
+    type: bool
+    default: true
+  backend_chains:
+    description:
+      - Whether each backend has a chain of its own, as with kube-proxy. V(false) is less than half the rules, and of
+        the time and memory that they take, for thousands of services; it needs C(xt_bpf) of the kernel. Dataplane
+        V(iptables).
+    type: bool
+    default: true
+  drain_timeout:
+    description:
+      - For how many seconds at most a run waits for the TCP and SCTP connections of backends that go, which have weight
+        0 meanwhile. Dataplane V(ipvs) only.
+    type: int
+    default: 0
+  conn_reuse_mode:
+    description:
+      - What IPVS does with a new connection from an address and port that it still remembers
+        (C(net.ipv4.vs.conn_reuse_mode)), V(0) to V(3). Left alone if not given.
+    type: int
+  expire_nodest_conn:
+    description:
+      - Whether IPVS ends connections to a destination that is gone at their next packet, so that UDP flows move on,
+        instead of dropping it in silence (C(net.ipv4.vs.expire_nodest_conn)). Dataplane V(ipvs) only, as are the four
+        below.
+    type: bool
+    default: true
+  tcp_timeout:
+    description:
+      - After how many seconds IPVS forgets an idle TCP connection. Left alone if not given.
+    type: int
+  tcpfin_timeout:
+    description:
+      - The same for a TCP connection of which one end is closed.
+    type: int
+  udp_timeout:
+    description:
+      - The same for UDP.
+    type: int
+  backend_cidrs:
+    description:
+      - Networks of the backends on this node. O(local_cidrs), if not given.
+    type: list
+    elements: str
+  bridges:
+    description:
+      - The bridges, which exist already. If not given, all bridges that have an address inside O(local_cidrs), with
+        their ports in hairpin mode.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description:
+          - Name of the bridge device.
+        type: str
+        required: true
+      mode:
+        description:
+          - How a backend behind the bridge reaches itself through a service. V(hairpin) is a mode of the bridge's
+            ports. V(promiscuous) puts the bridge into promiscuous mode, too. V(none) leaves the bridge as it is.
+        type: str
+        choices: [promiscuous, hairpin, none]
+        default: hairpin
+      ports:
+        description:
+          - The ports to put into hairpin mode. If not given, all ports of the bridge but network cards and what stands
+            on one.
+        type: list
+        elements: str
+  install_packages:
+    description:
+      - Whether the packages of missing tools are installed. If not, a missing tool is an error.
+    type: bool
+    default: true
+  bridge_netfilter:
+    description:
+      - Whether traffic between the ports of a bridge passes iptables (C(net.bridge.bridge-nf-call-iptables) and
+        C(net.bridge.bridge-nf-call-ip6tables)). If not given, it does where there is a bridge of O(bridges).
+    type: bool
+  ipv6_forwarding:
+    description:
+      - Whether C(net.ipv6.conf.all.forwarding) is set. If not given, it is where a service, a backend or a local
+        network is IPv6. A host that has its default route from router advertisements loses it by that.
+    type: bool
+  conntrack_max:
+    description:
+      - How many connections the kernel tracks at most (C(net.netfilter.nf_conntrack_max)). Left alone if not given.
+    type: int
+  conntrack_tcp_timeout_established:
+    description:
+      - For how many seconds an idle TCP connection is tracked. Left alone if not given.
+    type: int
+  conntrack_tcp_timeout_close_wait:
+    description:
+      - For how many seconds a TCP connection in CLOSE_WAIT is tracked. Left alone if not given.
+    type: int
+  save_rules:
+    description:
+      - Whether the rules are saved and, where systemd runs, restored at boot.
+    type: bool
+    default: true
+  reapply:
+    description:
+      - Whether the rules are brought back within seconds after someone else has flushed them, such as a firewall that
+        was reloaded. Needs O(save_rules) and systemd.
+    type: bool
+    default: false
+  payload:
+    description:
+      - What O(services) are turned into on the controller, to travel as one text. It is the collection's own. Give O(services) instead.
+    type: dict
+  is_known:
+    description:
+      - Whether a service of the inventory has the backend of O(drain) or O(undrain). It is the collection's own.
+    type: bool
+    default: false
+  script:
+    description:
+      - The script that restores the rules at boot. It is the collection's own.
+    type: str
+    default: ''
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+  - layer4.service_proxy.attributes
+seealso:
+  - module: layer4.service_proxy.vip_service
+"""
+
+EXAMPLES = r"""
+- name: Make the node what the inventory's variables ask for
+  layer4.service_proxy.service_proxy_node:
+
+- name: Prepare a host to forward, with node ports on localhost
+  layer4.service_proxy.service_proxy_node:
+    parts: [node]
+    localhost_node_ports: true
+
+- name: Give the node one service
+  layer4.service_proxy.service_proxy_node:
+    parts: [proxy]
+    services:
+      - name: web
+        vip: 172.20.0.115
+        port: 80
+        backends:
+          - address: 10.0.0.11
+            port: 8080
+
+- name: Leave the host as it was found
+  layer4.service_proxy.service_proxy_node:
+    state: absent
+"""
+
+RETURN = r"""
+missing_packages:
+  description: The packages that have to be installed first. Without any, the key is not there.
+  returned: when commands are missing
+  type: list
+  elements: str
+  sample: [conntrack, ipset]
+added:
+  description: The names of services that the node did not have.
+  returned: with V(proxy) in O(parts)
+  type: list
+  elements: str
+updated:
+  description: The names of services that are changed.
+  returned: with V(proxy) in O(parts)
+  type: list
+  elements: str
+removed:
+  description: The names of services that are removed.
+  returned: with V(proxy) in O(parts)
+  type: list
+  elements: str
+conntrack_deleted:
+  description: How many entries of connection tracking were deleted, so that UDP flows move.
+  returned: with V(proxy) in O(parts)
+  type: int
+drained:
+  description: The backends that take no new connections, from O(drained) and from O(drain) of this and earlier runs.
+  returned: with V(proxy) in O(parts)
+  type: list
+  elements: str
+endpoints:
+  description: The backends that O(drain) or O(undrain) selects, as C(backends) of M(layer4.service_proxy.backend_connections_info).
+  returned: with O(drain) or O(undrain)
+  type: list
+  elements: dict
+diff:
+  description:
+    - The lines that change, by facility. Each part stands under its name, in the words of its tool.
+  returned: success
+  type: dict
+  contains:
+    before:
+      description: Lines that are removed.
+      type: str
+    after:
+      description: Lines that are added.
+      type: str
+"""
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils import compiled_once
+
+compiled_once.install()  # before the other imports
+
+import gc
+from contextlib import nullcontext
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.run_lock import exclusive_run
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.run import RUN_ERRORS, NodeRun
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.settings import PARTS, SPECIFICATION
+
+_LONGEST_WAIT = 120
+"""Seconds, for another run on the same host."""
+
+
+def main() -> None:
+    gc.disable()  # a short life with hundreds of thousands of values that are no cycles: half of its time otherwise
+    module = AnsibleModule(
+        argument_spec={
+            "parts": {"type": "list", "elements": "str", "choices": list(PARTS), "default": list(PARTS)},
+            "validate_only": {"type": "bool", "default": False},
+            "drain": {"type": "str"},
+            "undrain": {"type": "str"},
+            "services": {"type": "list", "elements": "dict", "default": []},
+            "payload": {"type": "dict", "no_log": True},
+            "is_known": {"type": "bool", "default": False},
+            "script": {"type": "str", "default": "", "no_log": True},
+            **SPECIFICATION,
+        },
+        mutually_exclusive=[("drain", "undrain")],
+        supports_check_mode=True,
+    )
+    try:
+        with nullcontext() if module.check_mode else exclusive_run(_LONGEST_WAIT):
+            result = NodeRun(module).run()
+    except InvalidServices as error:
+        module.fail_json(msg=str(error), problems=error.problems)
+    except RUN_ERRORS as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The module `service_proxy_node` by way of the playbooks: which hosts it is for, and what it takes its settings from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from worlds import World, differences
+
+from module_runner import COLLECTION
+from playbooks import SITE, Controller
+
+MODULE = "service_proxy_node"
+PLAYBOOKS = COLLECTION / "playbooks"
+CIDR = "10.0.0.0/24"
+SERVICE = {
+    "name": "web",
+    "vip": "10.9.9.9",
+    "port": 80,
+    "node_port": 30080,
+    "backends": [{"address": "10.0.0.11", "port": 8080, "node": "node1"}, {"address": "10.0.0.21", "port": 8080}],
+}
+HOSTILE = "b`>PWNED`$x\"'"
+
+
+class Bridged(World):
+    """A node with a bridge whose name is a shell's command."""
+
+    def build(self) -> None:
+        self.bridge("br0", "10.0.0.1", {"b1": "10.0.0.11"})
+        self.node.run("mkdir", "-p", "/etc/udev/rules.d")
+        self.node.ip("link", "add", HOSTILE, "type", "bridge")
+        self.node.ip("link", "set", HOSTILE, "up")
+        self.node.ip("address", "add", "10.0.0.2/24", "dev", HOSTILE)
+        self.variables: dict[str, Any] = {"service_proxy_local_cidrs": [CIDR], "service_proxy_services": [SERVICE]}
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[Bridged]:
+    with Bridged() as made:
+        yield made
+
+
+@pytest.fixture
+def controller(world: Bridged, tmp_path: Path) -> Iterator[Controller]:
+    """The node is as it was found before and after a test."""
+    found = world.snapshot()
+    made = Controller(tmp_path)
+    made.inventory({"node1": world.node}, world.variables)
+    yield made
+    made.inventory({"node1": world.node}, world.variables)
+    made.run(service_proxy_state="absent")
+    assert differences(world.snapshot(), found) == []
+
+
+def private_names() -> set[str]:
+    """The names of variables that the roles and playbooks make for themselves."""
+    names: set[str] = set()
+    for path in [*COLLECTION.glob("roles/*/tasks/*.yml"), *PLAYBOOKS.glob("*.yml")]:
+        text = path.read_text()
+        names |= set(re.findall(r"register: (\w+)", text))
+        names |= set(re.findall(r"loop_var: (\w+)", text))
+        for block in re.findall(r"(?m)^ *vars:\n((?: +\w+:.*\n)+)", text):
+            names |= set(re.findall(r"(\w+):", block))
+        assert "set_fact" not in text, path
+    return names
+
+
+def test_every_private_variable_has_a_prefix_that_nobody_else_has() -> None:
+    assert private_names()
+    assert {name for name in private_names() if not name.startswith("layer4_service_proxy__")} == set()
+
+
+def test_variables_of_the_same_names_change_nothing(world: Bridged, controller: Controller) -> None:
+    controller.run()
+    wanted = world.snapshot()
+    hostile = {name: {"missing_packages": ["rm"], "endpoints": "{{ undefined_one }}"} for name in private_names()}
+    controller.inventory({"node1": world.node}, {**hostile, **world.variables})
+    assert controller.run().changed == 0
+    assert differences(world.snapshot(), wanted) == []
+
+
+STRINGS: dict[str, tuple[str, str]] = {
+    "service_proxy_localhost_node_ports": ("no", "ipv4/conf/all/route_localnet:0"),
+    "service_proxy_ipv6_forwarding": ("false", "ipv6/conf/all/forwarding:0"),
+    "service_proxy_bridge_netfilter": ("false", "bridge/bridge-nf-call-iptables:0"),
+    "service_proxy_backend_cidrs": (
+        "10.0.1.0/24",
+        '-A L4-BACKEND -d 10.0.1.0/24 -m comment --comment "not elsewhere" -j RETURN',
+    ),
+}
+
+
+def test_settings_that_are_strings_mean_what_they_say(world: Bridged, controller: Controller) -> None:
+    given: dict[str, Any] = {name: value for name, (value, _evidence) in STRINGS.items()}
+    controller.run(**given)
+    held = world.snapshot()
+    assert [evidence for _value, evidence in STRINGS.values() if evidence not in held] == []
+
+
+def test_what_is_kept_for_boot_is_kept_unless_that_is_switched_off_by_a_string(
+    world: Bridged, controller: Controller
+) -> None:
+    controller.run(service_proxy_save_rules="false")
+    assert not [line for line in world.snapshot() if "/var/lib/layer4-service-proxy/" in line]
+
+
+@pytest.mark.parametrize("playbook", ["site", "drain", "undrain"])
+@pytest.mark.parametrize("group", ["", "service_proxy"], ids=["missing", "empty"])
+def test_without_nodes_a_playbook_fails_with_one_line_and_touches_no_host(
+    world: Bridged, controller: Controller, playbook: str, group: str
+) -> None:
+    found = world.snapshot()
+    inventory = yaml.safe_load((controller.directory / "hosts.yml").read_text())
+    renamed = {"databases": inventory["service_proxy"], **({group: {"hosts": {}}} if group else {})}
+    (controller.directory / "hosts.yml").write_text(yaml.safe_dump(renamed))
+    run = controller.run_anyhow(PLAYBOOKS / f"{playbook}.yml", service_proxy_backend="10.0.0.11")
+    assert run.returncode != 0
+    assert "the inventory has no hosts in group service_proxy, which are the nodes" in run.stdout + run.stderr
+    assert differences(world.snapshot(), found) == []
+    run = controller.run_anyhow(SITE, service_proxy_group="databases", check=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_name_of_a_bridge_is_never_code(world: Bridged, controller: Controller) -> None:
+    run = controller.run()
+    assert "is left alone" in run.output
+    written = world.node.run(
+        "sh",
+        "-c",
+        "cat /etc/udev/rules.d/*layer4* /etc/systemd/system/*layer4* 2> /dev/null; cat /usr/local/sbin/*layer4*",
+    ).stdout
+    assert "SYSTEMD_WANTS" in written
+    assert "PWNED" not in written
+    assert "br0" not in written
+
+
+def test_the_modes_of_new_ports_are_set_by_the_script_at_boot(world: Bridged, controller: Controller) -> None:
+    controller.run()
+    world.node.ip("link", "add", "late0", "type", "veth", "peer", "name", "late1")
+    world.node.ip("link", "set", "late0", "master", "br0")
+    hairpin = "/sys/class/net/late0/brport/hairpin_mode"
+    assert world.node.run("cat", hairpin).stdout == "0\n"
+    done = world.node.run("/usr/bin/python3", "-I", "/usr/local/sbin/layer4-service-proxy-bridges")
+    assert (done.stdout, done.stderr) == ("", "")
+    assert world.node.run("cat", hairpin).stdout == "1\n"
+    controller.run(service_proxy_state="absent")
+    assert world.node.run("cat", hairpin).stdout == "0\n"
+    world.node.ip("link", "del", "late0")
+
+
+def test_the_loopback_is_opened_by_no_file_that_is_read_before_the_rules(
+    world: Bridged, controller: Controller
+) -> None:
+    run = controller.run(service_proxy_localhost_node_ports=True)
+    assert world.node.sysctl("net.ipv4.conf.all.route_localnet") == "1"
+    kept = world.node.run("cat", "/etc/sysctl.d/zz-layer4-service-proxy.conf").stdout
+    assert [line for line in kept.splitlines() if "route_localnet" in line] == [
+        "# found net.ipv4.conf.all.route_localnet=0"
+    ]
+    (diff,) = [diff for task, _host, diff in run.changes if diff]
+    assert diff["after"].index("L4-NODEPORTS") < diff["after"].index("route_localnet = 1")
+
+
+def test_a_misspelt_variable_is_refused_with_the_nearest_name(world: Bridged, controller: Controller) -> None:
+    found = world.snapshot()
+    run = controller.run(expect_failure=True, service_proxy_localhost_nodeports=True)
+    assert run.message == "service_proxy_localhost_nodeports is set: did you mean service_proxy_localhost_node_ports?"
+    assert differences(world.snapshot(), found) == []
