@@ -14,13 +14,14 @@ import re
 from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
 
-from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE, BOOLEANS_TRUE
-
 Parser = Callable[[Any], Any]
 """From a written value to a parsed one; raises Problem."""
 
 MISSING = object()
 _LONGEST_QUOTE = 80
+BOOLEANS_TRUE = frozenset({"y", "yes", "on", "1", "true", "t", 1})
+BOOLEANS_FALSE = frozenset({"n", "no", "off", "0", "false", "f", 0})
+"""Ansible's own (``ansible.module_utils.parsing.convert_bool``), for a program on the node that has no Ansible."""
 
 
 class Problem(ValueError):

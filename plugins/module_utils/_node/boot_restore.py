@@ -1,0 +1,156 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Brings back what the current generation holds: at boot, on reload, and when somebody has flushed it. Runs without Ansible.
+
+Each file for itself, in an order in which nothing points at something missing: sets, rules with the jumps to them, virtual
+services, addresses, and last the sysctls that are safe behind rules alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from .._kernel.files import RUN_DIRECTORY, FileError, ensure_directory, read_file, remove_file, write_file
+from .._kernel.run_lock import LockTimeout, exclusive_run
+from . import boot_files, boot_generations
+from .boot_facilities import ERRORS, Host, facilities
+from .boot_generations import BootError, Generation
+
+_WAIT = 600
+"""Seconds for a run that is under way."""
+_FIREWALLD_SECONDS = 30
+_STANDING = RUN_DIRECTORY / "standing"
+_SYSTEMD_RUNS = Path("/run/systemd/system")
+
+
+class Restorer:
+    """A generation and the host on which it is to stand. failures: one line for each file that could not be restored."""
+
+    def __init__(self, generation: Generation, host: Host) -> None:
+        self._generation = generation
+        self._facilities = facilities(host)
+        self.failures: list[str] = []
+
+    def restore(self) -> None:
+        """Restore all that can be."""
+        for part, facility in self._files():
+            if facility == boot_files.SYSCTLS and self.failures:
+                self.failures.append(f"{part}.{facility}: left alone, because not all of the rules stand")
+                continue
+            try:
+                self._facilities[facility].restore(partial(self._read, part))
+            except ERRORS as error:
+                self.failures.append(f"{part}.{facility}: {error}")
+
+    def gone(self) -> list[str]:
+        """Return the files of what somebody has flushed, as far as that can be told."""
+        found = []
+        for part, facility in self._files():
+            try:
+                if not self._facilities[facility].stands(partial(self._read, part)):
+                    found.append(f"{part}.{facility}")
+            except ERRORS as error:
+                self.failures.append(f"{part}.{facility}: {error}")
+        return found
+
+    def _files(self) -> Iterator[tuple[str, str]]:
+        """Part and facility of all files, in the order in which they are restored."""
+        for facility in self._facilities:
+            for part in boot_files.PARTS:
+                if part in self._generation.parts and facility in self._generation.parts[part].files:
+                    yield part, facility
+
+    def _read(self, part: str, facility: str) -> str:
+        if facility not in self._generation.parts[part].files:
+            return ""
+        return self._generation.read(part, facility).decode("utf-8", "surrogateescape")
+
+
+def run(action: str, directory: Path = boot_generations.DIRECTORY, host: Host | None = None) -> int:
+    """Do what a unit asks for: ``restore``, ``reload`` or ``watch``. Return the exit code; failures go to standard error."""
+    found = host or Host()
+    if action == "restore" and _is_standing():
+        return 0
+    if action != "watch":
+        _wait_for_firewalld(found)
+    failures: list[str] = []
+    try:
+        with exclusive_run(0 if action == "watch" else _WAIT):
+            failures = _run(action, directory, found)
+    except LockTimeout as error:
+        failures = [] if action == "watch" else [str(error)]
+    except FileError as error:
+        failures = [str(error)]
+    for line in failures:
+        print(line, file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _run(action: str, directory: Path, host: Host) -> list[str]:
+    failures: list[str] = []
+    generation = _current(directory, failures)
+    if generation is None:
+        return failures
+    restorer = Restorer(generation, host)
+    if action == "watch":
+        gone = restorer.gone()
+        if not gone:
+            return failures + restorer.failures
+        print(f"{', '.join(gone)} did not stand any more: restoring generation {generation.number}", file=sys.stderr)
+        restorer.failures.clear()
+    restorer.restore()
+    return failures + restorer.failures
+
+
+def _current(directory: Path, failures: list[str]) -> Generation | None:
+    """The current generation; where that cannot be told the newest; where it has no index what else it has."""
+    newest = max(boot_generations.numbers(directory), default=0)
+    try:
+        return boot_generations.current(directory)
+    except BootError as error:
+        failures.append(str(error))
+    try:
+        return boot_generations.load(directory, newest)
+    except BootError:
+        return boot_generations.without_index(directory, newest) if newest else None
+
+
+@contextmanager
+def standing() -> Iterator[None]:
+    """While the unit is started by a run that has just set all that it would restore, and holds the lock."""
+    ensure_directory(RUN_DIRECTORY)
+    write_file(_STANDING, str(os.getpid()))
+    try:
+        yield
+    finally:
+        remove_file(_STANDING)
+
+
+def _is_standing() -> bool:
+    with suppress(FileError, ValueError):
+        process = read_file(_STANDING)
+        return process is not None and Path("/proc", str(int(process))).exists()
+    return False
+
+
+def _wait_for_firewalld(host: Host) -> None:
+    """systemd calls firewalld started when it has its name on the bus, and then it flushes."""
+    command = host.find("firewall-cmd")
+    if command is None or not _SYSTEMD_RUNS.is_dir():
+        return
+    if host.run(["systemctl", "is-active", "--quiet", "firewalld"])[0] != 0:
+        return
+    end = time.monotonic() + _FIREWALLD_SECONDS
+    while host.run([command, "--quiet", "--state"])[0] != 0:
+        if time.monotonic() > end:
+            print("firewalld has not finished: not waiting any longer", file=sys.stderr)
+            return
+        time.sleep(0.2)

@@ -1,0 +1,155 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""``layer4-service-proxy``: what a node was asked for and what stands of it, for people on the node. Changes nothing.
+
+``boot`` is for systemd's units alone: it restores, and is not in the help. Runs without Ansible.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from .._kernel.link import LinkError, own_addresses
+from .._model.service import InvalidServices
+from . import asked, boot_generations, boot_restore
+from .boot_facilities import DEVICE, Host
+from .boot_generations import DIRECTORY, BootError, Generation
+from .boot_restore import Restorer
+from .boot_units import TIMER, UNIT
+
+_ERRORS = (BootError, InvalidServices, LinkError, ValueError)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit: 0, 1 where something is not as it should be, 2 for wrong arguments."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if len(words) == 2 and words[0] == "boot" and words[1] in ("restore", "reload", "watch"):
+        sys.exit(boot_restore.run(words[1]))
+    given = _parser().parse_args(words)
+    try:
+        sys.exit(given.run(given))
+    except _ERRORS as error:
+        print(error, file=sys.stderr)
+    except BrokenPipeError:
+        sys.stderr.close()
+    sys.exit(1)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser("layer4-service-proxy", description="Services of this node. Reads, and changes nothing.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Any, text: str) -> ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    add("status", _status, "What the node was last asked for, and whether it stands.")
+    add("services", _services, "Services with their addresses and backends.")
+    tracing = add("trace", _trace, "What a connection would meet.")
+    tracing.add_argument("source", metavar="FROM", help="an address, node or localhost")
+    tracing.add_argument("destination", metavar="TO", help="an address")
+    tracing.add_argument("port", metavar="PORT", type=int)
+    tracing.add_argument("--protocol", default="tcp", choices=("tcp", "udp", "sctp"))
+    add("generations", _generations, "What the node was asked for before.")
+    comparing = add("diff", _diff, "What differs between two generations, by default the last two.")
+    comparing.add_argument("old", metavar="OLD", type=int, nargs="?")
+    comparing.add_argument("new", metavar="NEW", type=int, nargs="?")
+    return parser
+
+
+def _current() -> Generation:
+    found = boot_generations.current(DIRECTORY)
+    if found is None:
+        raise BootError("this node has no services: nothing is kept in " + str(DIRECTORY))
+    return found
+
+
+def _status(dummy: Namespace) -> int:
+    generation, host = _current(), Host()
+    wanted = generation.asked()
+    services = asked.services_of(wanted)
+    restorer = Restorer(generation, host)
+    broken, gone = generation.broken(), restorer.gone()
+    print(f"generation  {generation.number} of {_date(generation)}")
+    print(f"dataplane   {asked.dataplane(wanted)}")
+    print(f"services    {len(services)} with {sum(len(one.get('backends') or []) for one in services)} backends")
+    print(f"drained     {', '.join(asked.drained(wanted)) or 'none'}")
+    print(f"at boot     {_unit(host, UNIT)}")
+    print(f"watch       {_unit(host, TIMER)}")
+    problems = [*broken.values(), *(f"{name} does not stand" for name in gone)]
+    problems += [line for line in restorer.failures if line.partition(": ")[0] not in broken]
+    print(f"stands      {'yes' if not problems else 'no'}")
+    print(asked.named([f"  {line}" for line in problems]), end="")
+    return 1 if problems else 0
+
+
+def _unit(host: Host, name: str) -> str:
+    """The state of a unit in systemd's words."""
+    path = host.find("systemctl")
+    return host.run([path, "is-active", name])[1].strip() or "not installed" if path else "no systemd"
+
+
+def _services(dummy: Namespace) -> int:
+    print(asked.named(asked.service_lines(_current().asked())), end="")
+    return 0
+
+
+def _trace(given: Namespace) -> int:
+    from .._dataplane.offline import trace_services  # pylint: disable=import-outside-toplevel  # compiled only for this
+
+    wanted = _current().asked()
+    node = asked.node_settings(wanted)
+    if not node.get("addresses"):
+        node["addresses"] = own_addresses(Host().run, DEVICE)
+    connection = {"from": given.source, "to": given.destination, "port": given.port, "protocol": given.protocol}
+    options = {**connection, "node": node, "dataplane": asked.dataplane(wanted)}
+    print(asked.named(_trace_lines(trace_services(asked.effective_services(wanted), options))), end="")
+    return 0
+
+
+def _trace_lines(found: Mapping[str, Any]) -> list[str]:
+    lines = [f"{one['table']} {one['chain']}  {one['chance']:.4f}  {one['rule']}" for one in found["rules"]]
+    lines.append(f"verdict  {found['verdict']}")
+    source = {True: "masqueraded", False: "client's own"}
+    for one in found["backends"]:
+        address = f"[{one['address']}]" if ":" in one["address"] else one["address"]
+        lines.append(
+            f"backend  {address}:{one['port']}  {one['chance']:.4f}  source {source.get(one['snat'], one['snat'])}"
+        )
+    return lines
+
+
+def _generations(dummy: Namespace) -> int:
+    current = _current().number
+    for number in boot_generations.numbers(DIRECTORY):
+        try:
+            generation = boot_generations.load(DIRECTORY, number)
+            wanted = generation.asked()
+            told = f"{_date(generation)}  {asked.dataplane(wanted)}  {len(asked.services_of(wanted))} services"
+        except _ERRORS as error:
+            told = str(error)
+        print(f"{'*' if number == current else ' '} {number:>4}  {told}")
+    return 0
+
+
+def _date(generation: Generation) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(generation.directory.stat().st_mtime))
+
+
+def _diff(given: Namespace) -> int:
+    current = _current().number
+    new = given.new or current
+    earlier = [number for number in boot_generations.numbers(DIRECTORY) if number < new]
+    if given.old is None and not earlier:
+        raise BootError(f"generation {new} is the only one")
+    old = given.old or earlier[-1]
+    before, after = (boot_generations.asked_of(DIRECTORY, number) for number in (old, new))
+    print(asked.named(asked.difference(before, after)), end="")
+    return 0
