@@ -110,6 +110,11 @@ def header_lines(header: SetHeader) -> list[str]:
     return lines
 
 
+def header_words(header: SetHeader) -> str:
+    """Return the same in one line."""
+    return "{ " + " ".join(f"{line};" for line in header_lines(header)) + " }"
+
+
 def sorted_elements(header: SetHeader, elements: dict[bytes, Element]) -> list[str]:
     """Return the texts of elements in the order of their keys."""
     to_text = element_writer(header)
@@ -152,15 +157,33 @@ def _interval_text(types: Sequence[str], key: bytes) -> str:
 
 
 def flowtable_lines(name: str, flowtable: Flowtable) -> list[str]:
+    return _block(f"flowtable {name}", _flowtable_lines(flowtable))
+
+
+def flowtable_words(flowtable: Flowtable) -> str:
+    """Return the same in one line."""
+    return "{ " + " ".join(f"{line};" for line in _flowtable_lines(flowtable)) + " }"
+
+
+def _flowtable_lines(flowtable: Flowtable) -> list[str]:
     hook = f"hook ingress priority {priority_text(flowtable.priority)}"
-    return _block(f"flowtable {name}", [hook, f"devices = {{ {', '.join(flowtable.devices)} }}"])
+    return [hook, f"devices = {{ {', '.join(flowtable.devices)} }}"]
 
 
 def chain_lines(name: str, chain: Chain) -> list[str]:
     """Return a chain with its rules."""
+    return _block(f"chain {name}", [*_chain_lines(chain), *(rule_text(rule) for rule in chain.rules)])
+
+
+def chain_words(chain: Chain) -> str:
+    """Return what is said of a chain beside its rules, in one line; nothing of a regular one without a comment."""
+    lines = [line if line.endswith(";") else f"{line};" for line in _chain_lines(chain)]
+    return f"{{ {' '.join(lines)} }}" if lines else ""
+
+
+def _chain_lines(chain: Chain) -> list[str]:
     comment = [f'comment "{chain.comment}"'] if chain.comment else []
-    hook = [hook_text(chain.hook)] if chain.hook else []
-    return _block(f"chain {name}", comment + hook + [rule_text(rule) for rule in chain.rules])
+    return comment + ([hook_text(chain.hook)] if chain.hook else [])
 
 
 def hook_text(hook: Hook) -> str:

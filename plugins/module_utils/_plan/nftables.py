@@ -41,6 +41,8 @@ from .._objects.nftables_changes import (
     ReplaceRules,
     TableId,
 )
+from .nftables_lines import difference_text
+from .nftables_stages import staged
 
 Tables = Mapping[TableId, Table]
 
@@ -59,6 +61,18 @@ class NftPlan(NamedTuple):
 
     def undo(self) -> NftPlan:
         return plan_tables(self.held, self.wanted)
+
+    def before(self) -> str:
+        """Return what is there and will not be so, as commands of nft(8)."""
+        return difference_text(self.held, self.wanted)
+
+    def after(self) -> str:
+        """Return what will be there and is not so, as commands of nft(8)."""
+        return difference_text(self.wanted, self.held)
+
+    def transactions(self, limit: int) -> list[list[NftChange]]:
+        """Return the changes as transactions in their order. limit: bytes that one may have."""
+        return [part for part in (*staged(self.changes, limit), self.cleanup) if part]
 
 
 def plan_tables(wanted: Tables, held: Tables) -> NftPlan:
