@@ -50,6 +50,8 @@ from .nftables_types import FIELDS, TYPES, interval_to_text, split, unpack
 
 PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
 _WITHOUT_FIELDS: dict[type, str] = {Counter: "counter", Notrack: "notrack"}
+_PROTOCOL, _PORT, _WITH_PORTS = "meta l4proto ", "th ", ("tcp", "udp", "sctp")
+"""nft(8) writes a port behind its protocol as one: ``tcp dport 80``."""
 _NEAR = 10
 """How far from a named priority nft(8) still counts from it."""
 _MILLISECONDS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
@@ -209,7 +211,14 @@ def duration(milliseconds: int) -> str:
 
 def rule_text(rule: Rule) -> str:
     """Return a rule as it stands in its chain."""
-    words = [statement_text(statement) for statement in rule.statements]
+    words: list[str] = []
+    for statement in rule.statements:
+        text = statement_text(statement)
+        protocol = words[-1][len(_PROTOCOL) :] if words and words[-1].startswith(_PROTOCOL) else ""
+        if protocol in _WITH_PORTS and text.startswith(_PORT):
+            words[-1] = f"{protocol} {text[len(_PORT) :]}"
+        else:
+            words.append(text)
     return " ".join(words + ([f'comment "{rule.comment}"'] if rule.comment else []))
 
 

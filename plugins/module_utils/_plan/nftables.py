@@ -190,4 +190,4 @@ def names_in(rule: Rule) -> set[str]:
         names |= {part.set for part in parts if isinstance(part, (InSet, Update))}
         names |= {part.chain for part in parts if isinstance(part, Verdict)}
         names |= {part.flowtable for part in parts if isinstance(part, FlowOffload)}
-    return names
+    return names - {""}
