@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pyroute2 import NetlinkError
 from rich.console import Console
 
 from .build import Lab, remove
@@ -66,7 +67,7 @@ def main() -> int:
         return run(chosen, others, console)
     except subprocess.CalledProcessError as error:
         console.print(f"{error}\n{error.stderr or ''}", style="red", markup=False)
-    except Disappointment as error:
+    except (Disappointment, NetlinkError) as error:
         console.print(f"Failed: {error}.", style="bold red", markup=False)
     except KeyboardInterrupt:
         console.print("Interrupted; what was built is removed again.")

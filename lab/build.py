@@ -52,7 +52,7 @@ class Lab:
         return self.switch.exists() and bool(self.switch.processes())
 
     def up(self) -> None:
-        """Build the lab unless it stands; CalledProcessError with nothing left behind when it cannot be built."""
+        """Build the lab unless it stands; CalledProcessError or NetlinkError, with nothing left behind, when it cannot be built."""
         if self.standing():
             return
         self.down()
@@ -88,7 +88,7 @@ class Lab:
         """Connect the machine's uplink to the bridge of `into`, where the port has the machine's name."""
         namespace = self.namespace(machine.name)
         link(namespace, UPLINK, into, machine.name)
-        into.ip("link", "set", machine.name, "master", BRIDGE)
+        into.add_ports(BRIDGE, machine.name)
         namespace.add_address(UPLINK, *map(with_prefix, machine.addresses))
 
     def _furnish_node(self, node: Machine) -> None:

@@ -61,7 +61,7 @@ class Host(Namespace):
         return VIEWS_DIRECTORY / self.name
 
     def create(self) -> Self:
-        """Make the namespace and its view; CalledProcessError if the name is taken, with nothing left behind."""
+        """Make the namespace and its view; FileExistsError if the name is taken. Nothing is left behind if that fails."""
         super().create()
         try:
             self._furnish()

@@ -9,12 +9,10 @@ Everything here needs root. Names follow ip-netns(8): a namespace named NAME is 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket as sockets
 import subprocess
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,30 +25,24 @@ from typing import (
     TypeVar,
 )
 
+from pyroute2 import IPRoute, config, netns
+
+from . import rtnetlink
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 Result = TypeVar("Result")
 
 NETNS_DIRECTORY = Path("/run/netns")
-CLONE_NEWNET = 0x40000000
 TERMINATE_SECONDS = 3.0
-ADDRESS_SECONDS = 3.0
 HINDRANCES = (
     "net.ipv4.icmp_ratelimit",
     "net.ipv6.icmp.ratelimit",
     "net.ipv6.conf.all.accept_dad",
     "net.ipv6.conf.default.accept_dad",
 )
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _setns(descriptor: int, kind: int) -> None:
-    """setns(2) of the calling thread (os.setns needs Python 3.12)."""
-    if _libc.setns(descriptor, kind) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, "setns: " + os.strerror(error))
+config.default_communicate_timeout = 60  # seconds that a busy machine may take to make a namespace; 2 by default
 
 
 def ip(*arguments: str) -> str:
@@ -88,34 +80,53 @@ class Namespace:
         return self.path.exists()
 
     def create(self) -> Self:
-        """Make the namespace and bring its loopback up; CalledProcessError if the name is taken.
+        """Make the namespace and bring its loopback up; FileExistsError if the name is taken.
 
         ICMP errors are not rate limited here, so that each refused datagram of a test gets its own, and IPv6 addresses
         are not probed for duplicates, which would keep them unusable for a second.
         """
-        ip("netns", "add", self.name)
-        self.ip("link", "set", "lo", "up")
-        for name in HINDRANCES:
-            self.sysctl(name, 0)
+        netns.create(str(self.path))
+        try:
+            self.rtnetlink(rtnetlink.set_up, "lo")
+            for name in HINDRANCES:
+                self.sysctl(name, 0)
+        except BaseException:
+            self.delete()
+            raise
         return self
 
     def delete(self) -> None:
-        """End what runs in here and remove the namespace; harmless when there is none."""
+        """End what runs in here and remove the namespace; harmless when there is none.
+
+        RuntimeError if it is the caller's own namespace under another name: that one's processes are not to be ended.
+        """
         while self._started:
             _end(self._started.pop())
         if self.exists():
+            if self.path.samefile("/proc/thread-self/ns/net"):
+                raise RuntimeError(f"{self.path} is the namespace of this process")
             for process in self.processes():
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
-            ip("netns", "delete", self.name)
+            netns.remove(str(self.path))
 
     def processes(self) -> list[int]:
         """Ids of the processes in here."""
-        return [int(line) for line in ip("netns", "pids", self.name).split()]
+        found: dict[str, list[int]] = netns.ns_pids(str(NETNS_DIRECTORY))
+        return found.get(self.name, [])
 
     def ip(self, *arguments: str) -> str:
-        """ip(8) on this namespace's links, addresses and routes."""
+        """ip(8) on this namespace's links, addresses and routes, for what tests do and see as people would."""
         return ip("-n", self.name, *arguments)
+
+    def rtnetlink(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call `function` with pyroute2's IPRoute of this namespace; NetlinkError is what the kernel refused."""
+
+        def opened() -> Result:
+            with IPRoute() as route:
+                return function(route, *arguments)
+
+        return self.call(opened)
 
     def run(
         self,
@@ -157,8 +168,7 @@ class Namespace:
         """
 
         def inside() -> Result:
-            with open(self.path, "rb") as handle:
-                _setns(handle.fileno(), CLONE_NEWNET)
+            netns.setns(str(self.path), flags=0)
             return function(*arguments)
 
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns-" + self.name) as threads:
@@ -186,25 +196,22 @@ class Namespace:
         Even without duplicate address detection the kernel makes an IPv6 address usable a little later, from a queue;
         on an interface that is down it stays tentative, so that only one that is up is waited for.
         """
-        for address in addresses:
-            self.ip("address", "add", address, "dev", interface)
-        give_up = time.monotonic() + ADDRESS_SECONDS
-        while any(":" in address for address in addresses) and time.monotonic() < give_up:
-            if not self.ip("-6", "address", "show", "dev", interface, "up", "tentative"):
-                return
-            time.sleep(0.01)
+        self.rtnetlink(rtnetlink.add_addresses, interface, addresses)
 
     def add_route(self, destination: str, *via: str) -> None:
-        """Route `destination` (a CIDR, or "default" with an IPv4 gateway, or "::/0") as in `via GATEWAY dev NAME`."""
-        self.ip("route", "add", destination, *via)
+        """Route `destination` (a CIDR, or "default" with an IPv4 gateway, or "::/0") as in `via GATEWAY dev NAME`.
+
+        Further words are `table NUMBER` and `onlink`; ValueError for another one.
+        """
+        self.rtnetlink(rtnetlink.add_route, destination, via)
 
     def add_bridge(self, name: str, *ports: str, addresses: Sequence[str] = ()) -> None:
         """A bridge that is up, with these interfaces as its ports and these addresses of its own."""
-        self.ip("link", "add", name, "type", "bridge", "forward_delay", "0")
-        for port in ports:
-            self.ip("link", "set", port, "master", name)
-        self.add_address(name, *addresses)
-        self.ip("link", "set", name, "up")
+        self.rtnetlink(rtnetlink.add_bridge, name, ports, addresses)
+
+    def add_ports(self, bridge: str, *ports: str) -> None:
+        """Make these interfaces ports of a bridge, and bring them up."""
+        self.rtnetlink(rtnetlink.add_ports, bridge, ports)
 
     def _inside(self, argv: Sequence[str]) -> list[str]:
         return ["ip", "netns", "exec", self.name, *argv]
@@ -215,9 +222,8 @@ def link(a: Namespace, interface_a: str, b: Namespace, interface_b: str) -> None
 
     Made in one of them: older kernels want the name to be free where the command is given, too.
     """
-    ip("-netns", a.name, "link", "add", interface_a, "type", "veth", "peer", "name", interface_b, "netns", b.name)
-    a.ip("link", "set", interface_a, "up")
-    b.ip("link", "set", interface_b, "up")
+    a.rtnetlink(rtnetlink.add_veth, interface_a, interface_b, str(b.path))
+    b.rtnetlink(rtnetlink.set_up, interface_b)
 
 
 def _environment(extra: dict[str, str] | None) -> dict[str, str] | None:

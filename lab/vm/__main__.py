@@ -13,6 +13,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from pyroute2 import NetlinkError
+
 from .accelerator import accelerator
 from .checkout import copy_in, inside
 from .command import CONSOLE, Hardware
@@ -57,7 +59,7 @@ def main() -> int:
         arguments().error("images and namespaces take root")
     try:
         return run(chosen)
-    except (MachineError, FileNotFoundError) as error:
+    except (MachineError, NetlinkError, FileExistsError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
     except subprocess.CalledProcessError as error:
         print(error, error.stderr or "", sep="\n", file=sys.stderr)

@@ -37,7 +37,7 @@ class Bed:
         """A namespace on the LAN, with these addresses (with prefix length) on its eth0."""
         host = self.stack.enter_context(Namespace(f"{self.lan.name}-{name}"))
         link(host, "eth0", self.lan, name)
-        self.lan.ip("link", "set", name, "master", BRIDGE)
+        self.lan.add_ports(BRIDGE, name)
         host.add_address("eth0", *addresses)
         self.hosts[name] = host
         return host

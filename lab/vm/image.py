@@ -25,7 +25,7 @@ from .store import LOGS, STORE, made_once
 
 DEFAULT_SUITE = "bookworm"
 PYTHON_OF_SUITE = {"bookworm": "3.11", "trixie": "3.13"}
-TOOLS = ("ansible-core", "hypothesis", "jmespath", "pip", "pytest", "pytest-xdist", "PyYAML")
+TOOLS = ("ansible-core", "hypothesis", "jmespath", "pip", "pyroute2", "pytest", "pytest-xdist", "PyYAML")
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "udev", "kmod", "procps", "initramfs-tools", "zstd", "busybox"),
     *("openssh-server", "sudo", "python3", "python3-apt", "ca-certificates"),

@@ -23,7 +23,7 @@ def cable(lan: Namespace, bridge: str, name: str) -> Iterator[int]:
     """A tap device in the namespace, a port of its bridge; QEMU takes the descriptor. Gone when both have closed it."""
     descriptor = lan.call(_open_tap, name)
     try:
-        lan.ip("link", "set", name, "master", bridge, "up")
+        lan.add_ports(bridge, name)
         yield descriptor
     finally:
         os.close(descriptor)

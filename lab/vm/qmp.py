@@ -2,20 +2,25 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""QEMU's own control channel (QMP): one command at a time, over the socket in a machine's directory."""
+"""QEMU's own control channel (QMP), by the library qemu.qmp: one command at a time, over a machine's socket."""
 
 from __future__ import annotations
 
-import json
+import asyncio
 import os
 import socket
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from qemu.qmp import QMPClient, QMPError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+Result = TypeVar("Result")
 
 SOCKET = "qmp"
 
@@ -28,30 +33,20 @@ class Qmp:
     """A connection, for the length of a block; OSError from the constructor while there is no QEMU that listens."""
 
     def __init__(self, directory: Path, timeout: float = 30.0) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(timeout)
-        self._lines = self._socket.makefile("r")
+        self._timeout = timeout
+        self._client = QMPClient()
+        stream = _connected(directory)
+        self._loop = asyncio.new_event_loop()
         try:
-            _connect(self._socket, directory)
-            self._read()
-            self.command("qmp_capabilities")
+            self._run("connection", self._client.connect(stream))
         except BaseException:
-            self._close()
+            self._loop.close()
+            stream.close()
             raise
 
     def command(self, name: str, **arguments: Any) -> Any:
         """Execute a command and return what it returns; events that come in between are dropped."""
-        message = json.dumps({"execute": name, "arguments": arguments}) + "\n"
-        try:
-            self._socket.sendall(message.encode())
-            answer = self._read()
-            while "event" in answer:
-                answer = self._read()
-        except OSError as error:
-            raise QmpError(f"{name}: {error}") from error
-        if "error" in answer:
-            raise QmpError(f"{name}: {answer['error']['desc']}")
-        return answer["return"]
+        return self._run(name, self._client.execute(name, arguments))
 
     def wait(self, command: str, wanted: str, seconds: float) -> None:
         """Ask again until the answer's status is `wanted`; QmpError if it is "failed", or after so many seconds."""
@@ -75,24 +70,30 @@ class Qmp:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        """Disconnect; what QEMU has to say to that, such as that it has gone, is of no interest."""
+        try:
+            self._run("disconnect", self._client.disconnect())
+        except QmpError:
+            pass
+        finally:
+            self._loop.close()
 
-    def _close(self) -> None:
-        self._lines.close()
-        self._socket.close()
-
-    def _read(self) -> dict[str, Any]:
-        line = self._lines.readline()
-        if not line:
-            raise QmpError("QEMU has gone")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    def _run(self, name: str, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        try:
+            return self._loop.run_until_complete(asyncio.wait_for(coroutine, self._timeout))
+        except (QMPError, OSError, EOFError, asyncio.TimeoutError) as error:
+            raise QmpError(f"{name}: {error}") from error
 
 
-def _connect(stream: socket.socket, directory: Path) -> None:
+def _connected(directory: Path) -> socket.socket:
     """By way of a descriptor: a socket's path may have 107 characters, a checkout's may have more."""
+    stream = socket.socket(socket.AF_UNIX)
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
         stream.connect(f"/proc/self/fd/{descriptor}/{SOCKET}")
+    except BaseException:
+        stream.close()
+        raise
     finally:
         os.close(descriptor)
+    return stream

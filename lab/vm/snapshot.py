@@ -30,7 +30,7 @@ WARM_UP = r"""
 systemctl is-system-running --wait > /dev/null
 modules='ip_vs nf_conntrack_netlink ip_set_hash_ip dummy sctp br_netfilter nf_tables nft_compat iptable_nat ip6table_nat'
 for module in $modules; do modprobe "$module"; done
-/opt/tests/bin/python -c 'import pytest, hypothesis, ansible.module_utils.basic, ansible.module_utils.testing'
+/opt/tests/bin/python -c 'import pytest, hypothesis, pyroute2, ansible.module_utils.basic, ansible.module_utils.testing'
 /usr/bin/python3 -c 'import json, socket, struct, subprocess, selectors'
 iptables-save > /dev/null; iptables-legacy-save > /dev/null; ipset list > /dev/null; ipvsadm -Sn > /dev/null
 for round in 1 2 3; do for module in $(lsmod | awk 'NR > 1 && $3 == 0 {print $1}'); do

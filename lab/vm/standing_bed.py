@@ -63,7 +63,7 @@ def _machine_on(lan: Namespace, suite: str) -> Machine:
 def _plug_in(lan: Namespace, name: str, addresses: Sequence[str]) -> None:
     host = Namespace(f"{lan.name}-{name}").create()
     link(host, "eth0", lan, name)
-    lan.ip("link", "set", name, "master", BRIDGE)
+    lan.add_ports(BRIDGE, name)
     host.add_address("eth0", *addresses)
 
 

@@ -46,7 +46,7 @@ NOT_BUILT = {
     "pyproject.toml",
     "tests",
 }
-NOT_BUILT |= {"requirements-dev.txt", "requirements-units.txt"}
+NOT_BUILT |= {f"requirements-{use}.txt" for use in ("demo", "dev", "mutants", "units")}
 MADE_BY_BUILD = {"FILES.json", "MANIFEST.json"}
 REPLACED_BY_BUILD = {"galaxy.yml"}
 

@@ -206,6 +206,7 @@ def playbook(tmp_path: Path, tasks: list[dict[str, Any]]) -> subprocess.Complete
     )
 
 
+@pytest.mark.playbook
 def test_in_a_playbook_with_templated_inventory(tmp_path: Path) -> None:
     expected = [
         {"address": "10.0.0.11", "port": 8080, "node": "web1"},
@@ -238,6 +239,7 @@ def test_in_a_playbook_with_templated_inventory(tmp_path: Path) -> None:
     assert f"ok={len(tasks)}" in result.stdout
 
 
+@pytest.mark.playbook
 def test_the_documented_examples_run(tmp_path: Path) -> None:
     examples = yaml.safe_load(plugin.EXAMPLES)
     result = playbook(tmp_path, examples)
@@ -246,6 +248,7 @@ def test_the_documented_examples_run(tmp_path: Path) -> None:
     assert "address: fd00::21" in result.stdout
 
 
+@pytest.mark.playbook
 def test_an_error_in_a_playbook_is_the_filters_line(tmp_path: Path) -> None:
     task = {
         "ansible.builtin.debug": {

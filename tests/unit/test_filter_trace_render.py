@@ -79,6 +79,7 @@ def play(directory: Path, plays: Any, inventory: Any) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.playbook
 def test_the_documented_playbook_holds_and_writes_the_rules(tmp_path: Path) -> None:
     done = play(tmp_path, ASSERTING, {})
     assert done.returncode == 0, done.stdout + done.stderr
@@ -89,6 +90,7 @@ def test_the_documented_playbook_holds_and_writes_the_rules(tmp_path: Path) -> N
     assert rules.startswith("# iptables\n*filter\n")
 
 
+@pytest.mark.playbook
 def test_the_documented_playbook_fails_when_what_it_relies_on_is_broken(tmp_path: Path) -> None:
     broken = [{**ASSERTING[0], "vars": {**ASSERTING[0]["vars"]}}]
     broken[0]["vars"]["services"] = [{**one, "source_ranges": []} for one in broken[0]["vars"]["services"]]
@@ -98,6 +100,7 @@ def test_the_documented_playbook_fails_when_what_it_relies_on_is_broken(tmp_path
     assert "accept, by these rules:" in done.stdout + done.stderr
 
 
+@pytest.mark.playbook
 def test_the_documented_play_over_nodes_asks_for_every_service(tmp_path: Path) -> None:
     done = play(tmp_path, FROM_INVENTORY, INVENTORY)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -110,6 +113,7 @@ def test_the_documented_play_over_nodes_asks_for_every_service(tmp_path: Path) -
     assert "web on node1" not in done.stdout + done.stderr
 
 
+@pytest.mark.playbook
 def test_wrong_services_are_the_modules_own_line(tmp_path: Path) -> None:
     line = 'service "web": port is 0: must be an integer from 1 to 65535'
     for call in ("trace(from='192.0.2.9', to='10.96.0.1', port=80, node=node)", "render(node=node)"):

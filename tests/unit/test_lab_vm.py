@@ -17,6 +17,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,10 +163,13 @@ def test_the_closing_line_counts_over_all_machines(tmp_path: Path) -> None:
     assert suite.closing(reports, 12.34) == "6 passed, 2 failed, 2 skipped in 12.3s, on 3 machines"
 
 
-class FakeQemu(threading.Thread):
-    """Speaks QMP to one client: greets, sends an event before each answer, then closes."""
+AGREED: dict[str, Any] = {"return": {}}
 
-    def __init__(self, directory: Path, *answers: dict[str, object]) -> None:
+
+class FakeQemu(threading.Thread):
+    """Speaks QMP to one client: greets, agrees, sends an event before each answer, then closes."""
+
+    def __init__(self, directory: Path, *answers: dict[str, Any]) -> None:
         super().__init__()
         self.answers, self.asked = answers, list[str]()
         self.listener = socket.socket(socket.AF_UNIX)
@@ -174,18 +178,22 @@ class FakeQemu(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with self.listener, self.listener.accept()[0] as stream, stream.makefile("rw") as lines:
-            lines.write('{"QMP": {}}\n')
+        with self.listener, self.listener.accept()[0] as stream, stream.makefile("w") as lines:
+            lines.write('{"QMP": {"version": {}, "capabilities": []}}\n')
             lines.flush()
-            for answer in ({"return": {}}, *self.answers):
-                self.asked.append(json.loads(lines.readline())["execute"])
-                lines.write('{"event": "RESUME"}\n' + json.dumps(answer) + "\n")
+            for answer in (AGREED, *self.answers):
+                asked = json.loads(stream.recv(65536))
+                self.asked.append(asked["execute"])
+                if "id" in asked:
+                    lines.write('{"event": "RESUME", "timestamp": {}}\n')
+                lines.write(json.dumps({**answer, "id": asked.get("id")}) + "\n")
                 lines.flush()
 
 
 def test_qmp_answers_and_refusals(tmp_path: Path) -> None:
     users = "VLAN -1 (way-in):\n  TCP[HOST_FORWARD]  12  127.0.0.1 43211  10.0.2.15  22\n"
-    qemu = FakeQemu(tmp_path, {"return": users}, {"error": {"desc": "no such state"}}, {"return": {"status": "failed"}})
+    refusal = {"error": {"class": "GenericError", "desc": "no such state"}}
+    qemu = FakeQemu(tmp_path, {"return": users}, refusal, {"return": {"status": "failed"}})
     with Qmp(tmp_path) as qmp:
         assert qmp.forwarded_port() == 43211
         with pytest.raises(QmpError, match="migrate: no such state"):
