@@ -275,7 +275,7 @@ def test_a_thousand_services_are_judged_with_no_more_questions_than_one(network:
     def asked_for(judged: list[dict[str, Any]]) -> list[Sequence[str]]:
         runner = Runner(host)
         parsed = parse_services(judged, "iptables", node)
-        assert host.call(lambda: warnings(parsed, "iptables", node, tables, runner.run, chains_of_others())) == []
+        assert host.call(lambda: warnings(parsed, "iptables", node, tables, runner, chains_of_others())) == []
         return runner.asked
 
     assert asked_for(services) == asked_for(services[:1])

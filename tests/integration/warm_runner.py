@@ -81,7 +81,7 @@ class WarmRunner:
             stdout=subprocess.PIPE,
             env=dict(environment),
             cwd="/",
-            text=True,
+            bufsize=0,  # select(2) does not see what Python has read ahead
         )
         atexit.register(self._server.kill)
 
@@ -102,7 +102,7 @@ class WarmRunner:
         """The process that ran, and its status; None if it had to be killed."""
         assert self._server.stdin
         assert self._server.stdout
-        print(json.dumps(order), file=self._server.stdin, flush=True)
+        self._server.stdin.write(json.dumps(order).encode() + b"\n")
         child = int(self._server.stdout.readline())
         in_time = bool(select.select([self._server.stdout], [], [], timeout)[0])
         if not in_time:

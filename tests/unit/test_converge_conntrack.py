@@ -18,7 +18,10 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ip
     NoSets,
     plan_services,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.conntrack import ConntrackError
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.conntrack import (
+    ConntrackError,
+    NoConntrackError,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.conntrack import Flow
@@ -73,7 +76,7 @@ class FakeTracking:
 
     def probe(self) -> None:
         if self.held is None:
-            raise ConntrackError("reading it", errno.EINVAL)
+            raise NoConntrackError("reading it", errno.EINVAL)
 
     def flows(self, protocols: Iterable[str]) -> list[Flow]:
         self.probe()

@@ -16,6 +16,7 @@ from .._kernel.ipset import Ipset, IpsetError, NoIpsetError
 from .._kernel.iptables import XtablesError, both_families
 from .._kernel.ipvs import Ipvs, IpvsError, NoIpvsError
 from .._kernel.link import LinkError
+from .._kernel.nft import NftError
 from .._kernel.run_lock import LockTimeout
 from .._plan.transaction import UndoFailed
 from .iptables.cache_scope import records_of
@@ -30,6 +31,7 @@ FACILITY_ERRORS = (
     IpsetError,
     IpvsError,
     LinkError,
+    NftError,
     NoIpvsError,
     sysctl.SysctlError,
     LockTimeout,

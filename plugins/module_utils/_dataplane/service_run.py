@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._kernel.link import own_addresses
+from .._kernel.process import ModuleRunner
 from .._model.request import Request
 from .._model.service import Node, parse_node, refuse_unsupported
 from .._node_checks.facts import chains_of_others, warnings
@@ -29,7 +30,7 @@ def node_of(module: AnsibleModule, settings: Mapping[str, Any]) -> Node:
     given = {key: value for key, value in settings.items() if value is not None}
     given.setdefault("name", platform.node())
     if "addresses" not in given:
-        given["addresses"] = own_addresses(module.run_command, DEVICE)
+        given["addresses"] = own_addresses(ModuleRunner(module), DEVICE)
     return parse_node(given)
 
 
@@ -52,7 +53,7 @@ def converge_services(
     records = has.kernel.records
     if change.services:
         chains = records.chains_of_others(chains_of_others) if records else chains_of_others()
-        for warning in warnings(change.services, request.dataplane, node, has.tables, module.run_command, chains):
+        for warning in warnings(change.services, request.dataplane, node, has.tables, ModuleRunner(module), chains):
             module.warn(warning)
     if not module.check_mode:
         apply(change, has)

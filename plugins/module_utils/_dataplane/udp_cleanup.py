@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Callable, NamedTuple, Protocol
 
-from .._kernel.conntrack import ConntrackError
+from .._kernel.conntrack import NoConntrackError
 from .._model.service import Node, Service
 from .._objects.conntrack import Flow
 from .._objects.iptables import Observed
@@ -71,8 +71,8 @@ def plan_reconciliation(
 
 
 def families_with_connections(tracking: Tracking) -> set[str]:
-    """The address families in which translated connections live on; none where nobody can tell."""
+    """The address families in which translated connections live on; none where the kernel does not tell. Raises ConntrackError."""
     try:
         return families_in_use(tracking.flows(["tcp", "sctp"]))
-    except ConntrackError:
+    except NoConntrackError:
         return set()

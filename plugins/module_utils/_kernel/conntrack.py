@@ -38,6 +38,9 @@ _PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 _NUMBERS = {name: number for number, name in _PROTOCOLS.items()}
 
 
+_NOT_OFFERED = (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)
+
+
 class ConntrackError(Exception):
     """Connection tracking cannot be read or changed; the text is one line. code: errno."""
 
@@ -45,10 +48,14 @@ class ConntrackError(Exception):
         reason = os.strerror(code)
         if code == errno.EPERM:
             reason = "not permitted: CAP_NET_ADMIN is needed in this network namespace"
-        elif code in (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
+        elif code in _NOT_OFFERED:
             reason = "the kernel does not offer it (module nf_conntrack_netlink)"
         super().__init__(f"connection tracking: {doing} over netlink: {reason}")
         self.code = code
+
+
+class NoConntrackError(ConntrackError):
+    """The kernel does not offer it."""
 
 
 class Conntrack:
@@ -94,7 +101,8 @@ class Conntrack:
                 self._netlink = NetlinkSocket(_NETLINK_NETFILTER)
             return list(self._netlink.request(_SUBSYSTEM | kind, flags, header + payload))
         except NetlinkError as error:
-            raise ConntrackError(doing, error.code) from error
+            kind_of = NoConntrackError if error.code in _NOT_OFFERED else ConntrackError
+            raise kind_of(doing, error.code) from error
         except OSError as error:
             raise ConntrackError(doing, error.errno or 0) from error
 

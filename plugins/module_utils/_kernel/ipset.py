@@ -68,28 +68,35 @@ class IpsetError(SetRefusedError):
         reason = _ERRORS.get(code) or _TYPE_ERRORS.get(type_name.partition(":")[0], {}).get(code)
         if reason is None:
             reason = os.strerror(code) if code < 4096 else f"ipset error {code}"
-        super().__init__(f'set "{name}": {doing}: {reason}')
+        super().__init__(
+            f'set "{name}": {doing}: {reason}' if name else f"ipset cannot be {doing} over netlink: {reason}"
+        )
         self.code = code
 
 
 class NoIpsetError(Exception):
-    """This host has no ipset, or we have no right to it; the text is one line."""
+    """This host's kernel has no ipset; the text is one line."""
+
+
+_NONE = (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)
+"""What kernels answer for a part of netfilter that they have not."""
 
 
 class Ipset:
-    """The ipsets of this network namespace. A context manager; raises NoIpsetError where there are none."""
+    """The ipsets of this network namespace. A context manager; raises NoIpsetError where the kernel has none, and IpsetError
+    where it does not answer, for want of a right or otherwise.
+    """
 
     def __init__(self) -> None:
         try:
             self._netlink = NetlinkSocket(_NETLINK_NETFILTER)
         except OSError as error:
-            raise NoIpsetError(f"ipset cannot be reached over netlink: {error.strerror}") from error
+            raise _unreachable(error.errno or errno.EIO) from error
         try:
             self._request(_PROTOCOL)
         except NetlinkError as error:
             self._netlink.close()
-            reason = _ERRORS[errno.EPERM] if error.code == errno.EPERM else "the kernel has no ipset (module ip_set)"
-            raise NoIpsetError(f"ipset cannot be reached over netlink: {reason}") from error
+            raise _unreachable(error.code) from error
 
     def __enter__(self) -> Ipset:
         return self
@@ -183,7 +190,7 @@ class Ipset:
                 if held is not None and held.header.type in SET_TYPES:
                     held.entries.update(_decode_entries(held.header, message.get(wire.ATTR_ADT, b"")))
         except NetlinkError as error:
-            raise IpsetError(name, "reading it", error.code) from error
+            raise IpsetError(name, "reading it" if name else "read", error.code) from error
         if held is not None:
             yield held
 
@@ -200,6 +207,12 @@ class Ipset:
         nfgenmsg = struct.pack("=BBH", socket.AF_INET, 0, 0)
         protocol = wire.u8(wire.ATTR_PROTOCOL, wire.PROTOCOL)
         return self._netlink.request(_SUBSYSTEM | command, flags, nfgenmsg + protocol + payload)
+
+
+def _unreachable(code: int) -> NoIpsetError | IpsetError:
+    if code in _NONE:
+        return NoIpsetError("ipset cannot be reached over netlink: the kernel has no ipset (module ip_set)")
+    return IpsetError("", "reached", code)
 
 
 def _batches(parts: tuple[str, ...], entries: Sequence[Entry]) -> Iterator[tuple[int, bytes]]:

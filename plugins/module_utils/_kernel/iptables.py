@@ -30,6 +30,14 @@ _LOCK_VARIABLE_SINCE = (1, 8, 6)
 NFT_FAMILIES = {"ipv4": "ip", "ipv6": "ip6"}
 
 
+class NoXtablesError(XtablesError):
+    """This host has no tables of the family: its tool is not installed, or the kernel lacks them."""
+
+
+_NONE = re.compile(r"Table does not exist|Address family not supported")
+"""What iptables-legacy says where the kernel has no such tables, and both where it has no IPv6."""
+
+
 class Xtables:
     """One address family's tables. wait: seconds to wait for the xtables lock, 0 for not at all.
 
@@ -74,7 +82,7 @@ class Xtables:
     def _find(self) -> str:
         path = self.runner.find(self.command)
         if path is None:
-            raise XtablesError(self.command, "is not installed on this host")
+            raise NoXtablesError(self.command, "is not installed on this host")
         real = os.path.realpath(path)
         return real if real.endswith("-multi") else path
 
@@ -96,15 +104,18 @@ class Xtables:
             return None
         if f"chain `{chain}'" in stderr and "is incompatible" in stderr and not self._exists_in_nft(table, chain):
             return None
-        raise XtablesError(self.command, clean_message(stderr))
+        raise self._failure(stderr)
 
     def _exists_in_nft(self, table: str, chain: str) -> bool:
         """iptables-nft (1.8.8, 1.8.9) calls chains incompatible that are not there: look for it by other means."""
         nft = self.runner.find("nft")
-        if nft is not None:
-            return self.runner.run([nft, "list", "chain", NFT_FAMILIES[self.family], table, chain])[0] == 0
-        argv = [*self.tool(), *self.lock_options, "-t", table, "-S"]
-        return f"-N {chain}" in self._run(argv).splitlines()
+        if nft is None:
+            argv = [*self.tool(), *self.lock_options, "-t", table, "-S"]
+            return chain in parse_save(self._run(argv))
+        code, dummy, stderr = self.runner.run([nft, "list", "chain", NFT_FAMILIES[self.family], table, chain])
+        if code and "No such file or directory" not in stderr:
+            raise XtablesError("nft", clean_message(stderr))
+        return code == 0
 
     def restore(self, text: str, test: bool = False) -> None:
         """One ``iptables-restore --noflush``: everything in the text, or nothing. test: only let it be parsed."""
@@ -125,8 +136,12 @@ class Xtables:
     def _run(self, argv: Sequence[str]) -> str:
         code, stdout, stderr = self.runner.run(argv)
         if code != 0:
-            raise XtablesError(self.command, clean_message(stderr))
+            raise self._failure(stderr)
         return stdout
+
+    def _failure(self, stderr: str) -> XtablesError:
+        kind = NoXtablesError if _NONE.search(stderr) else XtablesError
+        return kind(self.command, clean_message(stderr))
 
 
 def both_families(module: AnsibleModule, wait: int = 10) -> dict[str, Xtables]:

@@ -49,7 +49,10 @@ def settle(xtables: Xtables, table: str, chains: Chains, coming: Collection[str]
     code, stdout, stderr = _run(xtables, table, text, sets)
     if code != 0:
         raise _refusal(xtables, table, chains, stubs, sets, text, stderr)
-    settled = parse_save(stdout)
+    try:
+        settled = parse_save(stdout)
+    except XtablesError:
+        settled = {}
     for chain in chains:
         if chain not in settled:
             raise XtablesError(xtables.command, f"takes no rules for chain {chain}: one of them only asks for help")
@@ -73,7 +76,10 @@ def _existing_sets(xtables: Xtables, chains: Chains) -> list[str]:
             xtables.command, "ipset is not installed on this host, and rules match ipsets: " + ", ".join(sorted(named))
         )
     saved = [xtables.runner.run([ipset, "save", "-t", name]) for name in sorted(named)]
-    return [_HASH_SIZE.sub("", stdout.strip()) for code, stdout, _dummy in saved if code == 0]
+    for code, dummy, stderr in saved:
+        if code and "does not exist" not in stderr:
+            raise XtablesError("ipset", " ".join(stderr.split()))
+    return [_HASH_SIZE.sub("", stdout.strip("\n")) for code, stdout, dummy in saved if code == 0]
 
 
 def _restore_text(table: str, chains: Chains, stubs: Iterable[str]) -> str:
@@ -121,7 +127,7 @@ def _refusal(
         code = _run(xtables, table, _restore_text(table, _beginning(table, chains, middle), stubs), sets)[0]
         accepted, refused = (middle, refused) if code == 0 else (accepted, middle)
     beginning = _restore_text(table, _beginning(table, chains, refused), stubs)
-    rule = rule_at(beginning, len(beginning.splitlines()) - 1)
+    rule = rule_at(beginning, beginning.count("\n") - 1)
     message = f"the kernel refuses it ({error.message})" if _COMMIT_REFUSED.search(stderr) else error.message
     return XtablesError(xtables.command, message, rule)
 

@@ -77,26 +77,28 @@ class IpvsError(IpvsRefusedError):
 
 
 class NoIpvsError(Exception):
-    """This host has no IPVS, or we have no right to it; the text is one line."""
+    """This host's kernel has no IPVS; the text is one line."""
 
 
 class Ipvs:
-    """A context manager; raises NoIpvsError where there is none. To ask makes the kernel load the module where it can."""
+    """A context manager; raises NoIpvsError where there is none, and IpvsError where it does not answer, for want of a right or
+    otherwise. To ask makes the kernel load the module where it can.
+    """
 
     def __init__(self) -> None:
         try:
             self._netlink = NetlinkSocket(_NETLINK_GENERIC)
         except OSError as error:
-            raise NoIpvsError(f"IPVS cannot be reached over netlink: {error.strerror}") from error
+            raise _unreachable(error.errno or errno.EIO) from error
         try:
             self._family = self._find_family()
             self.timeouts()
         except NetlinkError as error:
             self._netlink.close()
-            raise NoIpvsError(f"IPVS cannot be reached over netlink: {_MISSING}") from error
-        except IpvsError as error:
+            raise _unreachable(error.code) from error
+        except IpvsError:
             self._netlink.close()
-            raise NoIpvsError(str(error)) from error
+            raise
 
     def __enter__(self) -> Ipvs:
         return self
@@ -187,6 +189,12 @@ def _no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _unreachable(code: int) -> NoIpvsError | IpvsError:
+    if code in (errno.ENOENT, errno.EPROTONOSUPPORT):
+        return NoIpvsError(f"IPVS cannot be reached over netlink: {_MISSING}")
+    return _unreadable(code)
 
 
 def _unreadable(code: int) -> IpvsError:

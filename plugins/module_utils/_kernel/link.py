@@ -7,45 +7,53 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Any
 
 from .._model.addresses import IPV4, IPV6, network_of
 from .._objects.node_facts import Link
-
-Run = Callable[[Sequence[str]], tuple[int, str, str]]
-"""Runs a command: its return code, standard output and standard error."""
+from .process import Runner
 
 _NETFILTER = {IPV4: "nf_call_iptables", IPV6: "nf_call_ip6tables"}
 
 
 class LinkError(Exception):
-    """The addresses could not be read; the text is ip(8)'s own."""
+    """The addresses could not be read; the text is one line, with ip(8)'s own words."""
 
 
-def own_addresses(run: Run, but_not_on: str) -> list[str]:
-    """The node's own unicast addresses that others can use, no loopback and no link-local ones. but_not_on: an interface."""
-    found = [info for link in _show(run, []) if link.get("ifname") != but_not_on for info in _addresses(link)]
+def own_addresses(runner: Runner, but_not_on: str) -> list[str]:
+    """The node's own unicast addresses that others can use, no loopback and no link-local ones. but_not_on: an interface.
+
+    Raises LinkError.
+    """
+    found = [info for link in _show(runner, []) if link.get("ifname") != but_not_on for info in _addresses(link)]
     return [info["local"] for info in found if info.get("scope") in ("global", "site")]
 
 
-def addresses(run: Run) -> dict[str, list[str]]:
+def addresses(runner: Runner) -> dict[str, list[str]]:
     """Return the addresses of every interface. Raises LinkError."""
     return {
-        link["ifname"]: [info["local"] for info in _addresses(link)] for link in _show(run, []) if link.get("ifname")
+        link["ifname"]: [info["local"] for info in _addresses(link)]
+        for link in _show(runner, [])
+        if link.get("ifname")
     }
 
 
-def links(run: Run) -> list[Link]:
-    """All interfaces."""
-    return [_link(link) for link in _show(run, ["-details"]) if link.get("ifname")]
+def links(runner: Runner) -> list[Link]:
+    """All interfaces. Raises LinkError."""
+    return [_link(link) for link in _show(runner, ["-details"]) if link.get("ifname")]
 
 
-def _show(run: Run, options: list[str]) -> list[dict[str, Any]]:
-    code, out, err = run(["ip", "-json", *options, "address", "show"])
+def _show(runner: Runner, options: list[str]) -> list[dict[str, Any]]:
+    tool = runner.find("ip")
+    if tool is None:
+        raise LinkError("ip (iproute2) is not installed on this host: its addresses cannot be read")
+    code, out, err = runner.run([tool, "-json", *options, "address", "show"])
     if code:
-        raise LinkError(f"ip address show: {err.strip()}")
-    found: list[dict[str, Any]] = json.loads(out or "[]")
+        raise LinkError("ip address show: " + (" ".join(err.split()) or f"exit code {code}"))
+    try:
+        found: list[dict[str, Any]] = json.loads(out)
+    except ValueError as error:
+        raise LinkError("ip address show: printed no JSON: iproute2 of 2017 or newer is needed") from error
     return found
 
 

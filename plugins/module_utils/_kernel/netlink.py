@@ -9,6 +9,8 @@ Attribute types are without the flags for nesting and byte order where they come
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
@@ -18,20 +20,27 @@ NLM_F_DUMP = 0x300
 NLA_F_NESTED, NLA_F_NET_BYTEORDER = 0x8000, 0x4000
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_DUMP_INTERRUPTED = 0x10
+"""NLM_F_DUMP_INTR: what was dumped has changed meanwhile, so that parts of it may be missing."""
+_MOST_DUMPS = 20
+"""Attempts to read something that changes all the time."""
 _TYPE_MASK = 0x3FFF
 _RECEIVE_BYTES = 1 << 17
 _HEADER = struct.Struct("=IHHII")
 _SEQUENCE_AT = 8
 _LENGTH_AND_TYPE = struct.Struct("=IH").unpack_from
+_TYPE_AND_FLAGS = struct.Struct("=4xHH").unpack_from
 _ATTRIBUTE = struct.Struct("=HH")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 
 class NetlinkError(Exception):
-    """The kernel's answer to a request was an error. code: errno, or the facility's own. request: the payload, echoed."""
+    """The kernel's answer to a request was an error, or there was none. code: errno, or the facility's own. request: the
+    payload, echoed.
+    """
 
     def __init__(self, code: int, request: bytes = b"") -> None:
-        super().__init__(f"netlink error {code}")
+        super().__init__(f"netlink: {os.strerror(code)}" if code in errno.errorcode else f"netlink error {code}")
         self.code, self.request = code, request
 
 
@@ -78,7 +87,7 @@ class NetlinkSocket:
         """
         self._sequence += 1
         header = _HEADER.pack(_HEADER.size + len(payload), kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0)
-        self._socket.sendto(header + payload, (0, 0))
+        self._send(header + payload)
         while True:
             for answer, dummy, body in self._receive(self._sequence):
                 if answer in (_NLMSG_ERROR, _NLMSG_DONE):
@@ -94,19 +103,29 @@ class NetlinkSocket:
             continue
 
     def dump(self, kind: int, payload: bytes, containing: bytes = b"") -> list[bytes]:
-        """The payloads of all answers to a request for a dump, those that contain these bytes; for those who make tens of
-        thousands. Raises NetlinkError.
+        """Return the payloads of all answers to a request for a dump, those that contain these bytes; for those who make tens
+        of thousands. A dump during which something has changed is made again. Raises NetlinkError.
         """
+        for _attempt in range(_MOST_DUMPS):
+            found = self._dump(kind, payload, containing)
+            if found is not None:
+                return found
+        raise NetlinkError(errno.EINTR)
+
+    def _dump(self, kind: int, payload: bytes, containing: bytes) -> list[bytes] | None:
+        """None where the kernel says that it is not consistent."""
         self._sequence += 1
         flags = NLM_F_REQUEST | NLM_F_DUMP
-        self._socket.sendto(_HEADER.pack(_HEADER.size + len(payload), kind, flags, self._sequence, 0) + payload, (0, 0))
+        self._send(_HEADER.pack(_HEADER.size + len(payload), kind, flags, self._sequence, 0) + payload)
         bodies: list[bytes] = []
+        is_consistent = True
         while True:
-            datagram = bytes(self._buffer[: self._socket.recv_into(self._buffer)])
+            datagram = self._datagram()
             (sequence,) = struct.unpack_from("=I", datagram, _SEQUENCE_AT)
             if sequence != self._sequence:
                 continue
             is_wanted = containing in datagram
+            is_consistent &= not _TYPE_AND_FLAGS(datagram)[1] & _DUMP_INTERRUPTED
             offset, end = 0, len(datagram)
             while offset < end:
                 length, answer = _LENGTH_AND_TYPE(datagram, offset)
@@ -114,7 +133,7 @@ class NetlinkSocket:
                     (code,) = struct.unpack_from("=i", datagram, offset + _HEADER.size)
                     if code:
                         raise NetlinkError(-code)
-                    return [body for body in bodies if containing in body]
+                    return [body for body in bodies if containing in body] if is_consistent else None
                 if is_wanted:
                     bodies.append(datagram[offset + _HEADER.size : offset + length])
                 offset += (length + 3) & ~3
@@ -131,7 +150,7 @@ class NetlinkSocket:
             asked = flags | NLM_F_REQUEST | (NLM_F_ACK if sequence == last else 0)
             block += [_HEADER.pack(_HEADER.size + len(payload), kind, asked, sequence, 0), payload]
         self._sequence = last
-        self._socket.sendto(b"".join(block), (0, 0))
+        self._send(b"".join(block))
         refused: dict[int, int] = {}
         while True:
             for answer, sequence, body in self._receive(first):
@@ -145,10 +164,25 @@ class NetlinkSocket:
 
     def _receive(self, oldest: int) -> Iterator[tuple[int, int, bytes]]:
         """Type, sequence number and body of each message in the next datagram that answers a request since the oldest."""
-        datagram = bytes(self._buffer[: self._socket.recv_into(self._buffer)])
+        datagram = self._datagram()
         offset = 0
         while offset + _HEADER.size <= len(datagram):
-            length, kind, _flags, sequence, _port = _HEADER.unpack_from(datagram, offset)
+            length, kind, flags, sequence, _port = _HEADER.unpack_from(datagram, offset)
+            if flags & _DUMP_INTERRUPTED and kind != _NLMSG_ERROR and sequence == self._sequence:
+                raise NetlinkError(errno.EINTR)
             if oldest <= sequence <= self._sequence:
                 yield kind, sequence, datagram[offset + _HEADER.size : offset + length]
             offset += (length + 3) & ~3
+
+    def _send(self, messages: bytes) -> None:
+        try:
+            self._socket.sendto(messages, (0, 0))
+        except OSError as error:
+            raise NetlinkError(error.errno or errno.EIO) from error
+
+    def _datagram(self) -> bytes:
+        """Raises NetlinkError also for answers that were lost (ENOBUFS): what is missing is not read as what is not there."""
+        try:
+            return bytes(self._buffer[: self._socket.recv_into(self._buffer)])
+        except OSError as error:
+            raise NetlinkError(error.errno or errno.EIO) from error

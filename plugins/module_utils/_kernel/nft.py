@@ -11,6 +11,7 @@ Everything that can fail raises NftError.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import struct
@@ -50,7 +51,15 @@ _COUNTED_BYTES = 28
 
 
 class NftError(Exception):
-    """The chains could not be read; the text is the system's."""
+    """The chains could not be read; the text is one line with the system's words."""
+
+
+class NoNftError(NftError):
+    """The kernel has no nftables."""
+
+
+_NONE = (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)
+"""What kernels answer for a part of netfilter that they have not."""
 
 
 class Nft:
@@ -60,7 +69,7 @@ class Nft:
         try:
             self._netlink = NetlinkSocket(_NETLINK_NETFILTER)
         except OSError as error:
-            raise NftError(str(error)) from error
+            raise _unreadable(error.errno or errno.EIO) from error
         return self
 
     def __exit__(self, *dummy: object) -> None:
@@ -99,9 +108,12 @@ class Nft:
         try:
             return self._netlink.dump(_SUBSYSTEM | kind, header + payload, containing)
         except NetlinkError as error:
-            raise NftError(os.strerror(error.code)) from error
-        except OSError as error:
-            raise NftError(str(error)) from error
+            raise _unreadable(error.code) from error
+
+
+def _unreadable(code: int) -> NftError:
+    kind = NoNftError if code in _NONE else NftError
+    return kind(f"nftables cannot be read over netlink: {os.strerror(code)}")
 
 
 def _telling(messages: list[bytes], kinds: Sequence[int]) -> Iterator[bytes]:

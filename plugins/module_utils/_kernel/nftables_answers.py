@@ -191,5 +191,7 @@ def decode_counters(header: SetHeader, lists: Iterable[bytes]) -> dict[bytes, Co
     for key, rest in _split(header, lists):
         expression = attributes(attributes(rest).get(wire.ELEMENT_EXPRESSION, b""))
         fields = attributes(expression.get(2, b""))
-        counters[key] = Counted(to_number(fields.get(_COUNTER_PACKETS, b"")), to_number(fields.get(_COUNTER_BYTES, b"")))
+        counters[key] = Counted(
+            to_number(fields.get(_COUNTER_PACKETS, b"")), to_number(fields.get(_COUNTER_BYTES, b""))
+        )
     return counters

@@ -56,7 +56,15 @@ RULE_CHAIN, RULE_EXPRESSIONS, RULE_USERDATA = 2, 4, 7
 SET_FLAGS, SET_KEY_TYPE, SET_KEY_SIZE, SET_DATA_TYPE, SET_DATA_SIZE = 3, 4, 5, 6, 7
 SET_DESCRIPTION, SET_ID, SET_TIMEOUT, SET_USERDATA, SET_EXPRESSION = 9, 10, 11, 13, 17
 DESCRIPTION_SIZE, DESCRIPTION_FIELDS = 1, 2
-ELEMENT_KEY, ELEMENT_DATA, ELEMENT_FLAGS, ELEMENT_TIMEOUT, ELEMENT_USERDATA, ELEMENT_EXPRESSION, ELEMENT_KEY_END = 1, 2, 3, 4, 6, 7, 10
+ELEMENT_KEY, ELEMENT_DATA, ELEMENT_FLAGS, ELEMENT_TIMEOUT, ELEMENT_USERDATA, ELEMENT_EXPRESSION, ELEMENT_KEY_END = (
+    1,
+    2,
+    3,
+    4,
+    6,
+    7,
+    10,
+)
 ELEMENTS = 3
 IS_END, IS_ANY = 1, 2
 FLOWTABLE_HOOK = 3
@@ -238,7 +246,9 @@ def _encode_interval(low: bytes, high: bytes, rest: bytes) -> bytes:
     first = nested(1, value_attribute(ELEMENT_KEY, low), rest)
     if behind >> 8 * len(high):
         return first
-    return first + nested(1, value_attribute(ELEMENT_KEY, behind.to_bytes(len(high), "big")), u32(ELEMENT_FLAGS, IS_END))
+    return first + nested(
+        1, value_attribute(ELEMENT_KEY, behind.to_bytes(len(high), "big")), u32(ELEMENT_FLAGS, IS_END)
+    )
 
 
 def _rest_encoder() -> Callable[[Element], bytes]:

@@ -334,5 +334,3 @@ def _update(statement: Update, dummy: str) -> list[bytes]:
 @encode_statement.register
 def _flow_offload(statement: FlowOffload, dummy: str) -> list[bytes]:
     return [expression("flow_offload", text(1, statement.flowtable))]
-
-

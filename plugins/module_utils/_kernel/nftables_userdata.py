@@ -126,7 +126,9 @@ def _to_text(content: bytes) -> str:
 
 
 _KNOWN = {
-    _encode_field(field): field for field in FIELDS if field in _HEADERS or field in METAS or field in FIBS or field in CTS
+    _encode_field(field): field
+    for field in FIELDS
+    if field in _HEADERS or field in METAS or field in FIBS or field in CTS
 }
 
 

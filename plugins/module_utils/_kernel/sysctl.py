@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Sysctls as numbers, in /proc/sys. What cannot be read is None, or left out."""
+"""Sysctls as numbers, in /proc/sys. Everything that can fail raises SysctlError."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ _ROOT = Path("/proc/sys")
 
 
 class SysctlError(Exception):
-    """A setting could not be written; the text is one line that names it."""
+    """A setting could not be read or written; the text is one line that names it."""
 
 
 def read(name: str) -> int | None:
-    """By the name that has slashes, such as ``net/ipv4/ip_forward``."""
+    """Return a setting by the name that has slashes, such as ``net/ipv4/ip_forward``; None where the kernel has none of it."""
     try:
         return int((_ROOT / name).read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no number"
+        raise SysctlError(f"sysctl {name.replace('/', '.')} cannot be read: {reason}") from error
 
 
 def write(name: str, value: int) -> None:
@@ -32,7 +35,7 @@ def write(name: str, value: int) -> None:
 
 
 def per_interface(family: str, setting: str) -> dict[str, int]:
-    """A setting of ``net.ipv4.conf`` or ``net.ipv6.conf`` by interface, among them ``all``, without ``default``."""
+    """Return a setting of ``net.ipv4.conf`` or ``net.ipv6.conf`` by interface, among them ``all``, without ``default``."""
     found = {}
     for path in sorted((_ROOT / "net" / family / "conf").glob("*/" + setting)):
         value = read(str(path.relative_to(_ROOT)))

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .._kernel.link import Run, addresses
+from .._kernel.link import addresses
+from .._kernel.process import Runner
 from .._model import addresses as ip
 from .._model.fields import quoted
 from . import bridge_modes
@@ -53,11 +54,11 @@ def is_safe_name(name: str) -> bool:
     return 0 < len(name) <= _LONGEST_NAME and _SAFE.issuperset(name) and not name.startswith("-")
 
 
-def local_bridges(settings: Settings, links: Links, run: Run) -> list[str]:
+def local_bridges(settings: Settings, links: Links, runner: Runner) -> list[str]:
     """Return the bridges that have an address inside of the local networks. Raises LinkError."""
     if not settings.local_cidrs or not links.ports:
         return []
-    found = addresses(run)
+    found = addresses(runner)
     networks = [ip.canonical_network(cidr) for cidr in settings.local_cidrs]
     return [
         name

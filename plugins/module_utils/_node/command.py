@@ -107,7 +107,7 @@ def _trace(given: Namespace) -> int:
     wanted = _current().asked()
     node = asked.node_settings(wanted)
     if not node.get("addresses"):
-        node["addresses"] = own_addresses(Host().run, DEVICE)
+        node["addresses"] = own_addresses(Host(), DEVICE)
     connection = {"from": given.source, "to": given.destination, "port": given.port, "protocol": given.protocol}
     options = {**connection, "node": node, "dataplane": asked.dataplane(wanted)}
     print(asked.named(_trace_lines(trace_services(asked.effective_services(wanted), options))), end="")

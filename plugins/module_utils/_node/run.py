@@ -114,7 +114,7 @@ class NodeRun:
             parse_services(self.services, settings.dataplane, self.node)
         if "bridge" in self.parts:
             bridges.refuse_wrong_bridges(settings, self.links, settings.name)
-        self.local = bridges.local_bridges(settings, self.links, self.module.run_command)
+        self.local = bridges.local_bridges(settings, self.links, self.runner)
         if "node" in self.parts:
             self.modules = kernel_modules.wanted_modules(
                 settings, schedulers=self.needs["schedulers"], bridges=self._has_bridges()

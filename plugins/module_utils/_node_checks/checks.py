@@ -4,7 +4,7 @@
 
 """What is likely to keep a node's services from working as meant, though nothing is wrong with them. Pure.
 
-One line each: what is so, what it does to services, and what to do. Nothing is said of what could not be read.
+One line each: what is so, what it does to services, and what to do.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def node_warnings(services: Sequence[Service], node: Node, around: Surroundings)
         *_localhost(services, node, around),
         *_routes(around),
         *_conntrack(around),
+        *(f"not checked, since it could not be read: {what}" for what in around.unread),
     ]
 
 

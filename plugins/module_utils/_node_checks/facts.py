@@ -7,17 +7,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Callable, TypeVar
 
 from .._kernel import sysctl
-from .._kernel.iptables import NFT_FAMILIES, Xtables, XtablesError
+from .._kernel.iptables import NFT_FAMILIES, NoXtablesError, Xtables, XtablesError
 from .._kernel.iptables_variant import is_legacy, legacy_holds_rules
-from .._kernel.link import LinkError, Run, links
-from .._kernel.nft import Nft, NftError
+from .._kernel.link import LinkError, links
+from .._kernel.nft import Nft, NftError, NoNftError
+from .._kernel.process import Runner
 from .._kernel.route import RouteError, Routes
 from .._model.addresses import IPV4, IPV6
 from .._model.service import Node, Service
 from .._objects.node_facts import ChainOfOthers, Link, Surroundings
 from .checks import families_in_use, is_of_iptables, node_warnings, service_warnings
+
+Read = TypeVar("Read")
 
 _STRICT = 1
 _HOOKS = ("forward", "input", "output")
@@ -29,47 +33,64 @@ def warnings(
     dataplane: str,
     node: Node,
     tables: Mapping[str, Xtables],
-    run: Run,
+    runner: Runner,
     chains: Sequence[ChainOfOthers],
 ) -> list[str]:
-    """For these services on this node; none without services. Never fails: what cannot be read is not warned of."""
+    """For these services on this node; none without services. Never fails: of what could not be read it is said that it was not."""
     if not services:
         return []
-    around = observe(services, dataplane, node, tables, run)._replace(chains=chains)
+    around = observe(services, dataplane, node, tables, runner)._replace(chains=chains)
     return service_warnings(services) + node_warnings(services, node, around)
 
 
 def chains_of_others() -> list[ChainOfOthers]:
-    """Those through which traffic of services may come."""
+    """Return those through which traffic of services may come. Raises NftError where they cannot be read."""
     try:
         with Nft() as nft:
             foreign = [chain for chain in nft.base_chains() if chain.hook in _HOOKS and not is_of_iptables(chain)]
             return [(chain, nft.rules(chain)) for chain in foreign]
-    except NftError:
+    except NoNftError:
         return []
 
 
+class _Reader:
+    """Reads what a node has, and notes what it could not read."""
+
+    def __init__(self) -> None:
+        self.unread: list[str] = []
+
+    def read(self, function: Callable[..., Read], *arguments: Any, instead: Read) -> Read:
+        """Return what a function returns; where it raises what a facility says, note that and return something instead."""
+        try:
+            return function(*arguments)
+        except (LinkError, NftError, RouteError, sysctl.SysctlError, XtablesError) as error:
+            self.unread.append(str(error))
+            return instead
+
+
 def observe(
-    services: Sequence[Service], dataplane: str, node: Node, tables: Mapping[str, Xtables], run: Run
+    services: Sequence[Service], dataplane: str, node: Node, tables: Mapping[str, Xtables], runner: Runner
 ) -> Surroundings:
     """As much of the surroundings as these services depend on, but chains. With ipvs their addresses are the node's own."""
-    used = families_in_use(services, node)
-    found = _links(run)
-    strict = _strict(found)
-    uplinks, outside = _ways_outside() if strict else (frozenset(), frozenset())
+    used, reader = families_in_use(services, node), _Reader()
+    found = reader.read(links, runner, instead=list[Link]())
+    strict = reader.read(_strict, found, instead=frozenset[str]())
+    nowhere = (frozenset[str](), frozenset[str]())
+    uplinks, outside = reader.read(_ways_outside, instead=nowhere) if strict else nowhere
+    unreachable = [] if dataplane == "ipvs" else reader.read(_unreachable, services, instead=list[str]())
+    others = {family: reader.read(_other_variant, tables[family], instead="") for family in sorted(used)}
     return Surroundings(
-        forwarding=_forwarding(),
-        conntrack=_conntrack(),
-        route_localnet=_is_any("ipv4", "route_localnet"),
+        forwarding=reader.read(_forwarding, instead=dict[str, bool]()),
+        conntrack=reader.read(_conntrack, instead=None),
+        route_localnet=reader.read(_is_any, "ipv4", "route_localnet", instead=None),
         strict=strict,
         uplinks=uplinks,
         outside=outside,
         links=found,
-        bridge_netfilter=_bridge_netfilter(),
-        unreachable=() if dataplane == "ipvs" else _unreachable(services),
-        other_back_end={
-            family: other for family in sorted(used) for other in [_other_back_end(tables[family])] if other
-        },
+        bridge_netfilter=reader.read(_bridge_netfilter, instead=dict[str, bool]()),
+        unreachable=unreachable,
+        other_back_end={family: other for family, other in others.items() if other},
+        unread=tuple(dict.fromkeys(reader.unread)),
     )
 
 
@@ -98,13 +119,6 @@ def _bridge_netfilter() -> dict[str, bool]:
     return {family: bool(sysctl.read(name)) for family, name in _BRIDGE_NETFILTER.items()}
 
 
-def _links(run: Run) -> list[Link]:
-    try:
-        return links(run)
-    except LinkError:
-        return []
-
-
 def _strict(found: Sequence[Link]) -> frozenset[str]:
     """The greater of an interface's own value and that of all counts (ip-sysctl). A VRF looks answers up in its own table."""
     values = sysctl.per_interface("ipv4", "rp_filter")
@@ -116,20 +130,14 @@ def _strict(found: Sequence[Link]) -> frozenset[str]:
 
 def _ways_outside() -> tuple[frozenset[str], frozenset[str]]:
     """The interfaces with a default route, and those by which the world outside is reached."""
-    try:
-        with Routes() as routes:
-            return routes.uplinks(), routes.outside()
-    except RouteError:
-        return frozenset(), frozenset()
+    with Routes() as routes:
+        return routes.uplinks(), routes.outside()
 
 
 def _unreachable(services: Sequence[Service]) -> list[str]:
     addresses = dict.fromkeys(address for service in services for _key, address in service.addresses())
-    try:
-        with Routes() as routes:
-            return routes.unreachable(addresses)
-    except RouteError:
-        return []
+    with Routes() as routes:
+        return routes.unreachable(addresses)
 
 
 def _nft_holds_rules(family: str) -> bool:
@@ -139,11 +147,11 @@ def _nft_holds_rules(family: str) -> bool:
     return any(chain.used or chain.policy == "drop" for chain in own)
 
 
-def _other_back_end(tables: Xtables) -> str:
-    """The back end of iptables that is not this host's and has rules; empty if it has none."""
+def _other_variant(tables: Xtables) -> str:
+    """The variant of iptables that is not this host's and has rules; empty if it has none."""
     try:
         if is_legacy(tables):
             return "nft" if _nft_holds_rules(tables.family) else ""
         return "legacy" if legacy_holds_rules(tables) else ""
-    except (NftError, XtablesError):
+    except (NoNftError, NoXtablesError):
         return ""

@@ -14,6 +14,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from .iptables_text import unquoted
+
 ChainKey = tuple[str, str]
 """A table and the name of a chain in it."""
 
@@ -22,8 +24,7 @@ Rules = Sequence[str]
 COMMANDS = {"ipv4": "iptables", "ipv6": "ip6tables"}
 """The tool of each address family."""
 
-_TARGET = re.compile(r"(?:^|\s)(-[jg])\s+(\S+)")
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_TARGET = re.compile(r"(?:^| )-[jg] ([^ ]+)")
 
 
 @dataclass(frozen=True)
@@ -65,5 +66,5 @@ class Observed:
 
 def target_of(rule: str) -> str | None:
     """The target of a rule (``-j`` or ``-g``); None when it has none. Quoted text is not searched."""
-    found = _TARGET.search(_QUOTED.sub('""', rule))
-    return found.group(2) if found else None
+    found = _TARGET.search(unquoted(rule))
+    return found.group(1) if found else None

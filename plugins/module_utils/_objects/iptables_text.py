@@ -11,7 +11,13 @@ from typing import NamedTuple
 
 _FAILED_LINE = re.compile(r"(?:Error occurred at line: |\bline )(\d+)")
 _NOISE = re.compile(r"^(?:# Warning: |Try `|Error occurred at line: )")
-_TABLE = re.compile(r"^\*(\w+)$", re.MULTILINE)
+_QUOTED = re.compile(r'( --[\w-]+ )"(?:[^"\\]|\\.)*"(?![^ \n])', re.DOTALL)
+"""A string and the option before it; quotes elsewhere, as in the name of an interface, are characters like others."""
+_LOGICAL_LINE = re.compile(r'[^\n ]*(?:(?: --[\w-]+ "(?:[^"\\]|\\.)*"(?![^ \n])| (?!--[\w-]+ "))[^\n ]*)*', re.DOTALL)
+_INCOMPATIBLE = re.compile(r"# Table `(?:filter|nat|mangle|raw)' is incompatible")
+_SAVE = "iptables-save"
+_SHOWN = 60
+"""Characters of what is not understood that an error shows."""
 _END = "\nCOMMIT\n"
 _COMMAND = re.compile(r"-\S+ (\S+).*\n")
 _MANY_CHAINS = 4000
@@ -46,36 +52,76 @@ def refusal(command: str, text: str, stderr: str) -> XtablesError:
     return XtablesError(command, clean_message(stderr), rule)
 
 
-def parse_save(text: str) -> dict[str, list[str]]:
-    """Chains with their rules, from what ``iptables-save -t TABLE`` or ``iptables -S`` printed.
+def logical_lines(text: str) -> list[str]:
+    """The lines of what ``iptables-save`` or ``iptables -S`` printed, without the line feeds that end them.
 
-    A line that is none of theirs goes on with the rule before it: a comment may contain a line break.
+    One in quotes ends no line: a comment may have any character but NUL, and is printed as it is, only quotes and backslashes
+    with a backslash before them (``xtables_save_string``). Raises XtablesError for a string that does not end.
     """
-    chains: dict[str, list[str]] = {}
-    rules: list[str] = []
-    for line in text.splitlines():
-        first, _dummy, rest = line.partition(" ")
-        if first in ("-P", "-N") or first.startswith(":"):
-            chains.setdefault((first[1:] if first.startswith(":") else rest).split(" ")[0], [])
-        elif first == "-A":
-            chain, _dummy, rule = rest.partition(" ")
-            rules = chains.setdefault(chain, [])
-            rules.append(rule)
-        elif rules and line != "COMMIT" and not line.startswith("#"):
-            rules[-1] += "\n" + line
+    lines = text.split("\n")
+    if all(map(_is_plain, lines)):
+        return lines
+    found, start = [], 0
+    while start <= len(text):
+        match = _LOGICAL_LINE.match(text, start)
+        end = match.end() if match else start
+        if end < len(text) and text[end] != "\n":
+            raise XtablesError(_SAVE, f"printed a string that does not end: {text[end : end + _SHOWN]!r}")
+        found.append(text[start:end])
+        start = end + 1
+    return found
+
+
+def _is_plain(line: str) -> bool:
+    """Whether a line has no quotes, or only a string of the simplest kind: true for nearly all."""
+    count = line.count('"')
+    if not count:
+        return True
+    if count != 2 or "\\" in line:
+        return False
+    first, second = line.index('"'), line.rindex('"')
+    return line[first - 1] == " " and line[second + 1 : second + 2] in (" ", "")
+
+
+def unquoted(rule: str) -> str:
+    """A rule with nothing in its quoted strings."""
+    return _QUOTED.sub(r'\1""', rule) if '"' in rule else rule
+
+
+def parse_save(text: str) -> dict[str, list[str]]:
+    """Chains with their rules, from what ``iptables-save -t TABLE`` or ``iptables -S`` printed. Raises XtablesError."""
+    return {chain: rules for (dummy, chain), rules in parse_tables(text).items()}
+
+
+def parse_tables(text: str) -> dict[tuple[str, str], list[str]]:
+    """Rules by table and chain, from what ``iptables-save`` printed.
+
+    Raises XtablesError for what it does not print, and for a table that iptables-nft cannot read, which it leaves out with a remark.
+    """
+    chains: dict[tuple[str, str], list[str]] = {}
+    table = ""
+    for line in logical_lines(text):
+        first, dummy, rest = line.partition(" ")
+        if first == "-A":
+            chain, dummy, rule = rest.partition(" ")
+            chains.setdefault((table, chain), []).append(rule)
+        elif first.startswith(":"):
+            chains.setdefault((table, first[1:]), [])
+        elif first in ("-P", "-N"):
+            chains.setdefault((table, rest.partition(" ")[0]), [])
+        elif first.startswith("*"):
+            table = first[1:]
+        elif _INCOMPATIBLE.match(line):
+            raise XtablesError(_SAVE, line[2:] + " It holds what nft(8) or another program wrote: remove that")
+        elif first not in ("", "COMMIT") and not first.startswith("#"):
+            raise XtablesError(_SAVE, f"printed what is no rule: {line[:_SHOWN]!r}")
     return chains
-
-
-def by_table(text: str) -> dict[str, str]:
-    """What ``iptables-save`` printed, by table."""
-    parts = _TABLE.split(text)[1:]
-    return dict(zip(parts[::2], parts[1::2]))
 
 
 def rule_at(text: str, number: int) -> Rule | None:
     """The rule in a line of a text for ``iptables-restore``, lines counted from 1; None where it holds no rule."""
     table, places, last = "", dict[str, int](), None
-    for line in text.splitlines()[:number]:
+    for line in text.split("\n")[:number]:
         if line.startswith("*"):
             table, places = line[1:], {}
         command, _dummy, rest = line.partition(" ")
@@ -110,7 +156,7 @@ def _block_for_nft(block: str) -> str:
     head, _dummy, commands = block.partition("\n-")
     if not commands:
         return block
-    start, *declarations = head.splitlines()
+    start, *declarations = head.split("\n")
     by_name = {line[1 : line.index(" ")]: line for line in declarations}
     at = first_rule = len(head) + 1
     command = _COMMAND.match(block, at)

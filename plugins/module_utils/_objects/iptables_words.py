@@ -23,17 +23,17 @@ BUILT_IN_CHAINS = {
 }
 
 _WORD = re.compile(
-    r"""\s* (?:
-        '(?P<single>[^']*)'(?=\s|$)
-      | (?P<head>[^\s"']?[^\s"]*)"(?P<double>(?:[^"\\]|\\.)*)"
-      | (?P<plain>[^\s"'][^\s"]*)
+    r"""[ \t]* (?:
+        '(?P<single>[^']*)'(?=[ \t]|\Z)
+      | (?P<head>[^ \t"']?[^ \t"]*)"(?P<double>(?:[^"\\]|\\.)*)"
+      | (?P<plain>[^ \t"'][^ \t"]*)
     )""",
-    re.VERBOSE,
+    re.VERBOSE | re.DOTALL,
 )
-_ESCAPED = re.compile(r"\\(.)")
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _NEEDS_ESCAPE = re.compile(r"([\"'\\])")
 _SAFE = re.compile(r"[A-Za-z0-9_-]+")
-_NEEDS_QUOTES = re.compile(r"[\s\"'\\]|^$")
+_NEEDS_QUOTES = re.compile(r"[ \t\"'\\]|^\Z")
 
 TARGET_OPTIONS = ("-j", "--jump", "-g", "--goto")
 SET_OPTIONS = ("--match-set", "--set", "--add-set", "--del-set", "--map-set")
@@ -49,7 +49,7 @@ class Word:
 
 def words(rule: str) -> list[Word]:
     """The words of a rule specification; ValueError for unbalanced quotes."""
-    found, start, rule = [], 0, rule.strip()
+    found, start, rule = [], 0, rule.strip(" \t\n")
     while start < len(rule):
         match = _WORD.match(rule, start)
         if match is None:

@@ -61,7 +61,7 @@ class Surroundings(NamedTuple):
     strict: interfaces on which rp_filter is strict. uplinks: interfaces that have a default route of IPv4, in whichever
     table; outside: those through which addresses of elsewhere are reached. unreachable: addresses that the node has no
     route to. other_back_end: the back end of iptables (nft, legacy) that is not used here and has rules, by address family.
-    chains: of others.
+    chains: of others. unread: what could not be read, one line each with the reason.
     """
 
     forwarding: Mapping[str, bool] = {}
@@ -75,3 +75,4 @@ class Surroundings(NamedTuple):
     unreachable: Sequence[str] = ()
     other_back_end: Mapping[str, str] = {}
     chains: Sequence[ChainOfOthers] = ()
+    unread: Sequence[str] = ()

@@ -53,7 +53,9 @@ class NftPlan(NamedTuple):
     wanted: Tables
     held: Tables
     changes: list[NftChange]  # one transaction
-    cleanup: list[NftChange]  # a second one: chains that elements led to, which kernels before 6.2 hold until the first is done
+    cleanup: list[
+        NftChange
+    ]  # a second one: chains that elements led to, which kernels before 6.2 hold until the first is done
 
     @property
     def changed(self) -> bool:

@@ -16,7 +16,7 @@ from typing import (
 )
 
 from ..._kernel.background import start_in_background
-from ..._kernel.iptables import XtablesError, parse_save
+from ..._kernel.iptables import NoXtablesError, parse_save
 from ..._kernel.state_file import Edits, Left
 from ..._model import addresses as ip
 from ..._model.request import Request
@@ -237,12 +237,15 @@ def _of_family(services: Iterable[Service], node: Node, family: str) -> list[Ser
 def observe_families(
     tables: Mapping[str, AnyTables], wanted: Collection[str], read: Callable[[AnyTables], Observed]
 ) -> dict[str, Observed]:
-    """What each family holds; one that this host lacks holds nothing, and is in the way only when it is wanted."""
+    """What each family holds; one that this host lacks holds nothing, and is in the way only when it is wanted.
+
+    Raises XtablesError for one that cannot be read.
+    """
     found = {}
     for family, tool in tables.items():
         try:
             found[family] = read(tool)
-        except XtablesError:
+        except NoXtablesError:
             if family in wanted:
                 raise
     return found

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ..._model.service import Claim, Node
 from ..._objects.iptables import ChainKey, Desired, Observed, Rules, target_of
+from ..._objects.iptables_text import logical_lines
 from ..._plan.iptables import ChainPlan
 from ..netfilter.dispatch import dispatch_chains
 from ..netfilter.names import Layout, ServiceRules, owner_of
@@ -135,7 +136,7 @@ def _lines_by_tree(text: str, layout: Layout) -> dict[tuple[ChainKey, str] | Non
     """The lines of a diff by their dispatch tree and rule; those of no tree by None."""
     found: dict[tuple[ChainKey, str] | None, list[str]] = {}
     table = ""
-    for line in text.splitlines():
+    for line in logical_lines(text.rstrip("\n")):
         words = line.split(" ", 2)
         table = line[1:] if line.startswith("*") else table
         first = layout.dispatch((table, words[1])) if words[0] == "-A" else None

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..._kernel.iptables import parse_save
 from ..._model import addresses as ip
 from ..._model.request import Request
 from ..._model.service import Claim, InvalidServices, Node, Service, claims, conflicts
 from ..._objects.ipset import HeldSet
-from ..._objects.iptables import ChainKey, Observed, Rules
-from ..._objects.iptables_text import by_table
+from ..._objects.iptables import Observed
+from ..._objects.iptables_text import parse_tables
 from ..._objects.ipvs import HeldService, ServiceKey
 from ..._plan.iptables_steps import AllTables
 from ..._plan.ipvs import plan_virtual_services
@@ -152,11 +151,7 @@ def observe_ipvs(kernel: IpvsKernel, node: Node, services: Sequence[Service] = (
 
 def _observe_family(tool: AllTables, layout: Layout) -> Observed:
     hooks = {(jump.table, jump.hook) for jump in hook_jumps(layout)} | _OTHER_HOOKS
-    held: dict[ChainKey, Rules] = {
-        (table, chain): rules
-        for table, text in by_table(tool.save_all()).items()
-        for chain, rules in parse_save(text).items()
-    }
+    held = parse_tables(tool.save_all())
     return Observed(
         {key: rules for key, rules in held.items() if layout.is_ours(key) or layout.is_of_ipvs(key)},
         {key: rules for key, rules in held.items() if key in hooks},

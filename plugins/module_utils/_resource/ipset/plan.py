@@ -13,6 +13,7 @@ from typing import Callable
 from ..._kernel.ipset import Ipset
 from ..._kernel.iptables import Xtables, XtablesError
 from ..._objects.ipset import HeldSet, InvalidSetError, Wanted
+from ..._objects.iptables_text import logical_lines
 from ..._objects.iptables_words import BUILT_IN_CHAINS
 from ..._plan.ipset import SetInUseError, SetPlan, plan_absent, plan_leftover, plan_present, scratch_name
 from .request import SetRequest, entries_to_remove, wanted_set
@@ -75,7 +76,7 @@ def _rules_with(name: str, xtables: Xtables) -> list[str]:
     found = []
     for table in BUILT_IN_CHAINS:
         try:
-            lines = xtables.save(table).splitlines()
+            lines = logical_lines(xtables.save(table))
         except XtablesError:
             continue
         found += [
