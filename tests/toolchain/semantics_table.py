@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The table in docs/semantics.md that says which test proves which line, made from the tests' own marks.
+"""Write the table in docs/proofs.md that says which test proves which line of docs/semantics.md, from the tests' own marks.
 
-Run it to write the table anew; tests/unit/test_collection_semantics.py fails when it is not up to date.
+tests/unit/test_collection_semantics.py fails when the table is not up to date.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-DOCUMENT = CHECKOUT / "docs" / "semantics.md"
+SEMANTICS = CHECKOUT / "docs" / "semantics.md"
+PROOFS = CHECKOUT / "docs" / "proofs.md"
 BEGIN, END = "<!-- proofs: made by tests/toolchain/semantics_table.py -->", "<!-- end of proofs -->"
 
 
@@ -81,4 +82,4 @@ def with_table(text: str) -> str:
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(with_table(DOCUMENT.read_text()))
+    PROOFS.write_text(with_table(PROOFS.read_text()))

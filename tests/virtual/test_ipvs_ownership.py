@@ -186,6 +186,7 @@ def test_if_ipvs_refuses_everything_is_put_back(network: Network) -> None:
     assert _held(node) == before
 
 
+@pytest.mark.semantics(28)
 def test_the_settings_that_ipvs_needs_are_set(network: Network) -> None:
     node = _forget(network)
     for name in ("conntrack", "expire_nodest_conn", "expire_quiescent_template"):
@@ -205,6 +206,7 @@ def test_the_settings_that_ipvs_needs_are_set(network: Network) -> None:
     assert not network.applied(_everything(), node=settings)["changed"]
 
 
+@pytest.mark.semantics(28)
 def test_direct_services_let_only_one_host_answer_for_the_address(network: Network) -> None:
     node = _forget(network)
     direct = {"name": "web", "vip": vip(1, IPV4), "port": 8080, "backends": backends("b11"), "forward_method": "direct"}
