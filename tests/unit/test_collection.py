@@ -28,11 +28,7 @@ PLUGINS = sorted(
 ROLES = sorted(path.parent.parent.name for path in CHECKOUT.glob("roles/*/meta/main.yml"))
 # Packages that only some parts of module_utils may use: what touches the system, and what carries policy.
 SYSTEM = {"fcntl", "os", "pathlib", "pyroute2", "shutil", "socket", "subprocess", "tempfile"}
-LICENCE = (
-    "# Copyright (c) 2026, layer4.service_proxy contributors",
-    "# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)",
-    "# SPDX-License-Identifier: GPL-3.0-or-later",
-)
+LICENCE = tuple(Path(__file__).read_text().splitlines()[:3])
 
 
 def load(path: str) -> Any:
