@@ -52,11 +52,12 @@ class _Held:
     sets: dict[str, Set] = field(default_factory=dict)
     chains: dict[str, Chain] = field(default_factory=dict)
     flowtables: dict[str, Flowtable] = field(default_factory=dict)
+    is_dormant: bool = False
     led_to: set[str] = field(default_factory=set)  # chains that elements lead to, or led to before the transaction
 
     def table(self, one: TableId) -> Table:
         sets = {name: Set(held.header, dict(held.elements)) for name, held in self.sets.items()}
-        return Table(one.family, one.name, sets, dict(self.chains), dict(self.flowtables), self.comment)
+        return Table(one.family, one.name, sets, dict(self.chains), dict(self.flowtables), self.comment, self.is_dormant)
 
 
 class FakeNftables:
@@ -66,7 +67,7 @@ class FakeNftables:
         self._held: dict[TableId, _Held] = {}
         for one, table in (tables or {}).items():
             sets = {name: Set(held.header, dict(held.elements)) for name, held in table.sets.items()}
-            self._held[one] = _Held(table.comment, sets, dict(table.chains), dict(table.flowtables))
+            self._held[one] = _Held(table.comment, sets, dict(table.chains), dict(table.flowtables), table.is_dormant)
         self.limit = limit
         self.transactions = 0
         self.states: list[dict[TableId, Table]] = []
@@ -110,7 +111,7 @@ class FakeNftables:
         fields = attributes(payload[4:])
         one = TableId(_FAMILIES[payload[0]], answers.name_of(fields, wire.NAME_OF_TABLE))
         if kind == wire.NEW_TABLE:
-            self._held.setdefault(one, _Held(answers.comment_of_table(fields)))
+            self._held.setdefault(one, _Held(answers.comment_of_table(fields))).is_dormant = answers.is_dormant(fields)
             return
         held = _there(self._held, one)
         if kind == wire.DELETE_TABLE:

@@ -189,3 +189,16 @@ def test_the_lines_are_whole_commands() -> None:
     assert (
         "add chain ip l4-service-proxy filter-forward { type filter hook forward priority filter - 5; policy drop; }\n" in text
     )
+
+
+def test_a_table_that_somebody_made_dormant_is_made_to_work() -> None:
+    wanted = simple({})
+    held = {IP: wanted[IP]._replace(is_dormant=True)}
+    nft = FakeNftables(held)
+    plan = plan_tables(wanted, held)
+    assert (plan.before(), plan.after()) == (
+        "add table ip l4-service-proxy { flags dormant; }\n",
+        "add table ip l4-service-proxy\n",
+    )
+    apply(plan, nft)
+    assert nft.tables([IP])[0] == wanted

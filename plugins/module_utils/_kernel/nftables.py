@@ -182,7 +182,7 @@ class Nftables:
         fields = next((one for one in self._dump(wire.GET_TABLE, table.family) if _is_of(table, one)), None)
         if fields is None:
             return None
-        sets = {answers.name_of(one): one for one in self._dump_of(wire.GET_SET, table)}
+        sets = {answers.name_of(one): one for one in self._dump_of(wire.GET_SET, table) if not answers.is_anonymous(one)}
         flowtables = {answers.name_of(one): one for one in self._dump_of(wire.GET_FLOWTABLE, table)}
         return Table(
             table.family,
@@ -191,6 +191,7 @@ class Nftables:
             self._chains(table),
             {name: answers.decode_flowtable(one) for name, one in flowtables.items()},
             answers.comment_of_table(fields),
+            answers.is_dormant(fields),
         )
 
     def _set(self, table: TableId, name: str, fields: dict[int, bytes]) -> Set:

@@ -45,6 +45,15 @@ def comment_of_table(fields: dict[int, bytes]) -> str:
     return decode_comment(fields.get(wire.TABLE_USERDATA, b""))
 
 
+def is_dormant(fields: dict[int, bytes]) -> bool:
+    return bool(to_number(fields.get(wire.TABLE_FLAGS, b"")) & wire.TABLE_IS_DORMANT)
+
+
+def is_anonymous(fields: dict[int, bytes]) -> bool:
+    """Whether a set is a part of a rule (``{ 10.0.0.1, 10.0.0.2 }``), with which it goes."""
+    return bool(to_number(fields.get(wire.SET_FLAGS, b"")) & wire.ANONYMOUS)
+
+
 def decode_chain(fields: dict[int, bytes]) -> Chain:
     """Return a chain without its rules."""
     hook = None

@@ -49,7 +49,8 @@ NAME_OF_TABLE, NAME_IN_TABLE = 1, 2
 """What the messages of sets, rules, elements and flow tables begin with; a chain has its name as 3."""
 
 _NLM_F_APPEND = 0x800
-TABLE_USERDATA = 6
+TABLE_FLAGS, TABLE_USERDATA = 2, 6
+TABLE_IS_DORMANT = 1
 CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE, CHAIN_USERDATA = 3, 4, 5, 7, 12
 HOOK_NUMBER, HOOK_PRIORITY, HOOK_DEVICES = 1, 2, 3
 RULE_CHAIN, RULE_EXPRESSIONS, RULE_USERDATA = 2, 4, 7
@@ -69,7 +70,7 @@ ELEMENTS = 3
 IS_END, IS_ANY = 1, 2
 FLOWTABLE_HOOK = 3
 VERDICT_TYPE, _VERDICT_SIZE = 0xFFFFFF00, 16
-MAP, _CONCATENATION = 0x8, 0x80
+ANONYMOUS, MAP, _CONCATENATION = 0x1, 0x8, 0x80
 SET_FLAG_BITS = {"constant": 0x2, "dynamic": 0x20, "interval": 0x4, "timeout": 0x10}
 HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
 POLICIES = {"drop": 0, "accept": 1}
@@ -108,7 +109,7 @@ def _messages(change: NftChange) -> _Parts:
 
 @_messages.register
 def _add_table(change: AddTable) -> _Parts:
-    yield NEW_TABLE, NLM_F_CREATE, _commented(TABLE_USERDATA, change.comment)
+    yield NEW_TABLE, NLM_F_CREATE, u32(TABLE_FLAGS, 0) + _commented(TABLE_USERDATA, change.comment)
 
 
 @_messages.register

@@ -267,6 +267,7 @@ class Table(NamedTuple):
     chains: dict[str, Chain]
     flowtables: dict[str, Flowtable]
     comment: str = ""
+    is_dormant: bool = False  # somebody has turned its base chains off
 
 
 def type_of(operand: Operand) -> str:

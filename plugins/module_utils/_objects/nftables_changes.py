@@ -17,7 +17,7 @@ class TableId(NamedTuple):
 
 
 class AddTable(NamedTuple):
-    """An empty table."""
+    """An empty table; one that is there is made to work if it is dormant."""
 
     table: TableId
     comment: str = ""

@@ -65,6 +65,8 @@ def table_text(table: Table) -> str:
 def _table_lines(table: Table) -> Iterator[str]:
     if table.comment:
         yield f'comment "{table.comment}"'
+    if table.is_dormant:
+        yield "flags dormant"
     blocks: list[Sequence[str]] = [set_lines(name, one) for name, one in table.sets.items()]
     blocks += [list(flowtable_lines(name, one)) for name, one in table.flowtables.items()]
     blocks += [chain_lines(name, chain) for name, chain in table.chains.items()]

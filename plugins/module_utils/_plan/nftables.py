@@ -83,9 +83,9 @@ def plan_tables(wanted: Tables, held: Tables) -> NftPlan:
     cleanup: list[NftChange] = []
     for one in sorted(wanted):
         want, have = wanted[one], held.get(one)
-        if have is None:
+        if have is None or have.is_dormant:
             changes.append(AddTable(one, want.comment))
-            have = Table(one.family, one.name, {}, {}, {})
+        have = have or Table(one.family, one.name, {}, {}, {})
         difference = _Difference(one, want, have)
         changes += difference.changes()
         cleanup += difference.cleanup()

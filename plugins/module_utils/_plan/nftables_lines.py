@@ -24,9 +24,9 @@ def difference_text(tables: Mapping[TableId, Table], others: Mapping[TableId, Ta
 
 def _table_lines(table: TableId, held: Table, other: Table | None) -> Iterator[str]:
     where = f"{table.family} {table.name}"
-    if other is None:
-        yield f"add table {where}"
-        other = _NOTHING
+    if other is None or other.is_dormant != held.is_dormant:
+        yield f"add table {where}" + (" { flags dormant; }" if held.is_dormant else "")
+    other = other or _NOTHING
     for name, flowtable in sorted(held.flowtables.items()):
         if other.flowtables.get(name) != flowtable:
             yield f"add flowtable {where} {name} {flowtable_words(flowtable)}"
