@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
@@ -29,8 +28,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._node.setting
 )
 from ansible_collections.layer4.service_proxy.plugins.plugin_utils._services_variable import plain_text, resolved
 
-_ABOUT_THE_RUN = ("parts", "validate_only", "drain", "undrain")
-_SCRIPT = Path(__file__).resolve().parents[2] / "roles" / "node" / "files" / "rules.sh"
+_ABOUT_THE_RUN = ("parts", "validate_only", "drain", "undrain", "generation")
 
 
 class ActionModule(ActionBase):
@@ -53,7 +51,6 @@ class ActionModule(ActionBase):
             **about_the_run,
             **settings,
             "payload": packed(services)._asdict(),
-            "script": _SCRIPT.read_text(),
             "is_known": bool(backend) and self._is_known(str(backend), services, variables),
         }
         result.update(self._execute_module(module_args=arguments, task_vars=variables))

@@ -43,6 +43,12 @@ options:
     description:
       - A backend that was drained, in the same words. All else stays what the node was last asked for.
     type: str
+  generation:
+    description:
+      - The number of a generation that is kept on the node, to go back to. The node is asked for what it was asked for then, services,
+        settings and drained backends, whatever the other options are. That is a run like any other, and makes a generation of its own.
+      - The ten last generations are kept. C(layer4-service-proxy generations) on the node lists them.
+    type: int
   services:
     description:
       - The services, as in M(layer4.service_proxy.vip_service).
@@ -240,11 +246,6 @@ options:
       - Whether a service of the inventory has the backend of O(drain) or O(undrain). It is the collection's own.
     type: bool
     default: false
-  script:
-    description:
-      - The script that restores the rules at boot. It is the collection's own.
-    type: str
-    default: ''
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
   - layer4.service_proxy.attributes
@@ -353,13 +354,13 @@ def main() -> None:
             "validate_only": {"type": "bool", "default": False},
             "drain": {"type": "str"},
             "undrain": {"type": "str"},
+            "generation": {"type": "int"},
             "services": {"type": "list", "elements": "dict", "default": []},
             "payload": {"type": "dict", "no_log": True},
             "is_known": {"type": "bool", "default": False},
-            "script": {"type": "str", "default": "", "no_log": True},
             **SPECIFICATION,
         },
-        mutually_exclusive=[("drain", "undrain")],
+        mutually_exclusive=[("drain", "undrain", "generation")],
         supports_check_mode=True,
     )
     try:

@@ -14,21 +14,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from pathlib import Path
 from statistics import median
 from typing import Any, Callable, NamedTuple
 
+from boot_host import keep, restore, state_of
 from layouts import NODE, linear, service_apart, services_apart
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import render_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.state_file import DIRECTORY, was_asked_for
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import pack
 from lab.namespaces import Namespace
-from module_runner import COLLECTION, legacy_path, library_path, run_module_ok
+from module_runner import legacy_path, library_path, run_module_ok
 
 _LONGEST = 600.0
 _TIMES = 5
 """An odd number of runs; their median tells."""
-_SCRIPT = COLLECTION / "roles" / "node" / "files" / "rules.sh"
 _OPAQUE = 200
 """From so many services on the action plugin sends them as one text."""
 
@@ -88,12 +89,12 @@ def measure(way: Way, count: int) -> Applying:
         first, memory = _in_a_child(lambda: converge(given))
         nothing = median(_timed(lambda: converge(given)) for dummy in range(_TIMES))
         with tempfile.TemporaryDirectory() as kept:
-            saved = _timed(partial(_script, host, back_end, "save", kept, converge(given)))
+            saved = _timed(lambda: keep(Path(kept), 1, state_of(wanted, node)))
             wanted[count // 2] = service_apart(count // 2, backends=2)
             changed = _given(wanted)
-            saved_one_changed = _timed(partial(_script, host, back_end, "save", kept, converge(changed)))
+            saved_one_changed = _timed(lambda: keep(Path(kept), 2, state_of(wanted, node)))
             with _namespace("new") as new:
-                restored = _timed(lambda: _script(new, back_end, "restore", kept))
+                restored = _timed(lambda: _restore_at_boot(new, back_end, Path(kept)))
         there_and_back = [given, changed] * (_TIMES // 2) + [given]
         one_changed = median(_timed(partial(converge, to)) for to in there_and_back)
         disturbed = _disturbed(host, back_end, lambda: converge(given))
@@ -126,12 +127,10 @@ def _namespace(name: str = "") -> Iterator[Namespace]:
         yield host
 
 
-def _script(host: Namespace, back_end: str, action: str, kept: str, state: str = "") -> None:
-    """What the role node keeps rules with, and systemd restores them."""
+def _restore_at_boot(host: Namespace, back_end: str, kept: Path) -> None:
     path = os.environ["PATH"]
-    environment = {"PATH": f"{legacy_path()}:{path}" if back_end == "legacy" else path}
-    argv = ["sh", str(_SCRIPT), action, "L4", kept, "", "", state]
-    host.run(*argv, env=environment, timeout=_LONGEST)
+    done = restore(host, kept, path=f"{legacy_path()}:{path}" if back_end == "legacy" else path, timeout=_LONGEST)
+    assert done.returncode == 0, done.stderr
 
 
 def _floor(back_end: str, rules: str) -> float:

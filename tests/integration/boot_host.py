@@ -16,8 +16,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import pack
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node import boot_generations
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.boot_files import render
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.boot_parts import services_part
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.given import Given
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.settings import DEFAULTS
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.boot import BootState
 from lab.hosts import Host
-from module_runner import COLLECTION, LEGACY_TOOLS, MANAGED_HOST_PYTHON
+from lab.namespaces import Namespace
+from module_runner import COLLECTION, LEGACY_TOOLS, MANAGED_HOST_PYTHON, library_path
 
 LIBRARY = COLLECTION / ".cache" / "collections"
 DIRECTORY = "/var/lib/layer4-service-proxy"
@@ -26,51 +35,79 @@ NODE = {"name": "node", "addresses": ["192.0.2.1", "2001:db8::1"], "local_cidrs"
 OURS = re.compile(r"^:L4-|^-A L4-|-[jg] L4-[A-Z-]+$")
 
 _WRITER = """
-import hashlib, json, sys
+import json, sys
 given = json.load(sys.stdin)
 sys.path.insert(0, given["library"])
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import compile_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.iptables import Xtables
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.run_lock import exclusive_run
-from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import pack
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node import boot
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.boot_facilities import Host
-from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.boot import BootState
-from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import Desired, Jump, Observed
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.boot_parts import chains_part, services_part
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.change import merge_diffs
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.given import Given
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.settings import SPECIFICATION
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import Observed
 from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.iptables import plan
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.chain.request import parse_chain
 
-def digest(value):
-    return hashlib.sha256(json.dumps([value, given["more"]]).encode()).hexdigest()
-
-def services_state():
-    node = parse_node(given["node"])
-    return BootState(rules=compile_services(parse_services(given["services"], "iptables", node), node), **given["more"])
-
-def extra_state():
-    rules = {("filter", "L4-BRIDGE"): given["bridge"]}
-    jump = Jump("filter", "FORWARD", '-m comment --comment "L4 bridges" -j L4-BRIDGE')
-    return BootState(rules={"ipv4": Desired(rules, [jump])})
-
-parts = {}
+kept, parts = boot.observe(), {}
 if "bridge" in given:
-    parts["bridge"] = boot.Part(extra_state, digest(given["bridge"]), {"bridge": given["bridge"]})
+    jumps = [{"from": "FORWARD", "match": None, "position": "first", "comment": "L4 bridges"}]
+    options = {"chain": "L4-BRIDGE", "table": "filter", "ip_version": "ipv4", "state": "present"}
+    parts["bridge"] = chains_part([parse_chain({**options, "rules": given["bridge"], "jumps": jumps})])
 if "services" in given:
-    parts["services"] = boot.Part(services_state, digest(given["services"]), {k: given[k] for k in ("services", "node")})
+    settings = {**dict.fromkeys(SPECIFICATION), **given["node"], "dataplane": "iptables", "exclusive": True}
+    made = services_part(Given(settings, pack(given["services"])), [], [], parse_node(given["node"]), kept.program)
+    parts["services"] = made._replace(
+        state=lambda: made.state()._replace(**given["more"]), digest=made.digest + json.dumps(given["more"])
+    )
 parts.update(dict.fromkeys(given["gone"]))
 with exclusive_run(60):
     kept = boot.observe()
-    change = boot.plan_boot(parts, boot.Settings(given["restore"], given["reapply"]), kept)
+    changes = boot.plan_boot(parts, boot.Settings(given["restore"], given["reapply"]), kept, Host())
     if given["apply"]:
         for part in parts.values() if not given["check"] else ():
             for family, desired in (part.state().rules.items() if part else ()):
                 tables = Xtables(Host(), family)
                 hooks = {key: tables.list_chain(*key) or [] for key in {(jump.table, jump.hook) for jump in desired.jumps}}
                 tables.restore(plan(desired, Observed(hooks=hooks)).restore)
-    if not given["check"] and change.changed:
-        change.apply()
-json.dump({"changed": change.changed, "before": change.before, "after": change.after, "warnings": list(change.warnings),
-    "problems": list(kept.problems), "asked": kept.asked}, sys.stdout)
+    for change in changes if not given["check"] else ():
+        if change.changed:
+            change.apply()
+diff = merge_diffs(changes)
+json.dump({"changed": any(one.changed for one in changes), **diff, "problems": list(kept.problems)}, sys.stdout)
 """
+
+
+_RESTORE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.boot_restore import run
+sys.exit(run(sys.argv[2], Path(sys.argv[3])))
+"""
+
+
+def keep(directory: Path, number: int, state: BootState) -> None:
+    """Write a generation of one part."""
+    files = {f"services.{name}": text.encode() for name, text in render(state).items()}
+    boot_generations.store(directory, number, dict(files), {"services": ""}, {})
+
+
+def state_of(services: list[dict[str, Any]], node: Mapping[str, Any], dataplane: str = "iptables") -> BootState:
+    """What a node keeps of services."""
+    given = Given({**DEFAULTS, "dataplane": dataplane}, pack(services))
+    return services_part(given, [], [], parse_node(dict(node)), b"").state()
+
+
+def restore(
+    node: Namespace, directory: Path, action: str = "reload", path: str = "", timeout: float = 120.0
+) -> subprocess.CompletedProcess[str]:
+    """Do what the node's program does, with what is kept in a directory of this machine."""
+    argv = (MANAGED_HOST_PYTHON, "-c", _RESTORE, library_path(), action, str(directory))
+    return node.run(*argv, check=False, env={"PATH": path or os.environ["PATH"]}, timeout=timeout)
 
 
 class BootHost:

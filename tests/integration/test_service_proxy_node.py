@@ -109,11 +109,42 @@ def test_settings_that_are_strings_mean_what_they_say(world: Bridged, controller
 def test_what_is_kept_for_boot_is_kept_unless_that_is_switched_off_by_a_string(
     world: Bridged, controller: Controller
 ) -> None:
+    kept = "/var/lib/layer4-service-proxy/generations/1/"
     controller.run(service_proxy_save_rules="false")
-    assert not [line for line in world.snapshot() if "/var/lib/layer4-service-proxy/" in line]
+    names = world.node.run("ls", kept).stdout.split()
+    assert names == ["asked.json", "index.json"]
+    controller.run()
+    names = world.node.run("ls", kept.replace("/1/", "/2/")).stdout.split()
+    assert {"services.iptables", "services.iptables.jumps", "bridge.iptables", "backend.iptables"} < set(names)
 
 
-@pytest.mark.parametrize("playbook", ["site", "drain", "undrain"])
+def test_a_rollback_is_a_run_with_what_an_earlier_run_was_given(world: Bridged, controller: Controller) -> None:
+    controller.run()
+    wanted = world.snapshot()
+    other = {**SERVICE, "vip": "10.9.9.8", "node_port": 30081}
+    given = {
+        "service_proxy_services": [other],
+        "service_proxy_masquerade_all": True,
+        "service_proxy_drained": ["10.0.0.21"],
+    }
+    controller.inventory({"node1": world.node}, {**world.variables, **given})
+    controller.run()
+    assert [line for line in world.snapshot() if "10.9.9.9" in line] == []
+    rollback = PLAYBOOKS / "rollback.yml"
+    check = controller.run(rollback, check=True, service_proxy_generation=1)
+    run = controller.run(rollback, service_proxy_generation=1)
+    assert check.changes == run.changes != []
+    assert "the inventory asks for other services" in run.output
+    left = [line for line in differences(world.snapshot(), wanted) if "/var/lib/layer4-service-proxy" not in line]
+    assert left == []
+    assert controller.run(rollback, service_proxy_generation=3).changed == 0
+    listed = world.node.run("/usr/local/sbin/layer4-service-proxy", "generations").stdout
+    assert [line.split()[0] for line in listed.splitlines()] == ["1", "2", "*"]
+    refused = controller.run(rollback, expect_failure=True, service_proxy_generation=7)
+    assert "there is no generation 7 on this node: kept are 1, 2, 3" in refused.message
+
+
+@pytest.mark.parametrize("playbook", ["site", "drain", "undrain", "rollback"])
 @pytest.mark.parametrize("group", ["", "service_proxy"], ids=["missing", "empty"])
 def test_without_nodes_a_playbook_fails_with_one_line_and_touches_no_host(
     world: Bridged, controller: Controller, playbook: str, group: str
@@ -122,7 +153,9 @@ def test_without_nodes_a_playbook_fails_with_one_line_and_touches_no_host(
     inventory = yaml.safe_load((controller.directory / "hosts.yml").read_text())
     renamed = {"databases": inventory["service_proxy"], **({group: {"hosts": {}}} if group else {})}
     (controller.directory / "hosts.yml").write_text(yaml.safe_dump(renamed))
-    run = controller.run_anyhow(PLAYBOOKS / f"{playbook}.yml", service_proxy_backend="10.0.0.11")
+    run = controller.run_anyhow(
+        PLAYBOOKS / f"{playbook}.yml", service_proxy_backend="10.0.0.11", service_proxy_generation=1
+    )
     assert run.returncode != 0
     assert "the inventory has no hosts in group service_proxy, which are the nodes" in run.stdout + run.stderr
     assert differences(world.snapshot(), found) == []

@@ -13,16 +13,20 @@ import random
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.process import Runner
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import pack
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node import asked, boot, boot_files
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node import boot_generations as generations
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.boot_generations import BootError
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.boot_program import build
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.change import Change, merge_diffs
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.boot import BootState
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import Desired, Jump
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs import Timeouts
@@ -136,20 +140,34 @@ def test_odd_texts_survive_being_kept(tmp_path: Path) -> None:
         assert files["iptables"].split("\n")[2] == f'-A L4-A -m comment --comment "{quoted}" -j RETURN'
         if number % 100 == 0:
             part = boot.Part(lambda desired=desired: BootState(rules={"ipv4": desired}), "", {"odd": odd})  # type: ignore[misc]
-            _plan(tmp_path, services=part).apply()
-            kept = boot.observe(tmp_path)
+            _apply(_plan(tmp_path, services=part))
+            kept = boot.observe(_paths(tmp_path))
             assert kept.asked == {"services": {"odd": odd}}
             assert kept.problems == []
 
 
-def _plan(root: Path, restore: bool = True, **parts: boot.Part | None) -> boot.Change:
-    return boot.plan_boot(parts, boot.Settings(restore, reapply=False), boot.observe(root))
+def _paths(root: Path) -> boot.Paths:
+    return boot.Paths(root / "kept", root / "program")
+
+
+def _plan(root: Path, restore: bool = True, **parts: boot.Part | None) -> list[Change]:
+    return boot.plan_boot(parts, boot.Settings(restore, reapply=False), boot.observe(_paths(root)), cast(Runner, None))
+
+
+def _apply(changes: Sequence[Change]) -> None:
+    for one in changes:
+        if one.changed:
+            one.apply()
+
+
+def _changed(changes: Sequence[Change]) -> bool:
+    return any(one.changed for one in changes)
 
 
 @pytest.fixture(autouse=True)
-def host(tmp_path: Path) -> None:
-    for name in ("var/lib", "usr/local/sbin"):
-        tmp_path.joinpath(name).mkdir(parents=True)
+def no_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The units of the machine that runs the tests are none of their business."""
+    monkeypatch.setattr(boot, "plan_units", lambda *dummy: Change("units"))
 
 
 def _part(state: BootState = STATE, digest: str = "1", **given: Any) -> boot.Part:
@@ -161,32 +179,33 @@ def _refuse() -> BootState:
 
 
 def test_what_is_known_is_not_made_again(tmp_path: Path) -> None:
-    _plan(tmp_path, services=_part(a=1)).apply()
-    assert not _plan(tmp_path, services=boot.Part(_refuse, "1", {"a": 1})).changed
+    _apply(_plan(tmp_path, services=_part(a=1)))
+    assert not _changed(_plan(tmp_path, services=boot.Part(_refuse, "1", {"a": 1})))
     other = _plan(tmp_path, services=boot.Part(_refuse, "1", {"a": 2}))
-    assert other.before.splitlines()[0] == "generation 1"
-    assert other.after.splitlines()[0] == "generation 2"
-    other.apply()
-    assert boot.observe(tmp_path).asked == {"services": {"a": 2}}
-    assert boot.asked_of(1, tmp_path) == {"services": {"a": 1}}
+    assert [(one.name, one.before.splitlines()[0], one.after.splitlines()[0]) for one in other if one.changed] == [
+        ("boot", "generation 1", "generation 2")
+    ]
+    _apply(other)
+    assert boot.observe(_paths(tmp_path)).asked == {"services": {"a": 2}}
+    assert generations.asked_of(tmp_path / "kept", 1) == {"services": {"a": 1}}
     with pytest.raises(BootError, match=r"there is no generation 3 on this node: kept are 1, 2"):
-        boot.asked_of(3, tmp_path)
+        generations.asked_of(tmp_path / "kept", 3)
 
 
 def test_nothing_is_restored_unless_it_is_asked_for_but_what_was_asked_is_kept(tmp_path: Path) -> None:
-    _plan(tmp_path, restore=False, services=boot.Part(_refuse, "1", {"a": 1})).apply()
-    assert boot.observe(tmp_path).asked == {"services": {"a": 1}}
-    assert not _plan(tmp_path, restore=False, services=boot.Part(_refuse, "1", {"a": 1})).changed
-    assert "services.iptables " in _plan(tmp_path, services=_part(a=1)).after
+    _apply(_plan(tmp_path, restore=False, services=boot.Part(_refuse, "1", {"a": 1})))
+    assert boot.observe(_paths(tmp_path)).asked == {"services": {"a": 1}}
+    assert not _changed(_plan(tmp_path, restore=False, services=boot.Part(_refuse, "1", {"a": 1})))
+    assert "services.iptables " in merge_diffs(_plan(tmp_path, services=_part(a=1)))["after"]
 
 
 def test_a_part_that_is_broken_and_not_at_hand_is_made_by_its_next_run(tmp_path: Path) -> None:
-    _plan(tmp_path, services=_part(a=1), bridge=_part(BootState(sets="create B hash:ip\n"))).apply()
-    path = tmp_path / "var/lib/layer4-service-proxy/current/services.iptables"
+    _apply(_plan(tmp_path, services=_part(a=1), bridge=_part(BootState(sets="create B hash:ip\n"))))
+    path = tmp_path / "kept/current/services.iptables"
     path.unlink()
-    _plan(tmp_path, bridge=_part(BootState(sets="create C hash:ip\n"), "2")).apply()
+    _apply(_plan(tmp_path, bridge=_part(BootState(sets="create C hash:ip\n"), "2")))
     assert not path.exists()
-    _plan(tmp_path, services=_part(a=1)).apply()
+    _apply(_plan(tmp_path, services=_part(a=1)))
     assert path.read_text() == RULES
 
 
@@ -212,7 +231,7 @@ class _Dying:
 
 def test_a_generation_is_whole_or_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed anywhere, a run leaves the generation before it, and the next one goes on."""
-    _plan(tmp_path, services=_part(a=0)).apply()
+    _apply(_plan(tmp_path, services=_part(a=0)))
     for stop in range(1, 200):
         change = _plan(tmp_path, services=_part(a=stop))
         with monkeypatch.context() as patch:
@@ -220,18 +239,17 @@ def test_a_generation_is_whole_or_is_not(tmp_path: Path, monkeypatch: pytest.Mon
             for name in ("replace", "rename", "symlink", "fsync", "mkdir", "link", "unlink"):
                 patch.setattr(os, name, dying.patched(getattr(os, name)))
             try:
-                change.apply()
+                _apply(change)
             except _Killed:
                 pass
             else:
                 break
-        kept = boot.observe(tmp_path)
+        kept = boot.observe(_paths(tmp_path))
         assert kept.problems == []
         assert kept.asked["services"]["a"] in (stop, stop - 1)
         change = _plan(tmp_path, services=_part(a=stop))
-        if change.changed:
-            change.apply()
-        assert boot.observe(tmp_path).asked["services"]["a"] == stop
+        _apply(change)
+        assert boot.observe(_paths(tmp_path)).asked["services"]["a"] == stop
     else:
         raise AssertionError("it never came to its end")
     assert stop > 20
@@ -273,6 +291,10 @@ def _is_for_types(text: str, node: ast.ImportFrom) -> bool:
     return line.startswith("    ") and "if TYPE_CHECKING:" in text
 
 
+def _asked(services: list[Any], drained: Sequence[str] = (), **settings: Any) -> dict[str, Any]:
+    return {"services": {"settings": settings, "services": pack(services)._asdict(), "drained": list(drained)}}
+
+
 def test_a_difference_is_of_services_and_settings() -> None:
     web = {
         "name": "web",
@@ -280,14 +302,12 @@ def test_a_difference_is_of_services_and_settings() -> None:
         "port": 80,
         "backends": [{"address": "10.0.0.1"}, {"address": "10.0.0.2"}],
     }
-    before = {"services": {"services": [web, {"name": "db", "port": 5432}], "node": {"name": "n"}, "drained": []}}
+    before = _asked([web, {"name": "db", "port": 5432}], name="n")
     changed = {**web, "port": 80, "backends": [{"address": "10.0.0.1", "weight": 2}, {"address": "10.0.0.2"}]}
-    after = {
-        "services": {"services": [changed], "node": {"name": "n", "masquerade_all": True}, "drained": ["10.0.0.2"]}
-    }
+    after = _asked([changed], ["10.0.0.2"], name="n", masquerade_all=True)
     assert asked.difference(before, after) == [
-        '~ services: drained [] -> ["10.0.0.2"]',
-        "~ services: node.masquerade_all null -> true",
+        '~ service_proxy_drained [] -> ["10.0.0.2"]',
+        "~ service_proxy_masquerade_all null -> true",
         "- db  no address  5432/tcp  -> none",
         "~ web: - 10.0.0.1:80; + 10.0.0.1:80 (weight 2)",
     ]

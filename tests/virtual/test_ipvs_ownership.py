@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from network import ADDRESSES, IPV4, IPV6, Network, backends, balancer_ip, external_ip, vip
+from boot_host import keep, restore, state_of
+from network import ADDRESSES, IPV4, IPV6, LOCAL_CIDRS, Network, backends, balancer_ip, external_ip, vip
 
 from lab.namespaces import Namespace
-from module_runner import COLLECTION
 
 FOREIGN = (
     "-A -t 192.0.2.1:9 -s rr\n-A -f 7 -s lc\n-A -u 10.96.0.1:9999 -s wlc\n-a -t 192.0.2.1:9 -r 10.0.1.11:9 -m -w 5\n"
 )
-KEEPER = COLLECTION / "roles" / "node" / "files" / "rules.sh"
 
 
 def _everything(**options: Any) -> list[dict[str, Any]]:
@@ -83,9 +82,10 @@ def test_what_is_kept_for_boot_is_all_that_a_run_makes(network: Network, tmp_pat
     wanted = [*_everything(), {**direct, "backends": backends("b11", "b12", port=80)}]
     network.applied(wanted)
     before = _held(node)
-    node.run("sh", str(KEEPER), "save", "L4", str(tmp_path))
+    own = [*ADDRESSES["node1"].values(), *ADDRESSES["bridge1"].values()]
+    keep(tmp_path, 1, state_of(wanted, {"name": "node1", "local_cidrs": LOCAL_CIDRS, "addresses": own}, "ipvs"))
     _flush(node)
-    node.run("sh", str(KEEPER), "restore", "L4", str(tmp_path))
+    assert restore(node, tmp_path).returncode == 0
     assert _held(node) == before
     assert network.applied(wanted)["changed"] is False
 

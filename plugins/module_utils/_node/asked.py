@@ -4,7 +4,7 @@
 
 """What a node was asked for, as its generations keep it, in lines for people. Pure.
 
-Of part ``services`` that is a dict: ``services`` (as users write them, or packed), ``node`` (settings), ``dataplane``, ``drained``.
+Of part ``services`` that is a dict: ``settings`` (`settings.SPECIFICATION`), ``services`` (packed), ``drained`` (by playbooks).
 """
 
 from __future__ import annotations
@@ -15,15 +15,21 @@ from typing import Any
 
 from .._model.drain import drain_backends
 from .._model.payload import unpack
+from .settings import PREFIX, Settings
 
 _SHORT = 60
 """Characters of a value in a line."""
 
 
+def settings_of(asked: Mapping[str, Any]) -> Settings:
+    """Return the settings of the node."""
+    return Settings(_of_services(asked).get("settings") or {})
+
+
 def services_of(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the services as they were given, drained backends not reckoned with. Raises ValueError."""
-    given = _of_services(asked).get("services", [])
-    return unpack(given["body"]) if isinstance(given, Mapping) else list(given)
+    packed = _of_services(asked).get("services")
+    return unpack(packed["body"]) if packed else []
 
 
 def effective_services(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -32,18 +38,8 @@ def effective_services(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def drained(asked: Mapping[str, Any]) -> list[str]:
-    """Return which backends are drained."""
-    return list(_of_services(asked).get("drained") or [])
-
-
-def dataplane(asked: Mapping[str, Any]) -> str:
-    """Return which dataplane carries the services."""
-    return str(_of_services(asked).get("dataplane") or "iptables")
-
-
-def node_settings(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the node settings that were given."""
-    return {key: value for key, value in (_of_services(asked).get("node") or {}).items() if value is not None}
+    """Return which backends are drained, by the inventory or by playbooks."""
+    return list(dict.fromkeys([*(settings_of(asked).drained or ()), *(_of_services(asked).get("drained") or ())]))
 
 
 def _of_services(asked: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -82,9 +78,7 @@ def _backend(backend: Mapping[str, Any], service: Mapping[str, Any]) -> str:
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Return what differs between two generations: settings first, then services by name."""
-    lines = []
-    for part in sorted(before.keys() | after.keys()):
-        lines += _settings_lines(part, _plain(before, part), _plain(after, part))
+    lines = _settings_lines(_plain(before), _plain(after))
     old = {str(one.get("name")): one for one in services_of(before)}
     new = {str(one.get("name")): one for one in services_of(after)}
     for name in sorted(old.keys() | new.keys()):
@@ -97,18 +91,13 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
     return lines
 
 
-def _plain(asked: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """The settings of a part, those of the node beside the others, without services."""
-    found = dict(asked.get(part) or {})
-    if part == "services":
-        found.pop("services", None)
-        found.update({f"node.{key}": value for key, value in (found.pop("node", None) or {}).items()})
-    return found
+def _plain(asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {**settings_of(asked).values, "drained": drained(asked)}
 
 
-def _settings_lines(part: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def _settings_lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    return [f"~ {part}: {key} {_short(before.get(key))} -> {_short(after.get(key))}" for key in keys]
+    return [f"~ {PREFIX}{key} {_short(before.get(key))} -> {_short(after.get(key))}" for key in keys]
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -6,25 +6,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
-from .._kernel.files import FileError, ensure_directory, read_file, remove_file, write_file
+from .._kernel.files import FileError, read_file, write_file
+from .._kernel.process import Runner
 from .._objects.boot import BootState
 from . import boot_generations as generations
 from .boot_files import PARTS, render
 from .boot_generations import BootError, Generation
 from .boot_program import build
 from .boot_restore import standing
-from .boot_units import PROGRAM, TIMER, UNIT, File, Link, Wanted, wanted_files, wanted_units
-from .systemd import Systemd
-
-__all__ = ("BootError", "Change", "Kept", "Part", "Settings", "asked_of", "observe", "plan_boot")
+from .boot_units import KNOWN, PROGRAM, wanted_units
+from .change import Change, lines
+from .units import has_systemd, plan_units
 
 _NOT_RESTORED = "not restored"
+_PROGRAM_MODE = 0o755
 _SHOWN = 12
 """Characters of a digest in a diff."""
 
@@ -49,10 +48,18 @@ class Settings(NamedTuple):
     """Whether they come back when somebody flushes them (``service_proxy_reapply``)."""
 
 
+class Paths(NamedTuple):
+    """Where it is kept."""
+
+    directory: Path = generations.DIRECTORY
+    """Of the generations."""
+    program: Path = Path(PROGRAM)
+
+
 class Kept(NamedTuple):
     """What is there from earlier runs."""
 
-    root: Path
+    paths: Paths
     generation: Generation | None
     asked: Mapping[str, Any]
     """By part, what the current generation was asked for."""
@@ -64,66 +71,24 @@ class Kept(NamedTuple):
     """The highest number of a generation, 0 where there is none."""
     program: bytes
     """What the node's program is to be."""
-    systemd: Systemd | None
-    """None on a host that systemd does not run."""
-
-    @property
-    def directory(self) -> Path:
-        return _below(self.root, str(generations.DIRECTORY))
 
 
-@dataclass
-class Change:
-    """What a run changes of it. before, after: lines for people."""
+class _Wanted(NamedTuple):
+    """The generation that is to be current; without parts nothing is to be kept."""
 
-    kept: Kept
-    files: Mapping[str, bytes | Path] = field(default_factory=dict)
-    made_of: Mapping[str, str] = field(default_factory=dict)
-    asked: Mapping[str, Any] = field(default_factory=dict)
-    before: str = ""
-    after: str = ""
-    stores: bool = False
-    paths: Mapping[str, Wanted] = field(default_factory=dict)
-    start: Sequence[str] = ()
-    stop: Sequence[str] = ()
-    warnings: Sequence[str] = ()
-    name: str = "boot"
-
-    @property
-    def changed(self) -> bool:
-        return bool(self.stores or self.paths or self.start or self.stop)
-
-    def apply(self) -> None:
-        """Write all in an order that leaves a node restorable whenever it ends. Raises BootError."""
-        kept = self.kept
-        if self.stores and self.made_of:
-            generations.store(kept.directory, kept.newest + 1, self.files, self.made_of, self.asked)
-        try:
-            self._apply_paths()
-        except FileError as error:
-            raise BootError(str(error)) from error
-        if self.stores and not self.made_of:
-            generations.remove(kept.directory)
-
-    def _apply_paths(self) -> None:
-        systemd = self.kept.systemd
-        if systemd and self.stop:
-            systemd.run("stop", self.stop)
-        for path, wanted in self.paths.items():
-            _put(_below(self.kept.root, path), wanted)
-        if systemd and any(path != PROGRAM for path in self.paths):
-            systemd.run("daemon-reload")
-        if systemd and self.start:
-            with standing():
-                systemd.run("start", self.start)
+    files: Mapping[str, bytes | Path]
+    """By name: content, or a file of the current generation."""
+    made_of: Mapping[str, str]
+    """By part."""
+    asked: Mapping[str, Any]
+    """By part."""
 
 
-def observe(root: Path = Path("/")) -> Kept:
-    """Read what is kept. What is damaged is as if it were not there, and named in ``problems``."""
-    directory = _below(root, str(generations.DIRECTORY))
-    newest = max(generations.numbers(directory), default=0)
+def observe(paths: Paths = Paths()) -> Kept:  # noqa: B008 - immutable
+    """Read what is kept. What is damaged is as if it were not there, and named in ``problems``. Raises BootError."""
+    newest = max(generations.numbers(paths.directory), default=0)
     problems: list[str] = []
-    found = _generation(directory, newest, problems)
+    found = _generation(paths.directory, newest, problems)
     broken = found.broken() if found else {}
     problems += broken.values()
     asked: Mapping[str, Any] = {}
@@ -131,7 +96,7 @@ def observe(root: Path = Path("/")) -> Kept:
         asked = found.asked() if found else {}
     except BootError as error:
         problems.append(str(error))
-    return Kept(root, found, asked, problems, frozenset(broken), newest, build(), Systemd.of_host(root))
+    return Kept(paths, found, asked, problems, frozenset(broken), newest, build())
 
 
 def _generation(directory: Path, newest: int, problems: list[str]) -> Generation | None:
@@ -147,13 +112,13 @@ def _generation(directory: Path, newest: int, problems: list[str]) -> Generation
         return None
 
 
-def asked_of(number: int, root: Path = Path("/")) -> dict[str, Any]:
+def asked_of(number: int, directory: Path = generations.DIRECTORY) -> dict[str, Any]:
     """Return what a kept generation was asked for, by part. Raises BootError, which names those that are kept."""
-    return generations.asked_of(_below(root, str(generations.DIRECTORY)), number)
+    return generations.asked_of(directory, number)
 
 
-def plan_boot(parts: Mapping[str, Part | None], settings: Settings, kept: Kept) -> Change:
-    """Compare what a run has set with what is kept.
+def plan_boot(parts: Mapping[str, Part | None], settings: Settings, kept: Kept, runner: Runner) -> list[Change]:
+    """Compare what a run has set with what is kept; the changes in the order in which they are made. Raises BootError.
 
     parts: those that the run is about, None for one that goes; others stay as they are kept.
     """
@@ -167,10 +132,21 @@ def plan_boot(parts: Mapping[str, Part | None], settings: Settings, kept: Kept) 
     asked = {
         name: dict(one.asked) if one else kept.asked.get(name, {}) for name in made_of for one in [parts.get(name)]
     }
-    change = Change(kept, files, made_of, asked)
-    _compare_generation(change)
-    _compare_paths(change, settings, kept.program if made_of else None)
-    return change
+    wanted = _Wanted(files, made_of, asked)
+    return [
+        _program_change(kept, bool(made_of)),
+        _generation_change(kept, wanted),
+        _units_change(wanted, settings, runner),
+    ]
+
+
+def without_systemd(changes: Sequence[Change]) -> str | None:
+    """Return the warning for a host on which nothing restores what these changes keep, None for any other."""
+    if has_systemd() or not any(one.changed for one in changes):
+        return None
+    return (
+        f"what restores the services at boot is kept in {generations.DIRECTORY}, but without systemd nothing calls it"
+    )
 
 
 def _files(
@@ -200,20 +176,31 @@ def _sound_files(name: str, kept: Kept) -> dict[str, bytes | Path]:
     return {facility: kept.generation.directory / one for facility, one in files.items() if one not in kept.broken}
 
 
-def _compare_generation(change: Change) -> None:
-    kept = change.kept
+def _generation_change(kept: Kept, wanted: _Wanted) -> Change:
+    """The next generation. Its lines tell which files differ, not what is in them: that is in the diff of the facilities."""
     held = {f"{part}.{facility}": one for part, facility, one in _held_files(kept)}
-    wanted = {name: _digest(name, content, held) for name, content in change.files.items()}
-    lines = [_file_lines(held), _file_lines(wanted)]
-    lines[0] |= {f"asked of {part} {_short(one)}" for part, one in kept.asked.items()}
-    lines[1] |= {f"asked of {part} {_short(one)}" for part, one in change.asked.items()}
+    digests = {name: _digest(name, content, held) for name, content in wanted.files.items()}
+    before = _file_lines(held) | {f"asked of {part} {_short(one)}" for part, one in kept.asked.items()}
+    after = _file_lines(digests) | {f"asked of {part} {_short(one)}" for part, one in wanted.asked.items()}
     made = {name: one.made_of for name, one in kept.generation.parts.items()} if kept.generation else {}
-    change.stores = bool(lines[0] != lines[1] or made != change.made_of or kept.problems)
-    if change.stores:
-        number = [f"generation {kept.generation.number}"] if kept.generation else []
-        following = [f"generation {kept.newest + 1}"] if change.made_of else []
-        change.before = _text([*number, *sorted(lines[0] - lines[1]), *kept.problems])
-        change.after = _text([*following, *sorted(lines[1] - lines[0])])
+    if before == after and made == wanted.made_of and not kept.problems:
+        return Change("boot")
+    current = [f"generation {kept.generation.number}"] if kept.generation else []
+    following = [f"generation {kept.newest + 1}"] if wanted.made_of else []
+    return Change(
+        "boot",
+        lines([*current, *sorted(before - after), *kept.problems]),
+        lines([*following, *sorted(after - before)]),
+        lambda: _store(kept, wanted),
+    )
+
+
+def _store(kept: Kept, wanted: _Wanted) -> None:
+    directory = kept.paths.directory
+    if wanted.made_of:
+        generations.store(directory, kept.newest + 1, wanted.files, wanted.made_of, wanted.asked)
+    else:
+        generations.remove(directory)
 
 
 def _held_files(kept: Kept) -> list[tuple[str, str, str]]:
@@ -233,69 +220,37 @@ def _short(value: Any) -> str:
     return generations.digest(generations.json_text(value).encode())[:_SHOWN]
 
 
-def _compare_paths(change: Change, settings: Settings, program: bytes | None) -> None:
-    systemd = change.kept.systemd
-    restores = bool(change.files) and settings.restore
-    if restores and not systemd:
-        change.warnings = [
-            f"what restores the services at boot is kept in {generations.DIRECTORY}, but without systemd nothing calls it"
-        ]
-    restore = restores and systemd is not None
-    wanted = wanted_files(program, restore=restore, reapply=settings.reapply)
-    held = {path: _read(_below(change.kept.root, path)) for path in wanted}
-    change.paths = {path: one for path, one in wanted.items() if one != held[path]}
-    units = wanted_units(restore=restore, reapply=settings.reapply)
-    active = systemd.active((UNIT, TIMER)) if systemd else frozenset()
-    change.start = [unit for unit in units if unit not in active]
-    change.stop = [unit for unit in (TIMER, UNIT) if unit in active and unit not in units]
-    change.before += _text([_path_line(path, held[path]) for path in change.paths if held[path]])
-    change.before += _text([f"{unit} is active" for unit in change.stop])
-    change.after += _text([_path_line(path, one) for path, one in change.paths.items() if one])
-    change.after += _text([f"{unit} is active" for unit in change.start])
-
-
-def _path_line(path: str, one: Wanted | str) -> str:
-    if isinstance(one, File):
-        return f"{path} mode {one.mode:04o} {generations.digest(one.content)[:_SHOWN]}"
-    return f"{path} -> {one.target}" if isinstance(one, Link) else f"{path} {one}"
-
-
-def _read(path: Path) -> Wanted | str:
-    """What is at a path, in words where it is not what could be wanted."""
+def _program_change(kept: Kept, is_wanted: bool) -> Change:
+    path, wanted = kept.paths.program, kept.program if is_wanted else None
     try:
-        if path.is_symlink():
-            return Link(os.readlink(path))
-        content = read_file(path)
-        return None if content is None else File(content, path.stat().st_mode & 0o7777)
+        held = read_file(path)
+        before = _program_line(path, held, 0 if held is None else path.stat().st_mode & 0o7777)
     except (FileError, OSError) as error:
-        return f"is in the way: {error}"
+        before = [str(error)]
+    after = _program_line(path, wanted, _PROGRAM_MODE)
 
-
-def _put(path: Path, wanted: Wanted) -> None:
-    if path.is_dir() and not path.is_symlink():
+    def apply() -> None:
         generations.remove(path)
-    if wanted is None:
-        remove_file(path)
-        return
-    if not path.parent.is_dir():
-        ensure_directory(path.parent, 0o755)
-    if isinstance(wanted, File):
-        write_file(path, wanted.content, wanted.mode)
-        return
-    remove_file(path)
-    try:
-        os.symlink(wanted.target, path)
-    except OSError as error:
-        raise FileError(f"{path} cannot be made: {error.strerror}") from error
+        if wanted is not None:
+            write_file(path, wanted, _PROGRAM_MODE)
+
+    return Change("program", lines(before), lines(after), apply) if before != after else Change("program")
 
 
-def _below(root: Path, path: str) -> Path:
-    return root / path.lstrip("/")
+def _program_line(path: Path, content: bytes | None, mode: int) -> list[str]:
+    return [] if content is None else [f"{path} (mode {mode:04o}) {generations.digest(content)[:_SHOWN]}"]
+
+
+def _units_change(wanted: _Wanted, settings: Settings, runner: Runner) -> Change:
+    restore = bool(wanted.files) and settings.restore
+    change = plan_units("units", wanted_units(restore=restore, reapply=settings.reapply), KNOWN, runner)
+
+    def apply() -> None:
+        with standing():
+            change.apply()
+
+    return Change(change.name, change.before, change.after, apply)
 
 
 def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
-
-
-def _text(lines: Sequence[str]) -> str:
-    return "".join(line + "\n" for line in lines)

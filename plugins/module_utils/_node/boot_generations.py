@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .._kernel.files import FileError, ensure_directory, read_file, write_file
+from .change import NodeError
 
 DIRECTORY = Path("/var/lib/layer4-service-proxy")
 INDEX, ASKED = "index.json", "asked.json"
@@ -40,7 +41,7 @@ Asked = Mapping[str, Any]
 """What was asked for, by part: JSON."""
 
 
-class BootError(Exception):
+class BootError(NodeError):
     """What is kept for boot cannot be read or written; the text is one line."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from functools import cache
 from importlib.util import find_spec
 from io import BytesIO
 from pkgutil import walk_packages
@@ -28,6 +29,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAIN = f"from {_NAME}._node.command import main\n\nmain()\n"
 
 
+@cache
 def build() -> bytes:
     """Return the program, always the same for the same code and interpreter. Raises BootError."""
     found = BytesIO()

@@ -2,15 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What brings a node's services back: units of systemd, and the program that they call. Nothing in them is a user's text. Pure."""
+"""The units of systemd that bring a node's services back, by way of the node's program. Nothing in them is a user's text. Pure."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Union
+from .units import Unit
 
 PROGRAM = "/usr/local/sbin/layer4-service-proxy"
 UNIT, WATCH, TIMER = (f"layer4-service-proxy{kind}" for kind in (".service", "-watch.service", "-watch.timer"))
-_UNITS = "/etc/systemd/system/"
 _STATE = "/var/lib/layer4-service-proxy"
 
 # Those that set rules of their own and may flush all others as they start. Docker does neither, and starts after the network, as
@@ -74,40 +73,16 @@ WantedBy=timers.target
 """
 
 
-class File(NamedTuple):
-    """A regular file of root's."""
-
-    content: bytes
-    mode: int
+KNOWN = {UNIT: "multi-user.target", WATCH: None, TIMER: "timers.target"}
+"""All of these units, each with the target that starts it."""
 
 
-class Link(NamedTuple):
-    """A symbolic link."""
-
-    target: str
-
-
-Wanted = Union[File, Link, None]
-"""What a path is to be; None: nothing is to be there."""
-
-
-def wanted_files(program: bytes | None, *, restore: bool, reapply: bool) -> dict[str, Wanted]:
-    """Return what is to be at each path that is ours. program: None where there is no need for it. reapply: as of `restore`."""
+def wanted_units(*, restore: bool, reapply: bool) -> list[Unit]:
+    """Return the units that are to be there. reapply: as of `restore`."""
+    if not restore:
+        return []
     text = _RESTORE.format(program=PROGRAM, state=_STATE, firewalls=_FIREWALLS, reload=_RELOAD if reapply else "")
-    files: dict[str, Wanted] = {PROGRAM: None if program is None else File(program, 0o755)}
-    files.update(_unit(UNIT, text if restore else None, "multi-user.target"))
-    files.update(_unit(WATCH, _WATCH if restore and reapply else None))
-    files.update(_unit(TIMER, _TIMER if restore and reapply else None, "timers.target"))
-    return files
-
-
-def wanted_units(*, restore: bool, reapply: bool) -> list[str]:
-    """Return the units that are to be active."""
-    return [UNIT, *([TIMER] if reapply else [])] if restore else []
-
-
-def _unit(name: str, text: str | None, wanted_by: str = "") -> dict[str, Wanted]:
-    files: dict[str, Wanted] = {_UNITS + name: None if text is None else File(text.encode(), 0o644)}
-    if wanted_by:
-        files[f"{_UNITS}{wanted_by}.wants/{name}"] = None if text is None else Link(_UNITS + name)
-    return files
+    found = [Unit(UNIT, text, KNOWN[UNIT], started=True)]
+    if reapply:
+        found += [Unit(WATCH, _WATCH, None, started=False), Unit(TIMER, _TIMER, KNOWN[TIMER], started=True)]
+    return found

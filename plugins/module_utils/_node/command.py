@@ -78,7 +78,7 @@ def _status(dummy: Namespace) -> int:
     restorer = Restorer(generation, host)
     broken, gone = generation.broken(), restorer.gone()
     print(f"generation  {generation.number} of {_date(generation)}")
-    print(f"dataplane   {asked.dataplane(wanted)}")
+    print(f"dataplane   {asked.settings_of(wanted).dataplane}")
     print(f"services    {len(services)} with {sum(len(one.get('backends') or []) for one in services)} backends")
     print(f"drained     {', '.join(asked.drained(wanted)) or 'none'}")
     print(f"at boot     {_unit(host, UNIT)}")
@@ -105,11 +105,12 @@ def _trace(given: Namespace) -> int:
     from .._dataplane.offline import trace_services  # pylint: disable=import-outside-toplevel  # compiled only for this
 
     wanted = _current().asked()
-    node = asked.node_settings(wanted)
+    settings = asked.settings_of(wanted)
+    node = settings.node
     if not node.get("addresses"):
         node["addresses"] = own_addresses(Host(), DEVICE)
     connection = {"from": given.source, "to": given.destination, "port": given.port, "protocol": given.protocol}
-    options = {**connection, "node": node, "dataplane": asked.dataplane(wanted)}
+    options = {**connection, "node": node, "dataplane": settings.dataplane}
     print(asked.named(_trace_lines(trace_services(asked.effective_services(wanted), options))), end="")
     return 0
 
@@ -132,7 +133,9 @@ def _generations(dummy: Namespace) -> int:
         try:
             generation = boot_generations.load(DIRECTORY, number)
             wanted = generation.asked()
-            told = f"{_date(generation)}  {asked.dataplane(wanted)}  {len(asked.services_of(wanted))} services"
+            told = (
+                f"{_date(generation)}  {asked.settings_of(wanted).dataplane}  {len(asked.services_of(wanted))} services"
+            )
         except _ERRORS as error:
             told = str(error)
         print(f"{'*' if number == current else ' '} {number:>4}  {told}")

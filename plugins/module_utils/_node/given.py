@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from .._kernel.files import read_file, write_file
 from .._model.drain import drain_backends, find_endpoints
 from .._model.payload import Payload, pack, unpack
 from .change import Change, NodeError, lines
 from .files import File, plan_files, read_text
+from .settings import DEFAULTS
 
-FILE = "/var/lib/layer4-service-proxy.given"
 DRAINED = "/var/lib/layer4-service-proxy.drained"
 """Backends that take no new connections until they are undrained, one a line, by address, by address and port, or by node."""
 
@@ -60,28 +58,39 @@ def payload_of(services: Sequence[Any], payload: Mapping[str, str] | None) -> Pa
         raise NodeError(f"service_proxy_services has a value that JSON does not know: {error}") from error
 
 
-def read_given() -> Given | None:
-    """Return what this node was last asked for. Raises NodeError where it is damaged, FileError where it cannot be read."""
-    content = read_file(Path(FILE))
-    if content is None:
-        return None
+def last_given(asked: Mapping[str, Any]) -> Given | None:
+    """Return what this node was last asked for; None where it was not, or where that is lost.
+
+    asked: of the current generation, by part.
+    """
+    found = asked.get("services")
     try:
-        found = json.loads(content)
-        return Given(dict(found["settings"]), Payload(found["digest"], found["body"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise NodeError(f"{FILE} is damaged ({error}): remove it and run site.yml") from error
+        return Given({**DEFAULTS, **found["settings"]}, Payload(**found["services"])) if found else None
+    except (KeyError, TypeError):
+        return None
 
 
-def keep_given(given: Given | None, held: Given | None) -> Change:
-    """Return the change of what is kept. It is told in no diff: what it says is in those of the facilities."""
+def given_at(asked: Mapping[str, Any], number: int) -> tuple[Given, list[str]]:
+    """Return what an earlier run was given, and which backends playbooks had drained then. Raises NodeError.
 
-    def apply() -> None:
-        if given is None:
-            plan_files("", {FILE: None}).apply()
-        elif given != held:
-            write_file(Path(FILE), json.dumps({"settings": given.settings, **given.payload._asdict()}))
+    asked: of that generation, by part.
+    """
+    found = last_given(asked)
+    if found is None:
+        raise NodeError(f"generation {number} is no rollback's aim: no services were asked for then")
+    return found, list(asked["services"].get("drained") or ())
 
-    return Change("", apply=apply)
+
+def with_others(given: Given, held: Given | None) -> Given:
+    """Return what a node has been asked for behind a run that is not exclusive: the services of earlier runs stay."""
+    if held is None or given.settings["exclusive"]:
+        return given
+    services = {_name(one): one for one in [*held.services, *given.services]}
+    return given._replace(payload=pack(list(services.values())))
+
+
+def _name(service: Any) -> Any:
+    return json.dumps(service.get("name")) if isinstance(service, Mapping) else ""
 
 
 def read_drained() -> list[str]:

@@ -25,7 +25,10 @@ from .._model.service import parse_services, refuse_unsupported
 from .._plan.iptables_steps import FamilyPlans
 from .._resource.chain.plan import plan_chains
 from .._resource.chain.request import FAMILIES, InvalidChainError, parse_chain
-from . import backend_rules, bridges, kernel_modules, managers, saved_rules, sysctls, tools, units
+from . import backend_rules, bridges, kernel_modules, managers, sysctls, tools, units
+from .boot import Part, asked_of, observe, plan_boot, without_systemd
+from .boot import Settings as BootSettings
+from .boot_parts import chains_part, services_part
 from .bridge_modes import Links
 from .change import Change, NodeError, merge_diffs
 from .given import (
@@ -33,14 +36,15 @@ from .given import (
     Given,
     drained_after,
     drained_change,
-    keep_given,
+    given_at,
+    last_given,
     payload_of,
     read_drained,
-    read_given,
     refuse_drain,
+    with_others,
     without_drained,
 )
-from .settings import PARTS, Settings
+from .settings import Settings
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -57,19 +61,28 @@ class NodeRun:
         self.runner = ModuleRunner(module)
         self.parts: Collection[str] = module.params["parts"]
         self.drain = Drain(module.params["drain"], module.params["undrain"], module.params["is_known"])
-        self.held_given = read_given()
+        self.kept = observe()
+        self.boot_parts: dict[str, Part | None] = {}
+        self.held_given = last_given(self.kept.asked)
         self.asked = Given(
             Settings(module.params).values, payload_of(module.params["services"], module.params["payload"])
         )
-        self.given = self._last_given() if self.drain.backend else self.asked
+        self.listed = read_drained()
+        self.given = self._given()
         self.settings = Settings(self.given.settings)
         self.services = self.given.services
         self.links = Links()
         self.changes: list[Change] = []
         self.result: dict[str, Any] = {}
-        self.rules_state = ""
 
-    def _last_given(self) -> Given:
+    def _given(self) -> Given:
+        """What the node is to be: what the task says, unless that is about one backend, or about an earlier run."""
+        number = self.module.params["generation"]
+        if number is not None:
+            given, self.listed = given_at(asked_of(number), number)
+            return given
+        if not self.drain.backend:
+            return self.asked
         if self.held_given is None:
             raise NodeError("this node was not given any services yet: run site.yml first")
         return self.held_given
@@ -81,7 +94,6 @@ class NodeRun:
             if missing and not self._go_on_without(missing):
                 return self.result
         self._validate()
-        saved_rules.begin_run(self.settings)
         steps = [self._prepare_node, self._bridges, self._backends, self._proxy, self._open_loopback]
         for step in (
             steps if self.settings.is_present else [self._proxy, self._backends, self._bridges, self._leave_node]
@@ -109,7 +121,7 @@ class NodeRun:
             refuse_unsupported(settings.dataplane)
             _refuse_wrong_networks("service_proxy_backend_cidrs", settings.all_backend_cidrs)
         if self.drain.backend:
-            refuse_drain(self.drain, self.services, read_drained(), settings.drained)
+            refuse_drain(self.drain, self.services, self.listed, settings.drained)
         elif settings.is_present and self.held_given != self.given:
             parse_services(self.services, settings.dataplane, self.node)
         if "bridge" in self.parts:
@@ -182,7 +194,7 @@ class NodeRun:
         plan = bridges.plan_modes(bridges.policy_of(wanted), bridges.read_record(), self.links)
         self._do(bridges.mode_change("bridges", plan.end, False), bridges.record_change(plan))
         self._do(bridges.mode_change("bridges", plan.begin, True))
-        self._chains([bridges.chain_request(self.settings, wanted)])
+        self._chains("bridge", [bridges.chain_request(self.settings, wanted)])
         self._do(bridges.boot_files(plan))
         at_boot = [bridges.unit()] if bridges.is_hairpin_wanted(plan) else []
         self._do(units.plan_units("units", at_boot, {bridges.UNIT: "multi-user.target"}, self.runner))
@@ -190,12 +202,13 @@ class NodeRun:
     def _backends(self) -> None:
         if "backend" in self.parts:
             addresses = [ip.canonical_address(one) for one in self.needs["backend_addresses"]]
-            self._chains(list(backend_rules.chain_requests(self.settings, addresses)))
+            self._chains("backend", list(backend_rules.chain_requests(self.settings, addresses)))
 
-    def _chains(self, options: Sequence[Mapping[str, Any]]) -> None:
+    def _chains(self, part: str, options: Sequence[Mapping[str, Any]]) -> None:
         """Make these chains as they are to be; those that are neither wanted nor there take no look at the chains around."""
         tables = both_families(self.module)
         requests = [parse_chain(one) for one in options]
+        self.boot_parts[part] = chains_part(requests)
         plans = {}
         for family in FAMILIES["both"]:
             concerned = [
@@ -214,7 +227,7 @@ class NodeRun:
         if "proxy" not in self.parts:
             return
         settings = self.settings
-        listed = drained_after(read_drained(), self.drain, settings.is_present)
+        listed = drained_after(self.listed, self.drain, settings.is_present)
         self._do(drained_change(listed))
         drained = list(dict.fromkeys([*settings.drained, *listed])) if settings.is_present else []
         services: list[Any] = []
@@ -228,11 +241,12 @@ class NodeRun:
         done = converge_services(self.module, request, settings.node, payload)
         if done["changed"]:
             self.changes.append(Change("", done["diff"]["before"], done["diff"]["after"]))
-        self.rules_state = done.pop("rules_state") if settings.is_present else ""
         self.result.update({key: done[key] for key in ("added", "updated", "removed", "conntrack_deleted")})
         self._tell_drained(drained)
-        if not self.module.check_mode:
-            keep_given(self.given if settings.is_present else None, self.held_given).apply()
+        given = with_others(self.given, self.held_given)
+        self.boot_parts["services"] = (
+            services_part(given, drained, listed, self.node, self.kept.program) if settings.is_present else None
+        )
 
     def _tell_drained(self, drained: Sequence[str]) -> None:
         self.result["drained"] = list(drained)
@@ -245,23 +259,21 @@ class NodeRun:
                     "the inventory asks for other services or settings than this node was last given: only the backend "
                     "was changed; site.yml does the rest"
                 )
+        if self.module.params["generation"] is not None and self.given != self.asked:
+            self.module.warn(
+                "the inventory asks for other services or settings than this generation: site.yml brings them"
+            )
 
     def _save(self) -> None:
-        """Keep the rules for boot."""
-        ruled = [part for part in PARTS if part in self.parts and part != "node"]
-        if not ruled or not self.settings.save_rules:
+        """Keep what the parts have set for the next boot, and what was asked for."""
+        if not self.boot_parts:
             return
-        self._do(
-            *saved_rules.plan_kept(
-                self.settings,
-                ruled,
-                self.runner,
-                self.module.params["script"],
-                state=self.rules_state,
-                will_change=any(one.name == "" for one in self.changes),
-                check_mode=self.module.check_mode,
-            )
-        )
+        settings = BootSettings(self.settings.save_rules, self.settings.reapply)
+        changes = plan_boot(self.boot_parts, settings, self.kept, self.runner)
+        warning = without_systemd(changes) if self.settings.save_rules else None
+        if warning:
+            self.module.warn(warning)
+        self._do(*changes)
 
     def _told(self) -> dict[str, Any]:
         return {"changed": bool(self.changes), "diff": merge_diffs(self.changes), **self.result}

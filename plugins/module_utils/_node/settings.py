@@ -62,7 +62,8 @@ SPECIFICATION: dict[str, dict[str, Any]] = {
 }
 """The options of a node's settings, as AnsibleModule takes them; services are apart, since they may be thousands."""
 
-OTHER_VARIABLES = ("services", "group", "backend", "drain_seconds")
+DEFAULTS: Mapping[str, Any] = {name: option.get("default") for name, option in SPECIFICATION.items()}
+OTHER_VARIABLES = ("services", "group", "backend", "drain_seconds", "generation")
 """Variables with the prefix that are no settings of a node."""
 NODE_SETTINGS = (
     *("name", "addresses", "local_cidrs", "masquerade_all", "node_port_addresses", "localhost_node_ports"),

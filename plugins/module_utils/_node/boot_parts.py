@@ -1,0 +1,81 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a run gives to `boot` for each of its parts: services, and the chains of the roles bridge and backend. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .._dataplane.iptables.compile import compile_services
+from .._dataplane.ipvs.compile import bound_addresses, compile_frontends
+from .._dataplane.ipvs.plan import virtual_services
+from .._dataplane.ipvs.plan_sets import plan_service_sets
+from .._dataplane.ipvs.rules import wanted_chains
+from .._dataplane.ipvs.sets import wanted_sets
+from .._dataplane.netfilter.affinity import plan_sets
+from .._dataplane.netfilter.names import Layout
+from .._model.service import Node, Service, parse_services
+from .._objects.boot import BootState
+from .._objects.iptables import Desired, Jump
+from .._objects.ipvs import Timeouts
+from .._plan.ipvs import plan_virtual_services
+from .._resource.chain.request import ChainRequest
+from .boot import Part
+from .boot_generations import json_text
+from .given import Given, without_drained
+
+_ROUTE_LOCALNET = "net/ipv4/conf/all/route_localnet"
+
+
+def services_part(given: Given, drained: Sequence[str], listed: Sequence[str], node: Node, program: bytes) -> Part:
+    """Return what a node proxies behind a run. drained: backends; listed: those of them that playbooks have drained.
+
+    program: of the code that makes rules of services, so that other code makes them anew.
+    """
+    dataplane = given.settings["dataplane"]
+
+    def state() -> BootState:
+        services = parse_services(without_drained(given.services, drained), dataplane, node)
+        found = _state(services, dataplane, node)
+        return found._replace(sysctls={_ROUTE_LOCALNET: 1} if node.localhost_node_ports else {})
+
+    made_of = [given.payload.digest, dataplane, list(drained), list(node), hashlib.sha256(program).hexdigest()]
+    asked = {"settings": dict(given.settings), "services": given.payload._asdict(), "drained": list(listed)}
+    return Part(state, _digest(made_of), asked)
+
+
+def _state(services: Sequence[Service], dataplane: str, node: Node) -> BootState:
+    if dataplane == "iptables":
+        states = compile_services(services, node)
+        return BootState(rules=states, sets=plan_sets(states, (), Layout(node.chain_prefix)).after)
+    found = compile_frontends(services, node)
+    given = (node.tcp_timeout, node.tcpfin_timeout, node.udp_timeout)
+    return BootState(
+        rules={family: one for family, one in wanted_chains(found, node).items() if one.chains},
+        sets=plan_service_sets(wanted_sets(found, node), {}).after,
+        ipvs=plan_virtual_services(virtual_services(found), {}).after.splitlines(),
+        ipvs_timeouts=Timeouts(*(seconds or 0 for seconds in given)),
+        addresses=sorted(bound_addresses(found.values(), node)),
+    )
+
+
+def chains_part(requests: Iterable[ChainRequest]) -> Part | None:
+    """Return the part of these chains, None where none is wanted. Rules and jumps are in the spelling of ``iptables-save``."""
+    states: dict[str, Desired] = {}
+    for one in requests:
+        for family in one.families if one.present else ():
+            state = states.setdefault(family, Desired())
+            state.chains[one.table, one.chain] = list(one.rules or ())
+            state.jumps += [Jump(one.table, jump.hook, jump.rule(one.chain), jump.position) for jump in one.jumps or ()]
+    if not states:
+        return None
+    shown: list[Any] = [[family, sorted(one.chains.items()), one.jumps] for family, one in states.items()]
+    return Part(lambda: BootState(rules=states), _digest(repr(shown)), {})
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json_text(value).encode()).hexdigest()
