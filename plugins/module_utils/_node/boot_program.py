@@ -51,6 +51,11 @@ def _interpreter() -> str:
     return sys.executable
 
 
+def _ship() -> None:
+    """Have Ansible send along what the program begins with: it looks for imports in functions, too, and this one is never called."""
+    from . import command  # noqa: F401  # pylint: disable=import-outside-toplevel,unused-import
+
+
 def _sources() -> dict[str, str]:
     """The text of each file by its path in the program."""
     package = sys.modules[_PACKAGE]
