@@ -92,7 +92,7 @@ sys.exit(run(sys.argv[2], Path(sys.argv[3])))
 
 def keep(directory: Path, number: int, state: BootState) -> None:
     """Write a generation of one part."""
-    files = {f"services.{name}": text.encode() for name, text in render(state).items()}
+    files = {f"services.{name}": content for name, content in render(state).items()}
     boot_generations.store(directory, number, dict(files), {"services": ""}, {})
 
 

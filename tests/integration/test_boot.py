@@ -9,10 +9,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from boot_host import DIRECTORY, PROGRAM, BootHost, boot_host, service
+from boot_host import DIRECTORY, PROGRAM, BootHost, boot_host, keep, restore, service
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.nftables import Nftables
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.boot import BootState
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import Table
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_changes import TableId
+from ansible_collections.layer4.service_proxy.tests.unit import nftables_samples
+from lab.namespaces import Namespace
 
 SETS = "create L4-AFF-ABCDEFGHIJKLMNO hash:ip family inet hashsize 64 maxelem 65536 timeout 600\n"
 GIVEN: dict[str, Any] = {
@@ -265,3 +273,33 @@ def test_the_command_needs_no_ansible_and_changes_nothing(host: BootHost) -> Non
     assert "service-1  10.96.0.2, 2001:db8:96::1  80/tcp  -> 10.0.0.1:80" in host.command("services").stdout
     assert host.command("restore").returncode == host.command("boot").returncode == 2
     assert (_held(host), host.files()) == (before, files)
+
+
+def test_tables_of_nftables_come_back_and_are_watched(tmp_path: Path) -> None:
+    tables = {"ipv4": nftables_samples.table("ip"), "ipv6": nftables_samples.table("ip6")}
+    wanted = [nftables_samples.table_id(family) for family in ("ip", "ip6")]
+
+    def held(node: Namespace) -> dict[TableId, Table]:
+        def read() -> dict[TableId, Table]:
+            with Nftables() as nftables:
+                return nftables.tables(wanted)[0]
+
+        return node.call(read)
+
+    with Namespace(f"l4nft{os.getpid()}") as node:
+        keep(tmp_path, 1, BootState(nftables=tables))
+        node.run("nft", "add table ip theirs")
+        for action in ("restore", "reload", "watch"):
+            done = restore(node, tmp_path, action)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert held(node) == dict(zip(wanted, tables.values()))
+        node.run("nft", "delete table ip6 l4-service-proxy")
+        # Namespaces share the lock of runs, which another test may hold.
+        _until(lambda: "services.nft-ipv6 did not stand any more" in restore(node, tmp_path, "watch").stderr)
+        assert held(node) == dict(zip(wanted, tables.values()))
+        (tmp_path / "current" / "services.nft-ipv4").write_bytes(b"")
+        node.run("nft", "flush ruleset")
+        done = restore(node, tmp_path)
+        assert done.returncode == 1
+        assert "services.nft-ipv4 is damaged" in done.stderr
+        assert list(held(node)) == wanted[1:]

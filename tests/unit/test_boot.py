@@ -20,9 +20,10 @@ from typing import Any, cast
 
 import pytest
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.nftables_messages import encode_change
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.process import Runner
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import pack
-from ansible_collections.layer4.service_proxy.plugins.module_utils._node import asked, boot, boot_files
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node import asked, boot, boot_files, boot_nftables
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node import boot_generations as generations
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.boot_generations import BootError
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.boot_program import build
@@ -30,6 +31,12 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._node.change 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.boot import BootState
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import Desired, Jump
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs import Timeouts
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_changes import (
+    AddTable,
+    DeleteTable,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.nftables import plan_tables
+from ansible_collections.layer4.service_proxy.tests.unit import nftables_samples
 
 JUMP = Jump("nat", "PREROUTING", '-m comment --comment "L4 services" -j L4-SERVICES')
 LAST = Jump("filter", "FORWARD", "-j L4-BRIDGE", "last")
@@ -41,7 +48,6 @@ STATE = BootState(
         )
     },
     sets="create L4-VIP hash:ip\n",
-    nftables={"ipv6": "table ip6 l4-service-proxy {}\n"},
     ipvs=["-A -t 10.0.0.1:80 -s wrr", "-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -w 1"],
     ipvs_timeouts=Timeouts(900, 0, 30),
     addresses=["fd00::1", "10.0.0.1"],
@@ -61,12 +67,11 @@ COMMIT
 
 
 def test_each_facility_has_a_file_in_its_tools_format() -> None:
-    files = boot_files.render(STATE)
+    files = {name: content.decode() for name, content in boot_files.render(STATE).items()}
     assert files == {
         "ipset": "create L4-VIP hash:ip\n",
         "iptables": RULES,
         "iptables.jumps": files["iptables.jumps"],
-        "nft-ipv6": "table ip6 l4-service-proxy {}\n",
         "ipvsadm": "-A -t 10.0.0.1:80 -s wrr\n-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -w 1\n",
         "ipvs-timeouts": "900 0 30\n",
         "addresses": "10.0.0.1\nfd00::1\n",
@@ -94,6 +99,19 @@ def test_jumps_go_into_the_transaction_of_their_table() -> None:
     there = {("nat", "PREROUTING"): [JUMP.rule], ("filter", "FORWARD"): [LAST.rule, "-j THEIRS"]}
     assert boot_files.jump_edits([JUMP, LAST], there) == {}
     assert boot_files.with_jumps(RULES, {}) == RULES
+
+
+@pytest.mark.parametrize("family", ["ip", "ip6"])
+def test_a_table_of_nftables_is_kept_as_the_messages_that_make_it(family: str) -> None:
+    table = nftables_samples.table(family)
+    content = boot_files.render(BootState(nftables={"ipv4": table}))["nft-ipv4"]
+    found = boot_nftables.decode(content)
+    name = nftables_samples.table_id(family)
+    changes = [AddTable(name, ""), DeleteTable(name), *plan_tables({name: table}, {}).changes]
+    assert found == [(one.kind, one.flags, one.payload) for change in changes for one in encode_change(change)]
+    for end in (1, 7, 9, len(content) - 1):
+        with pytest.raises(ValueError, match="in the middle of a message"):
+            boot_nftables.decode(content[:end])
 
 
 @pytest.mark.parametrize("text", ["[1]\n", "{}\n", '["nat"]\n', "nat\n", '["nat", 1, "r", "first", false]\n'])
@@ -136,8 +154,11 @@ def test_odd_texts_survive_being_kept(tmp_path: Path) -> None:
         jump = Jump("nat", "OUTPUT", f'-m comment --comment "{quoted}" -j L4-A')
         desired = Desired({("nat", "L4-A"): [f'-m comment --comment "{quoted}" -j RETURN']}, [jump])
         files = boot_files.render(BootState(rules={"ipv4": desired}))
-        assert boot_files.parse_jumps(files["iptables.jumps"]) == [jump]
-        assert files["iptables"].split("\n")[2] == f'-A L4-A -m comment --comment "{quoted}" -j RETURN'
+        assert boot_files.parse_jumps(files["iptables.jumps"].decode()) == [jump]
+        assert (
+            files["iptables"].decode("utf-8", "surrogateescape").split("\n")[2]
+            == f'-A L4-A -m comment --comment "{quoted}" -j RETURN'
+        )
         if number % 100 == 0:
             part = boot.Part(lambda desired=desired: BootState(rules={"ipv4": desired}), "", {"odd": odd})  # type: ignore[misc]
             _apply(_plan(tmp_path, services=part))

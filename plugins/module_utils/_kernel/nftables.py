@@ -36,6 +36,7 @@ _ERROR, _IS_CAPPED, _HAS_REMARKS = 2, 0x100, 0x200
 _REMARK_OFFSET = 2
 _ERESTART = 85
 _NO_ENTRY = 2
+_WHOLE = "nftables: committing the transaction: "
 _MOST_READINGS = 10
 """How often tables are read anew because somebody changed the ruleset meanwhile."""
 
@@ -62,7 +63,7 @@ class _BatchSocket(NetlinkSocket):
         """Return the bytes that can be sent at once."""
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - 32
 
-    def transact(self, messages: Sequence[wire.Message], generation: int | None) -> list[Refusal]:
+    def transact(self, messages: Sequence[tuple[int, int, bytes]], generation: int | None) -> list[Refusal]:
         """Have all of these done, or none; nothing is refused if all were done.
 
         Only the last message is acknowledged: answers to all would not fit into the receive buffer.
@@ -99,12 +100,12 @@ def _error(body: bytes, flags: int) -> tuple[int, int]:
     return -code, place
 
 
-def _framed(messages: Sequence[wire.Message], first: int, generation: int | None) -> Iterator[bytes]:
+def _framed(messages: Sequence[tuple[int, int, bytes]], first: int, generation: int | None) -> Iterator[bytes]:
     edge = struct.pack("!BBH", 0, 0, _SUBSYSTEM)
     begin = edge + (u32(_GENERATION_ID, generation) if generation is not None else b"")
     yield _HEADER.pack(_HEADER.size + len(begin), _BEGIN, NLM_F_REQUEST, first - 1, 0) + begin
     last = len(messages) - 1
-    for index, (kind, flags, payload, _change) in enumerate(messages):
+    for index, (kind, flags, payload) in enumerate(messages):
         flags |= NLM_F_REQUEST | (NLM_F_ACK if index == last else 0)
         length = _HEADER.size + len(payload)
         yield _HEADER.pack(length, _SUBSYSTEM << 8 | kind, flags, first + index, 0)
@@ -143,18 +144,28 @@ class Nftables:
         Raises NftRefusedError, and NftChangedError if the ruleset's generation is not the one given any more.
         """
         messages = [message for change in changes for message in wire.encode_change(change)]
-        if not messages:
-            return
-        try:
-            refusals = self._netlink.transact(messages, generation)
-        except OSError as error:
-            raise NftRefusedError(f"nftables: sending a transaction: {reason(error.errno or 0)}") from error
+        refusals = self._transact([(one.kind, one.flags, one.payload) for one in messages], generation)
         if refusals:
             place, code, offset = refusals[0]
             if code == _ERESTART:
                 raise NftChangedError("nftables: the ruleset was changed by somebody else meanwhile")
-            whole = "nftables: committing the transaction: "
-            raise NftRefusedError(whole + reason(code) if place < 0 else describe(messages, place, code, offset))
+            raise NftRefusedError(_WHOLE + reason(code) if place < 0 else describe(messages, place, code, offset))
+
+    def apply_encoded(self, messages: Sequence[tuple[int, int, bytes]]) -> None:
+        """Send a transaction by kind, flags and payload of its messages. Raises NftRefusedError."""
+        refusals = self._transact(messages, None)
+        if refusals:
+            raise NftRefusedError(_WHOLE + reason(refusals[0].code))
+
+    def _transact(self, messages: Sequence[tuple[int, int, bytes]], generation: int | None) -> list[Refusal]:
+        try:
+            return self._netlink.transact(messages, generation) if messages else []
+        except OSError as error:
+            raise NftRefusedError(f"nftables: sending a transaction: {reason(error.errno or 0)}") from error
+
+    def has(self, table: TableId) -> bool:
+        """Return whether there is a table of this name."""
+        return any(_is_of(table, one) for one in self._dump(wire.GET_TABLE, table.family))
 
     def tables(self, wanted: Sequence[TableId]) -> tuple[dict[TableId, Table], int]:
         """Return those of these tables that are there, whole, and the ruleset's generation of which all is."""

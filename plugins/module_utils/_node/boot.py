@@ -165,7 +165,7 @@ def _files(
         return _NOT_RESTORED, {}
     if held and is_sound and part.digest and held.made_of == part.digest:
         return part.digest, sound
-    return part.digest, {facility: _encoded(text) for facility, text in render(part.state()).items()}
+    return part.digest, render(part.state())
 
 
 def _sound_files(name: str, kept: Kept) -> dict[str, bytes | Path]:
@@ -250,7 +250,3 @@ def _units_change(wanted: _Wanted, settings: Settings, runner: Runner) -> Change
             change.apply()
 
     return Change(change.name, change.before, change.after, apply)
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

@@ -23,7 +23,7 @@ from .._objects.iptables_text import XtablesError
 from . import boot_files
 from .boot_generations import BootError
 
-DEVICE, TABLE = "l4-ipvs0", "l4-service-proxy"
+DEVICE = "l4-ipvs0"
 _KIND = "dummy"
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 _WAIT_FOR_XTABLES = 60
@@ -32,8 +32,12 @@ _WAIT_FOR_XTABLES = 60
 ERRORS = (BootError, XtablesError, DeviceError, SysctlError, boot_files.InvalidFileError, OSError)
 """What a facility raises; the text is one line."""
 
-Read = Callable[[str], str]
-"""The text of a facility's file of the part in question, empty where it has none. Raises BootError for one that is damaged."""
+Read = Callable[[str], bytes]
+"""The content of a facility's file of the part in question, empty where it has none. Raises BootError for one that is damaged."""
+
+
+def _text(read: Read, facility: str) -> str:
+    return read(facility).decode("utf-8", "surrogateescape")
 
 
 class Host:
@@ -72,7 +76,7 @@ class Sets(NamedTuple):
     host: Host
 
     def restore(self, read: Read) -> None:
-        self.host.call(["ipset", "-exist", "restore"], read(boot_files.SETS))
+        self.host.call(["ipset", "-exist", "restore"], _text(read, boot_files.SETS))
 
     def stands(self, dummy: Read) -> bool:
         """Return True: none goes as long as rules use it."""
@@ -88,7 +92,9 @@ class RuleSet:
 
     def restore(self, read: Read) -> None:
         jumps = self._jumps(read)
-        self._tables.restore(boot_files.with_jumps(read(self._tool), boot_files.jump_edits(jumps, self._hooks(jumps))))
+        self._tables.restore(
+            boot_files.with_jumps(_text(read, self._tool), boot_files.jump_edits(jumps, self._hooks(jumps)))
+        )
 
     def stands(self, read: Read) -> bool:
         """Return whether the jumps are there, each where it counts."""
@@ -96,25 +102,27 @@ class RuleSet:
         return not boot_files.jump_edits(jumps, self._hooks(jumps))
 
     def _jumps(self, read: Read) -> list[Jump]:
-        return boot_files.parse_jumps(read(self._tool + boot_files.JUMPS))
+        return boot_files.parse_jumps(_text(read, self._tool + boot_files.JUMPS))
 
     def _hooks(self, jumps: Sequence[Jump]) -> Mapping[ChainKey, Rules]:
         hooks = dict.fromkeys((jump.table, jump.hook) for jump in jumps)
         return {hook: self._tables.list_chain(*hook) or [] for hook in hooks}
 
 
-class Nftables(NamedTuple):
-    """Our table of one address family."""
+class NftTable(NamedTuple):
+    """Our table of one address family in nftables. Needs no tool."""
 
     family: str
-    host: Host
 
     def restore(self, read: Read) -> None:
-        self.host.call(["nft", "-f", "-"], read(boot_files.NFT[self.family]))
+        from . import boot_nftables  # pylint: disable=import-outside-toplevel  # long, and of no use to other dataplanes
+
+        boot_nftables.restore(read(boot_files.NFT[self.family]))
 
     def stands(self, dummy: Read) -> bool:
-        family = {"ipv4": "ip", "ipv6": "ip6"}[self.family]
-        return f"table {family} {TABLE}" in self.host.call(["nft", "list", "tables", family]).split("\n")
+        from . import boot_nftables  # pylint: disable=import-outside-toplevel
+
+        return boot_nftables.stands(self.family)
 
 
 class VirtualServices(NamedTuple):
@@ -125,13 +133,13 @@ class VirtualServices(NamedTuple):
     def restore(self, read: Read) -> None:
         """What is there already is edited rather than added."""
         held = {_key(line) for line in self.host.call(["ipvsadm", "--save", "--numeric"]).split("\n") if line}
-        lines = [line for line in read(boot_files.IPVS).split("\n") if line]
+        lines = [line for line in _text(read, boot_files.IPVS).split("\n") if line]
         edited = [_EDITING[line[:2]] + line[2:] if _key(line) in held else line for line in lines]
         self.host.call(["ipvsadm", "--restore"], "".join(line + "\n" for line in edited))
 
     def stands(self, read: Read) -> bool:
         """Return whether the first is there: who flushes takes all."""
-        words = read(boot_files.IPVS).partition("\n")[0].split(" ")
+        words = _text(read, boot_files.IPVS).partition("\n")[0].split(" ")
         path = self.host.find("ipvsadm")
         return path is not None and self.host.run([path, "--list", "--numeric", *words[1:3]])[0] == 0
 
@@ -151,7 +159,7 @@ class IpvsTimeouts(NamedTuple):
     host: Host
 
     def restore(self, read: Read) -> None:
-        timeouts = boot_files.parse_timeouts(read(boot_files.TIMEOUTS))
+        timeouts = boot_files.parse_timeouts(_text(read, boot_files.TIMEOUTS))
         self.host.call(["ipvsadm", "--set", *map(str, timeouts)])
 
     def stands(self, dummy: Read) -> bool:
@@ -170,7 +178,7 @@ class Addresses:
                 raise BootError(f"device {DEVICE} is of kind {state.kind or 'physical'}, not ours")
             elif not state.up:
                 device.set_up(True)
-            device.add(read(boot_files.ADDRESSES).split())
+            device.add(_text(read, boot_files.ADDRESSES).split())
 
     def stands(self, dummy: Read) -> bool:
         with Device(DEVICE) as device:
@@ -181,7 +189,7 @@ class Sysctls:
     """Settings that are safe behind our rules alone."""
 
     def restore(self, read: Read) -> None:
-        for name, value in boot_files.parse_sysctls(read(boot_files.SYSCTLS)).items():
+        for name, value in boot_files.parse_sysctls(_text(read, boot_files.SYSCTLS)).items():
             write(name, value)
 
     def stands(self, dummy: Read) -> bool:
@@ -192,7 +200,7 @@ def facilities(host: Host) -> dict[str, Facility]:
     """Return what restores each of `boot_files.FACILITIES`, in their order; jumps go with their rules."""
     found: dict[str, Facility] = {boot_files.SETS: Sets(host)}
     found.update({tool: RuleSet(family, host) for family, tool in COMMANDS.items()})
-    found.update({name: Nftables(family, host) for family, name in boot_files.NFT.items()})
+    found.update({name: NftTable(family) for family, name in boot_files.NFT.items()})
     found[boot_files.IPVS] = VirtualServices(host)
     found[boot_files.TIMEOUTS] = IpvsTimeouts(host)
     found[boot_files.ADDRESSES] = Addresses()

@@ -47,18 +47,22 @@ def file_name(part: str, facility: str) -> str:
     return f"{part}.{facility}"
 
 
-def render(state: BootState) -> dict[str, str]:
-    """Return the text of each file by its facility; none for what there is nothing of."""
+def render(state: BootState) -> dict[str, bytes]:
+    """Return the content of each file by its facility; none for what there is nothing of."""
     files = {SETS: state.sets}
     for family, desired in state.rules.items():
         files[COMMANDS[family]] = _rules(desired)
         files[COMMANDS[family] + JUMPS] = _jumps(desired.jumps)
-    files.update({NFT[family]: text for family, text in state.nftables.items()})
     files[IPVS] = _lines(state.ipvs)
     files[TIMEOUTS] = _lines([" ".join(map(str, state.ipvs_timeouts))] if any(state.ipvs_timeouts) else [])
     files[ADDRESSES] = _lines(sorted(state.addresses, key=ip.sort_key))
     files[SYSCTLS] = _lines(f"{name} = {value}" for name, value in sorted(state.sysctls.items()))
-    return {facility: text for facility, text in files.items() if text}
+    encoded = {facility: text.encode("utf-8", "surrogateescape") for facility, text in files.items() if text}
+    if state.nftables:
+        from .boot_nftables import encode  # pylint: disable=import-outside-toplevel  # long, and of no use to others
+
+        encoded.update({NFT[family]: encode(table) for family, table in state.nftables.items()})
+    return encoded
 
 
 def _rules(desired: Desired) -> str:

@@ -26,7 +26,15 @@ _PLAIN = re.compile(r"(/[A-Za-z0-9._+-]+)+")
 _LONGEST = 120
 """Characters of an interpreter's path in a first line (execve(2))."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_MAIN = f"from {_NAME}._node.command import main\n\nmain()\n"
+_MAIN = f"""\
+import sys
+
+if sys.argv[1:2] == ["boot"]:
+    from {_NAME}._node.boot_restore import main
+else:
+    from {_NAME}._node.command import main
+main()
+"""
 
 
 @cache

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from .._kernel.files import RUN_DIRECTORY, FileError, ensure_directory, read_file, remove_file, write_file
 from .._kernel.run_lock import LockTimeout, exclusive_run
@@ -24,6 +25,7 @@ from . import boot_files, boot_generations
 from .boot_facilities import ERRORS, Host, facilities
 from .boot_generations import BootError, Generation
 
+_ACTIONS = ("restore", "reload", "watch")
 _WAIT = 600
 """Seconds for a run that is under way."""
 _FIREWALLD_SECONDS = 30
@@ -68,10 +70,19 @@ class Restorer:
                 if part in self._generation.parts and facility in self._generation.parts[part].files:
                     yield part, facility
 
-    def _read(self, part: str, facility: str) -> str:
+    def _read(self, part: str, facility: str) -> bytes:
         if facility not in self._generation.parts[part].files:
-            return ""
-        return self._generation.read(part, facility).decode("utf-8", "surrogateescape")
+            return b""
+        return self._generation.read(part, facility)
+
+
+def main() -> NoReturn:
+    """Run ``boot ACTION`` and exit; for systemd's units alone."""
+    action = " ".join(sys.argv[2:])
+    if action not in _ACTIONS:
+        print(f"boot: must be one of {', '.join(_ACTIONS)}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(run(action))
 
 
 def run(action: str, directory: Path = boot_generations.DIRECTORY, host: Host | None = None) -> int:

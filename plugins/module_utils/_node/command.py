@@ -4,7 +4,7 @@
 
 """``layer4-service-proxy``: what a node was asked for and what stands of it, for people on the node. Changes nothing.
 
-``boot`` is for systemd's units alone: it restores, and is not in the help. Runs without Ansible.
+Runs without Ansible. Systemd's units call the same file with ``boot`` in front, which is `boot_restore.main`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from .._kernel.link import LinkError, own_addresses
 from .._model.service import InvalidServices
-from . import asked, boot_generations, boot_restore
+from . import asked, boot_generations
 from .boot_facilities import DEVICE, Host
 from .boot_generations import DIRECTORY, BootError, Generation
 from .boot_restore import Restorer
@@ -28,10 +28,7 @@ _ERRORS = (BootError, InvalidServices, LinkError, ValueError)
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: 0, 1 where something is not as it should be, 2 for wrong arguments."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if len(words) == 2 and words[0] == "boot" and words[1] in ("restore", "reload", "watch"):
-        sys.exit(boot_restore.run(words[1]))
-    given = _parser().parse_args(words)
+    given = _parser().parse_args(arguments)
     try:
         sys.exit(given.run(given))
     except _ERRORS as error:

@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .iptables import Desired
 from .ipvs import Timeouts
+
+if TYPE_CHECKING:
+    from .nftables import Table
 
 UNCHANGED_TIMEOUTS = Timeouts(0, 0, 0)
 
@@ -22,8 +25,8 @@ class BootState(NamedTuple):
     """By address family: our iptables chains, and the jumps to them."""
     sets: str = ""
     """Lines of ``ipset save``, those that create in front of those that add; without remembered clients."""
-    nftables: Mapping[str, str] = {}
-    """By address family: text for ``nft -f`` that replaces what it describes, and so can be given twice."""
+    nftables: Mapping[str, Table] = {}
+    """By address family: our table."""
     ipvs: Sequence[str] = ()
     """Lines of ``ipvsadm -Sn``, a virtual service in front of its destinations."""
     ipvs_timeouts: Timeouts = UNCHANGED_TIMEOUTS
