@@ -15,7 +15,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import find_mistakes
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import find_errors
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.drain import find_endpoints
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.fields import quoted
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import packed, to_text
@@ -119,7 +119,7 @@ def _problems(services: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     options = {"node": Settings(settings).node, "dataplane": settings["dataplane"]}
     try:
-        problems = find_mistakes(json.loads(services), options)
+        problems = find_errors(json.loads(services), options)
     except InvalidServices as error:
         problems = error.problems
     return {"failed": True, "msg": "\n".join(problems), "problems": problems} if problems else {}

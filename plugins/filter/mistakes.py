@@ -60,14 +60,14 @@ _value:
 
 from typing import Any, Callable
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import find_mistakes
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import find_errors
 from ansible_collections.layer4.service_proxy.plugins.plugin_utils._filters import refusing_services
 
 
 @refusing_services
 def mistakes(services: Any, **options: Any) -> list[str]:
     """The filter. AnsibleFilterError when it is called wrongly."""
-    return find_mistakes(services, options)
+    return find_errors(services, options)
 
 
 class FilterModule:

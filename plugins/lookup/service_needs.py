@@ -91,7 +91,7 @@ from typing import Any
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import find_mistakes
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import find_errors
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import to_text
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.requirements import find_needs
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
@@ -122,5 +122,5 @@ class LookupModule(LookupBase):
         needs = find_needs(services if isinstance(services, list) else [], self.get_option("name"))
         node = self.get_option("node")
         if node is not None:
-            needs["mistakes"] = find_mistakes(services, {"node": node, "dataplane": self.get_option("dataplane")})
+            needs["mistakes"] = find_errors(services, {"node": node, "dataplane": self.get_option("dataplane")})
         return needs

@@ -226,31 +226,24 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.facilities import (
-    FACILITY_ERRORS,
-    facilities,
-)
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.info import iptables_info, ipvs_info
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane import registry
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.host import ModuleHost
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.run import RunError, info
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices, parse_node
-
-DATAPLANES = ("iptables", "ipvs")
 
 
 def _dataplanes(module: AnsibleModule) -> dict[str, Any]:
     given = module.params["node"].get("chain_prefix")
     node = parse_node({"name": platform.node(), **({"chain_prefix": given} if given is not None else {})})
-    has = facilities(module, node.chain_prefix)
-    readers = {
-        "iptables": lambda: iptables_info(has.tables, has.sets.headers(), node.chain_prefix),
-        "ipvs": lambda: ipvs_info(has, node),
-    }
-    return {name: readers[name]() for name in module.params["dataplane"]}
+    host = ModuleHost(module)
+    return {name: info(name, node, host) for name in module.params["dataplane"]}
 
 
 def main() -> None:
+    names = list(registry.IMPLEMENTED)
     module = AnsibleModule(
         argument_spec={
-            "dataplane": {"type": "list", "elements": "str", "choices": list(DATAPLANES), "default": list(DATAPLANES)},
+            "dataplane": {"type": "list", "elements": "str", "choices": names, "default": names},
             "node": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
@@ -259,7 +252,7 @@ def main() -> None:
         dataplanes = _dataplanes(module)
     except InvalidServices as error:
         module.fail_json(msg=str(error), problems=error.problems)
-    except FACILITY_ERRORS as error:
+    except RunError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, dataplanes=dataplanes)
 

@@ -328,10 +328,6 @@ diff:
       type: str
 """
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils import compiled_once
-
-compiled_once.install()  # before the other imports
-
 import gc
 from contextlib import nullcontext
 

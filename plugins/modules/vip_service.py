@@ -250,7 +250,7 @@ extends_documentation_fragment:
   - layer4.service_proxy.attributes
 notes:
   - Warns, before anything is applied and without any part in RV(ignore:changed), of what would keep services from working on
-    this node. That is a chain of nftables that is not ours and drops service traffic, rules in both back ends of iptables,
+    this node. That is a chain of nftables that is not ours and drops service traffic, rules in both variants of iptables,
     forwarding, bridge netfilter or C(route_localnet) being off where services need it, a strict reverse path filter where
     answers leave by another interface, service addresses that the node has no route to, and a connection tracking table that is
     more than nine tenths full. What cannot be read is not warned of.
@@ -349,31 +349,22 @@ diff:
       type: str
 """
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils import compiled_once
-
-compiled_once.install()  # before the other imports
-
 import gc
 from contextlib import nullcontext
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.facilities import FACILITY_ERRORS
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.service_run import converge_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane import registry
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.service_run import (
+    SERVICE_ERRORS,
+    converge_services,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.run_lock import exclusive_run
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
-from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import DATAPLANES, InvalidServices
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
 
 _LONGEST_WAIT = 120
 """Seconds, for another run on the same host."""
-
-
-def _result(module: AnsibleModule) -> dict[str, Any]:
-    request = Request(
-        module.params["state"], module.params["services"], module.params["exclusive"], module.params["dataplane"]
-    )
-    return converge_services(module, request, module.params["node"], module.params["payload"] or {})
 
 
 def main() -> None:
@@ -383,18 +374,20 @@ def main() -> None:
             "services": {"type": "list", "elements": "dict", "default": []},
             "state": {"choices": ["present", "absent"], "default": "present"},
             "exclusive": {"type": "bool", "default": False},
-            "dataplane": {"choices": list(DATAPLANES), "default": "iptables"},
+            "dataplane": {"choices": list(registry.NAMES), "default": registry.DEFAULT},
             "node": {"type": "dict", "default": {}},
             "payload": {"type": "dict", "no_log": True},
         },
         supports_check_mode=True,
     )
+    given = module.params
+    request = Request(given["state"], given["services"], given["exclusive"], given["dataplane"])
     try:
         with nullcontext() if module.check_mode else exclusive_run(_LONGEST_WAIT):
-            result = _result(module)
+            result = converge_services(module, request, given["node"], given["payload"] or {})
     except InvalidServices as error:
         module.fail_json(msg=str(error), problems=error.problems)
-    except FACILITY_ERRORS as error:
+    except SERVICE_ERRORS as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

@@ -22,7 +22,7 @@ from boot_host import keep, restore, state_of
 from layouts import NODE, linear, service_apart, services_apart
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import render_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.state_file import DIRECTORY, was_asked_for
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.files import RUN_DIRECTORY
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import pack
 from lab.namespaces import Namespace
 from module_runner import legacy_path, library_path, run_module_ok
@@ -79,8 +79,7 @@ def measure(way: Way, count: int) -> Applying:
     back_end, node = way.back_end, {**NODE, **way.settings}
     rules = render_services(wanted, {"node": node, "ip_version": "ipv4"})
     floor, kube_proxy = _floor(back_end, rules), _floor(back_end, linear(wanted))
-    # What runs in other namespaces left, which are gone, would have the node asked whether it has these services.
-    shutil.rmtree(DIRECTORY, ignore_errors=True)
+    shutil.rmtree(RUN_DIRECTORY, ignore_errors=True)
     with _namespace() as host:
         _run(host, None, "ansible.modules.ping")
         empty = _timed(lambda: _run(host, None, "ansible.modules.ping"))
@@ -143,29 +142,15 @@ def _restore(host: Namespace, back_end: str, text: str, *options: str) -> None:
     host.run(f"xtables-{back_end}-multi", "iptables-restore", *options, input=text, timeout=_LONGEST)
 
 
-class _Given(NamedTuple):
-    """Services as the action plugin has them prepared once per play. digest: empty where they are few."""
-
-    digest: str
-    options: dict[str, Any]
+def _given(wanted: list[dict[str, Any]]) -> dict[str, Any]:
+    """Services as the action plugin sends them."""
+    return {"services": wanted} if len(wanted) < _OPAQUE else {"payload": pack(wanted)._asdict()}
 
 
-def _given(wanted: list[dict[str, Any]]) -> _Given:
-    if len(wanted) < _OPAQUE:
-        return _Given("", {"services": wanted})
-    payload = pack(wanted)
-    return _Given(payload.digest, {"payload": payload._asdict()})
-
-
-def _converge(host: Namespace, back_end: str, node: dict[str, Any], given: _Given) -> str:
-    """As the action plugin does: of many services the digest alone where it was given before. The state of the rules."""
+def _converge(host: Namespace, back_end: str, node: dict[str, Any], given: dict[str, Any]) -> str:
+    """The state of the rules."""
     path = legacy_path() if back_end == "legacy" else None
-    result: dict[str, Any] = {"services_needed": True}
-    if given.digest and host.run("sh", "-c", was_asked_for(given.digest), check=False).returncode == 0:
-        result = _run_vip_service(host, path, node, payload={"digest": given.digest})
-    if result.get("services_needed"):
-        result = _run_vip_service(host, path, node, **given.options)
-    return str(result["rules_state"])
+    return str(_run_vip_service(host, path, node, **given)["rules_state"])
 
 
 def _run_vip_service(host: Namespace, path: str | None, node: dict[str, Any], **options: Any) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import pytest
 from network import ADDRESSES, IPV4, IPV6, LOCAL_CIDRS, PORT, Network, vip
 from warned import answers, texts, warnings_of, web
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.iptables import Xtables
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service_facts import facts_of
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node_checks.facts import chains_of_others, warnings
 from lab.namespaces import Namespace, link
 from lab.traffic import Servers
@@ -270,12 +270,11 @@ def test_a_thousand_services_are_judged_with_no_more_questions_than_one(network:
     network.applied(services)
     host = network.hosts["node1"]
     node = parse_node({"name": "node1", "addresses": [ADDRESSES["node1"][IPV4]]})
-    tables = {family: Xtables(Runner(host), family) for family in (IPV4, IPV6)}
 
     def asked_for(judged: list[dict[str, Any]]) -> list[Sequence[str]]:
         runner = Runner(host)
-        parsed = parse_services(judged, "iptables", node)
-        assert host.call(lambda: warnings(parsed, "iptables", node, tables, runner, chains_of_others())) == []
+        facts = facts_of(parse_services(judged, node), node)
+        assert host.call(lambda: warnings(facts, (), node, runner, chains_of_others())) == []
         return runner.asked
 
     assert asked_for(services) == asked_for(services[:1])

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Warnings that depend on which back end iptables is of."""
+"""Warnings that depend on which variant iptables is of."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ def test_rules_in_both_back_ends_of_iptables(network: Network, family: str) -> N
         assert warnings_of(network, web({IPV4: IPV6, IPV6: IPV4}[family], "b11")) == []
     finally:
         node.run(tool, "-D", "FORWARD", "-p", "tcp", "--dport", "9", "-j", "DROP")
-    assert f"the {other} back end" in warning
+    assert f"the {other} variant" in warning
     assert f"{tool}-save" in warning
     assert warnings_of(network, web(family, "b11")) == [], ours

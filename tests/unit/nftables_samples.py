@@ -127,7 +127,10 @@ def _matching(family: str) -> list[tuple[tuple[Statement, ...], str]]:
     low, high = port(30000), port(32767)
     marked = Match(Bits("meta mark", number(0x4000)), number(0x4000))
     return [
-        ((match("fib daddr type", "local"), InSet((destination,), "networks")), f"fib daddr type local {destination} @networks"),
+        (
+            (match("fib daddr type", "local"), InSet((destination,), "networks")),
+            f"fib daddr type local {destination} @networks",
+        ),
         ((match("fib daddr . iif type", "local", "!="),), "fib daddr . iif type != local"),
         ((InSet((destination,), "networks", True),), f"{destination} != @networks"),
         ((InSet((source, destination), "hairpins"),), f"{source} . {destination} @hairpins"),
@@ -164,8 +167,14 @@ def _marking(family: str) -> list[tuple[tuple[Statement, ...], str]]:
         ((SetField("ct mark", number(4)),), "ct mark set 0x00000004"),
         ((SetField("meta mark", Bits("meta mark", kept, number(0x4000))),), "meta mark set meta mark | 0x00004000"),
         ((SetField("meta mark", Bits("meta mark", kept)),), "meta mark set meta mark & 0xffffbfff"),
-        ((SetField("meta mark", "ct mark"), SetField("ct mark", "meta mark")), "meta mark set ct mark ct mark set meta mark"),
-        ((SetField("meta mark", Jhash((f"{family} saddr",), 2, 1)),), f"meta mark set jhash {family} saddr mod 2 seed 0x1"),
+        (
+            (SetField("meta mark", "ct mark"), SetField("ct mark", "meta mark")),
+            "meta mark set ct mark ct mark set meta mark",
+        ),
+        (
+            (SetField("meta mark", Jhash((f"{family} saddr",), 2, 1)),),
+            f"meta mark set jhash {family} saddr mod 2 seed 0x1",
+        ),
         ((SetField("meta mark", Numgen("inc", 10, 1)),), "meta mark set numgen inc mod 10 offset 1"),
         ((SetField("meta mark", Mapped((f"{family} daddr",), "marks")),), f"meta mark set {family} daddr map @marks"),
     ]
@@ -212,7 +221,9 @@ def sets(family: str) -> dict[str, Set]:
     high = concatenated([vip, port(90), network(here.aligned)[len(vip) :]])
     networks = {network(here.vip): Element(), network(here.unaligned): Element(comment="addresses")}
     return {
-        "services": Set(SetHeader((address_type, "inet_proto", "inet_service"), ("verdict",), comment="by address"), services),
+        "services": Set(
+            SetHeader((address_type, "inet_proto", "inet_service"), ("verdict",), comment="by address"), services
+        ),
         "backends": Set(
             SetHeader((LOAD_BALANCED, *service), (f"{family} daddr", "th dport")), {number(99) + key: Element(target)}
         ),

@@ -71,33 +71,20 @@ def test_a_short_list_and_what_json_does_not_know_stay_as_they_are() -> None:
 
 
 class Sending(ActionModule):
-    """An action whose node has been given services before or not, and may have lost them since; with what was sent."""
+    """An action that keeps what it would send."""
 
-    def __init__(self, services: Any, given_before: bool, lost: bool) -> None:
+    def __init__(self, services: Any) -> None:
         self._task: Any = SimpleNamespace(args={"services": services, "exclusive": True}, async_val=0)
-        self._given_before, self._lost = given_before, lost
         self.sent: list[Mapping[str, Any]] = []
-
-    def _low_level_execute_command(self, cmd: str, **_how: Any) -> dict[str, Any]:
-        assert "layer4-service-proxy" in cmd
-        return {"rc": 0 if self._given_before else 1}
 
     def _execute_module(self, **how: Any) -> dict[str, Any]:
         self.sent.append(how["module_args"])
-        return {"services_needed": True} if self._lost and len(self.sent) == 1 else {"changed": False}
+        return {"changed": False}
 
 
-@pytest.mark.parametrize(
-    ("given_before", "lost", "keys"),
-    [(True, False, [["digest"]]), (True, True, [["digest"], ["body", "digest"]]), (False, False, [["body", "digest"]])],
-)
-def test_services_are_sent_only_to_a_node_that_was_not_given_them(
-    given_before: bool, lost: bool, keys: list[list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_services_are_sent_once_as_one_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ActionModule.__bases__[0], "run", lambda *_arguments: {})
-    action = Sending(pack(_services(200)), given_before, lost)
+    packed = pack(_services(200))
+    action = Sending(packed)
     assert action.run(task_vars={"inventory_hostname": "node1"}) == {"changed": False}
-    assert [sorted(sent["payload"]) for sent in action.sent] == keys
-    assert all(
-        sent["node"] == {"name": "node1"} and sent["exclusive"] and "services" not in sent for sent in action.sent
-    )
+    assert action.sent == [{"exclusive": True, "node": {"name": "node1"}, "payload": packed._asdict()}]

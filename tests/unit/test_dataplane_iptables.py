@@ -20,7 +20,7 @@ OCTOPUS = {"name": "octopus-web", "vip": "172.20.0.115", "port": 80, "node_port"
 
 def _chains(service: dict[str, Any], family: str = "ipv4", **settings: Any) -> dict[ChainKey, Rules]:
     node = parse_node({"name": "node1", **settings})
-    return compile_services(parse_services([service], "iptables", node), node)[family].chains
+    return compile_services(parse_services([service], node), node)[family].chains
 
 
 def _kinds(chains: dict[ChainKey, Rules]) -> list[str]:
@@ -55,7 +55,7 @@ def test_a_service_of_one_family_has_no_rules_in_the_other() -> None:
 
 def test_names_of_chains_and_sets_fit_the_longest_prefix() -> None:
     layout = Layout("ABCDEFGH")
-    names = [layout.of(kind, "x" * 63, "[2001:db8::1]:65535") for kind in (*layout.PER_SERVICE, "AFF")]
+    names = [layout.chain_name(kind, "x" * 63, "[2001:db8::1]:65535") for kind in (*layout.PER_SERVICE, "AFF")]
     assert max(map(len, names)) <= 28
     assert max(len(layout.shared(name)) for dummy, name in layout.SHARED) <= 28
 

@@ -16,14 +16,14 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ip
     bound_addresses,
     compile_frontends,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.plan import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.ownership import (
     foreign_services,
-    held_claims,
     held_frontends,
     merged,
     summarise,
     virtual_services,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.problems import problems
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.rules import ipvs_chains
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.sets import (
     recorded_frontends,
@@ -48,7 +48,7 @@ def _node(**settings: Any) -> Node:
 
 def _compiled(*services: dict[str, Any], **settings: Any) -> Frontends:
     node = _node(**settings)
-    return compile_frontends(parse_services(services, "ipvs", node), node)
+    return compile_frontends(parse_services(services, node, problems), node)
 
 
 def _only(*services: dict[str, Any], **settings: Any) -> Frontend:
@@ -169,7 +169,7 @@ def test_ranges_of_the_other_family_admit_nobody() -> None:
 def test_the_rules_are_as_many_for_one_service_as_for_many() -> None:
     assert ipvs_chains(_node(), "ipv4") == ipvs_chains(_node(), "ipv4")
     names = {key[1] for key in ipvs_chains(_node(chain_prefix="KUBE"), "ipv6").chains}
-    assert {"KUBE-SERVICES", "KUBE-POSTROUTING", "KUBE-INPUT", "KUBE-REPLIES"} <= names
+    assert {"KUBE-IPVS-SERVICES", "KUBE-IPVS-POSTROUTING", "KUBE-INPUT", "KUBE-REPLIES"} <= names
     text = str(ipvs_chains(_node(chain_prefix="ABCDEFGH"), "ipv6"))
     assert "ABCDEFGH-6-LOOP-BACK" in text
 
@@ -205,7 +205,6 @@ def test_others_stay_as_they_are_unless_the_run_is_of_them() -> None:
     assert merged(web, {**web, **dns}, {"web"}) == {**web, **dns}
     moved = _compiled({**WEB, "port": 9090})
     assert merged(moved, web, {"web"}) == moved
-    assert [claim.service for claim in held_claims({**web, **dns}, {"web"})] == ["dns"]
 
 
 def test_the_summary_names_what_comes_changes_and_goes() -> None:

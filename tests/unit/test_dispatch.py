@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables import dispatch
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import compile_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter import dispatch
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import Layout
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.readback import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.readback import (
     observed_services,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import Layout
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.rule_match import parse_rule
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.packet import Packet
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
@@ -46,7 +46,7 @@ def _service(number: int, **keys: Any) -> Raw:
 
 def _compiled(raw: Sequence[Raw], prefix: str = "L4") -> dict[str, Desired]:
     node = parse_node({"name": "node1", "addresses": ["192.0.2.1"], "chain_prefix": prefix})
-    return compile_services(parse_services(raw, "iptables", node), node)
+    return compile_services(parse_services(raw, node), node)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def _packet(destination: str, port: int = 80) -> Packet:
 @pytest.mark.parametrize("number", [1, 2, 16, 255, 256, 1500, MANY - 1, MANY])
 def test_each_of_many_services_is_found_after_few_rules(many: Desired, number: int) -> None:
     count, target = _asked(many, NAT_FIRST, _packet(_service(number)["vip"]))
-    assert target == Layout("L4").of("SVC", f"s{int(number):05}")
+    assert target == Layout("L4").chain_name("SVC", f"s{int(number):05}")
     assert count <= 60
 
 
@@ -141,7 +141,7 @@ def test_many_ports_of_one_address_are_divided_by_port() -> None:
     )
     for port in (1, 255, 256, 1999):
         count, target = _asked(state, NAT_FIRST, _packet("10.96.0.1", port))
-        assert target == Layout("L4").of("SVC", f"p{port}")
+        assert target == Layout("L4").chain_name("SVC", f"p{port}")
         assert count <= 60
     assert _asked(state, NAT_FIRST, _packet("10.96.0.1", 2000))[1] == ""
 
@@ -155,7 +155,7 @@ def test_many_node_ports_are_divided_by_port() -> None:
     )
     for port in (30000, 30500, 30999):
         count, target = _asked(state, ("nat", "L4-NODEPORTS"), _packet("192.0.2.1", port))
-        assert target == Layout("L4").of("EXT", f"p{port}")
+        assert target == Layout("L4").chain_name("EXT", f"p{port}")
         assert count <= 60
 
 
@@ -205,8 +205,10 @@ def test_chances_follow_the_weights_in_a_tree(weights: list[int]) -> None:
     pool = _pool(weights)
     chains = _compiled([_service(1, name="web", backends=pool)])["ipv4"].chains
     layout = Layout("L4")
-    found = _chances(chains, ("nat", layout.of("SVC", "web")))
-    wanted = {layout.of("SEP", "web", f"{one['address']}:80"): Fraction(one["weight"], sum(weights)) for one in pool}
+    found = _chances(chains, ("nat", layout.chain_name("SVC", "web")))
+    wanted = {
+        layout.chain_name("SEP", "web", f"{one['address']}:80"): Fraction(one["weight"], sum(weights)) for one in pool
+    }
     assert found.keys() == wanted.keys()
     assert all(abs(found[name] - wanted[name]) < 4 * RESOLUTION for name in wanted)
     assert all(found.values())

@@ -49,7 +49,8 @@ def states(draw: st.DrawFn) -> Tables:
     chains = draw(st.sets(st.sampled_from(CHAINS)))
     verdicts = [Verdict("drop"), Verdict("accept"), *(Verdict("goto", name) for name in sorted(chains))]
     elements = st.dictionaries(
-        st.sampled_from(ADDRESSES), st.builds(Element, st.sampled_from(verdicts), st.sampled_from(["", "web"]), st.just(0))
+        st.sampled_from(ADDRESSES),
+        st.builds(Element, st.sampled_from(verdicts), st.sampled_from(["", "web"]), st.just(0)),
     )
     maps = draw(st.dictionaries(st.sampled_from(MAPS), elements))
     comments = st.sampled_from(["", "other"])
@@ -184,10 +185,13 @@ def test_a_transaction_on_another_generation_is_refused() -> None:
 
 def test_the_lines_are_whole_commands() -> None:
     text = plan_tables({IP: table("ip")}, {}).after()
-    assert text.startswith("add table ip l4-service-proxy\nadd map ip l4-service-proxy addresses { type ipv4_addr : ipv4_addr; }\n")
+    assert text.startswith(
+        "add table ip l4-service-proxy\nadd map ip l4-service-proxy addresses { type ipv4_addr : ipv4_addr; }\n"
+    )
     assert "add chain ip l4-service-proxy every-statement\n" in text
     assert (
-        "add chain ip l4-service-proxy filter-forward { type filter hook forward priority filter - 5; policy drop; }\n" in text
+        "add chain ip l4-service-proxy filter-forward { type filter hook forward priority filter - 5; policy drop; }\n"
+        in text
     )
 
 

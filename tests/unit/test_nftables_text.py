@@ -43,7 +43,9 @@ from ansible_collections.layer4.service_proxy.tests.unit.nftables_samples import
 EVERY_RULE = [(family, *rule) for family in ("ip", "ip6") for rule in rules(family)]
 
 
-@pytest.mark.parametrize(("family", "statements", "text"), EVERY_RULE, ids=[f"{one[0]}: {one[2]}" for one in EVERY_RULE])
+@pytest.mark.parametrize(
+    ("family", "statements", "text"), EVERY_RULE, ids=[f"{one[0]}: {one[2]}" for one in EVERY_RULE]
+)
 def test_text_of_a_rule(family: str, statements: tuple[Statement, ...], text: str) -> None:
     assert rule_text(Rule(statements)) == text, family
     assert rule_text(Rule(statements, "why")) == text + ' comment "why"'
@@ -109,7 +111,15 @@ def test_text_of_chains() -> None:
 
 @pytest.mark.parametrize(
     ("priority", "text"),
-    [(-300, "raw"), (0, "filter"), (-5, "filter - 5"), (10, "filter + 10"), (11, "11"), (-101, "dstnat - 1"), (-200, "-200")],
+    [
+        (-300, "raw"),
+        (0, "filter"),
+        (-5, "filter - 5"),
+        (10, "filter + 10"),
+        (11, "11"),
+        (-101, "dstnat - 1"),
+        (-200, "-200"),
+    ],
 )
 def test_text_of_priorities(priority: int, text: str) -> None:
     assert priority_text(priority) == text
@@ -130,7 +140,11 @@ def test_text_of_a_flow_table() -> None:
 
 @pytest.mark.parametrize("name", [name for name in TYPES if name not in ("ipv4_addr", "ipv6_addr", "ifname")])
 def test_values_have_one_text(name: str) -> None:
-    value = bytes(TYPES[name].size - 1) + b"\x01" if not TYPES[name].is_host_order else b"\x01" + bytes(TYPES[name].size - 1)
+    value = (
+        bytes(TYPES[name].size - 1) + b"\x01"
+        if not TYPES[name].is_host_order
+        else b"\x01" + bytes(TYPES[name].size - 1)
+    )
     assert pack(name, unpack(name, value)) == value
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.affinity import plan_sets
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import compile_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.affinity import plan_sets
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import Layout
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import Desired
@@ -26,7 +26,7 @@ def _compiled(count: int, **keys: Any) -> dict[str, Desired]:
     backends = [{"address": f"10.0.{at // 250}.{at % 250 + 1}"} for at in range(count)]
     backends += [{"address": f"fd00::{at + 1:x}"} for at in range(count)]
     web = {"name": "web", "vip": ["10.96.0.1", "fd96::1"], "port": 80, "session_affinity": "client_ip", **keys}
-    return compile_services(parse_services([{**web, "backends": backends}], "iptables", NODE), NODE)
+    return compile_services(parse_services([{**web, "backends": backends}], NODE), NODE)
 
 
 def _own(compiled: dict[str, Desired]) -> set[str]:

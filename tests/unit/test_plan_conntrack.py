@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import families
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.udp_flows import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.conntrack_cleanup import (
     Targets,
     families_in_use,
     stale,
     udp_targets,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.addresses import FAMILIES, family_of
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.families import service_families
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
     Claim,
     Node,
@@ -49,8 +49,8 @@ def _flow(destination: Endpoint, reply_source: Endpoint, protocol: str = "udp", 
 
 
 def _targets(node: Node, *services: dict[str, Any], gone: list[Claim] | None = None) -> Targets:
-    parsed = parse_services(services, "iptables", node)
-    wanted = {family: [one for one in parsed if family in families(one, node)] for family in FAMILIES}
+    parsed = parse_services(services, node)
+    wanted = {family: [one for one in parsed if family in service_families(one, node)] for family in FAMILIES}
     return udp_targets(wanted, dict.fromkeys(FAMILIES, gone or []), node)
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import compile_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import Layout
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.readback import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.readback import (
     ObservedService,
     Refusal,
     entries,
     observed_services,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import Layout
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
     claims,
     parse_node,
@@ -46,7 +46,7 @@ WEB: dict[str, Any] = {
 
 def _observed(*services: dict[str, Any]) -> list[Observed]:
     """What the kernel holds after these were applied."""
-    compiled = compile_services(parse_services(services, "iptables", NODE), NODE)
+    compiled = compile_services(parse_services(services, NODE), NODE)
     return [Observed({key: list(rules) for key, rules in one.chains.items()}) for one in compiled.values()]
 
 
@@ -124,7 +124,7 @@ def test_what_services_take_is_what_they_were_given(backends: list[dict[str, Any
     }
     wanted = {
         (claim.service, claim.protocol, claim.address, claim.port)
-        for service in parse_services(given, "iptables", NODE)
+        for service in parse_services(given, NODE)
         for claim in claims(service)
     }
     assert read == wanted

@@ -15,10 +15,8 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._model.servic
     parse_node,
     parse_services,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils._node_checks.checks import (
-    node_warnings,
-    service_warnings,
-)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service_facts import facts_of
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node_checks.checks import node_warnings
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.node_facts import (
     BaseChain,
     Link,
@@ -48,11 +46,16 @@ GOOD = Surroundings(
 
 
 def parsed(**options: Any) -> list[Service]:
-    return parse_services([{**WEB, **options}], "iptables", parse_node(NODE))
+    return parse_services([{**WEB, **options}], parse_node(NODE))
+
+
+def _warnings(services: list[Service]) -> tuple[str, ...]:
+    return facts_of(services, parse_node(NODE)).warnings
 
 
 def judged(around: Surroundings, node: dict[str, Any] | None = None, **options: Any) -> list[str]:
-    return node_warnings(parsed(**options), parse_node({**NODE, **(node or {})}), around)
+    settings = parse_node({**NODE, **(node or {})})
+    return node_warnings(facts_of(parsed(**options), settings), settings, around)
 
 
 def test_nothing_is_said_of_a_good_node_and_of_what_could_not_be_read() -> None:
@@ -69,7 +72,6 @@ def test_nothing_is_said_of_a_good_node_and_of_what_could_not_be_read() -> None:
         ({"bridge_netfilter": {"ipv4": False}}, "net.bridge.bridge-nf-call-iptables is not 1: backend 10.0.0.11"),
         ({"unreachable": ["10.96.0.1"]}, "the node has no route to 10.96.0.1: "),
         ({"unreachable": ["a", "b", "c", "d", "e"]}, "the node has no route to a, b, c and 2 more: "),
-        ({"other_back_end": {"ipv4": "legacy"}}, "iptables: the legacy back end, which this host's iptables is not of"),
         ({"chains": [(FORWARD, [])]}, "nftables: the chain c (hook forward) of table inet t drops"),
     ],
 )
@@ -125,8 +127,8 @@ def test_built_in_chains_of_iptables_are_not_foreign() -> None:
 
 
 def test_services_that_are_hardly_meant_so() -> None:
-    assert service_warnings(parsed()) == []
-    (unused,) = service_warnings(parsed(backends=[{"address": "fd00::11"}]))
+    assert _warnings(parsed()) == ()
+    (unused,) = _warnings(parsed(backends=[{"address": "fd00::11"}]))
     assert unused == 'service "web": it has no address in the family of its backend fd00::11, which is not used'
-    (ranges,) = service_warnings(parsed(source_ranges=["192.0.2.0/24"]))
+    (ranges,) = _warnings(parsed(source_ranges=["192.0.2.0/24"]))
     assert ranges == 'service "web": source_ranges guard load_balancer_ips alone, and it has none'

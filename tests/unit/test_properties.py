@@ -18,17 +18,16 @@ from semantics import BALANCER, EXTERNAL, NODE_PORT, VIP, expected
 from strategies import CLIENTS, NODE, NODE_ADDRESSES, service, services
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables import balance as chances
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables import dispatch
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import (
     compile_service,
     compile_services,
-    families,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.plan import (
-    summarise,
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.desired import (
     with_services,
     without_services,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter import dispatch
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.summary import summarise
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import (
     Layout,
     ServiceRules,
@@ -38,6 +37,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ne
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import render_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.packet import Packet
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model import addresses as ip
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.families import service_families
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import (
     ChainKey,
@@ -79,7 +79,7 @@ def flat(chains: Mapping[ChainKey, Rules]) -> dict[ChainKey, Rules]:
 
 def compiled(raw: Sequence[Raw], node: Raw) -> dict[str, Desired]:
     parsed = parse_node(node)
-    return compile_services(parse_services(raw, "iptables", parsed), parsed)
+    return compile_services(parse_services(raw, parsed), parsed)
 
 
 def text(raw: Sequence[Raw], node: Raw, family: str) -> str:
@@ -98,8 +98,8 @@ def held(rules: str, node: Raw) -> Observed:
 
 def parts(raw: Sequence[Raw], node: Raw, family: str) -> list[ServiceRules]:
     parsed = parse_node(node)
-    wanted = parse_services(raw, "iptables", parsed)
-    return [compile_service(one, parsed, family) for one in wanted if family in families(one, parsed)]
+    wanted = parse_services(raw, parsed)
+    return [compile_service(one, parsed, family) for one in wanted if family in service_families(one, parsed)]
 
 
 def changed_lines(desired: Desired, observed: Observed) -> str:

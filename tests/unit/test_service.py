@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane import registry
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model import service as subject
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
 
@@ -87,7 +88,7 @@ WRONG_VALUES: list[tuple[str, Any, list[str]]] = [
 @pytest.mark.parametrize(("key", "value", "words"), WRONG_VALUES)
 def test_a_wrong_value_is_one_line(key: str, value: Any, words: list[str]) -> None:
     with pytest.raises(InvalidServices) as refused:
-        subject.parse_services([{**GOOD, key: value}], "iptables", NODE)
+        subject.parse_services([{**GOOD, key: value}], NODE, registry.load("iptables").problems)
     assert len(refused.value.problems) == 1, refused.value.problems
     line = refused.value.problems[0]
     assert "\n" not in line
@@ -129,7 +130,7 @@ def test_a_wrong_node_setting_is_one_line(settings: dict[str, Any], words: list[
 def test_every_mistake_is_told_at_once() -> None:
     wrong = [{**GOOD, "port": 0, "protocol": "x"}, {**GOOD, "name": "two", "vip": "nowhere"}, 7]
     with pytest.raises(InvalidServices) as refused:
-        subject.parse_services(wrong, "iptables", NODE)
+        subject.parse_services(wrong, NODE)
     assert len(refused.value.problems) == 4
 
 
@@ -148,18 +149,18 @@ TAKEN_TWICE = [
 def test_what_is_taken_twice_names_both_services(first: dict[str, Any], second: dict[str, Any]) -> None:
     services = [{"name": "one", "port": 80, **first}, {"name": "two", "port": 80, **second}]
     with pytest.raises(InvalidServices) as refused:
-        subject.parse_services(services, "iptables", NODE)
+        subject.parse_services(services, NODE)
     (line,) = refused.value.problems
     assert '"one"' in line
     assert '"two"' in line
-    subject.parse_services([services[0], {**services[1], "protocol": "udp"}], "iptables", NODE)
+    subject.parse_services([services[0], {**services[1], "protocol": "udp"}], NODE)
     if "node_port" not in second:
-        subject.parse_services([services[0], {**services[1], "port": 81}], "iptables", NODE)
+        subject.parse_services([services[0], {**services[1], "port": 81}], NODE)
 
 
 def test_a_name_twice_names_both_places() -> None:
     with pytest.raises(InvalidServices) as refused:
-        subject.parse_services([GOOD, {**GOOD, "vip": "10.96.0.2"}], "iptables", NODE)
+        subject.parse_services([GOOD, {**GOOD, "vip": "10.96.0.2"}], NODE)
     assert refused.value.problems == [
         'service "web": name is "web" in services[0] and in services[1]: a name is allowed once'
     ]
@@ -167,7 +168,7 @@ def test_a_name_twice_names_both_places() -> None:
 
 def test_an_address_under_two_keys_of_one_service_is_refused() -> None:
     with pytest.raises(InvalidServices) as refused:
-        subject.parse_services([{**GOOD, "external_ips": "10.96.0.1"}], "iptables", NODE)
+        subject.parse_services([{**GOOD, "external_ips": "10.96.0.1"}], NODE)
     assert "external_ips 10.96.0.1:80/tcp is taken already by vip of itself" in refused.value.problems[0]
 
 
@@ -183,7 +184,7 @@ def test_defaults_and_canonical_spelling() -> None:
         ],
         "scheduler": None,
     }
-    (web,) = subject.parse_services([raw], "iptables", NODE)
+    (web,) = subject.parse_services([raw], NODE)
     assert web.vip == ("fd00::1",)
     assert web.protocol == "tcp"
     assert web.session_affinity_timeout == 10800

@@ -16,9 +16,11 @@ from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.udp_cleanup import (
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.conntrack_cleanup import (
     families_with_connections,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter import other_variant
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.other_variant import OtherFamily
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel import conntrack, ipset, ipvs, nft, sysctl
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel import iptables_variant as variant
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.iptables import (
@@ -29,7 +31,6 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.iptab
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.iptables_canonical import settle
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.link import LinkError, links, own_addresses
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.netlink import NetlinkError, NetlinkSocket
-from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node_checks.facts import observe
 
 MISSING = (errno.EINVAL, errno.EOPNOTSUPP)
@@ -211,19 +212,40 @@ def test_tables_that_are_not_there_are_told_from_those_that_cannot_be_read(stder
         assert isinstance(raised.value, NoXtablesError) == none
 
 
+TOOLS_OF_ANOTHER_VARIANT = {
+    "read": Tools(stdout="*nat\n-A OUTPUT -j DROP\n"),
+    "missing": Tools(missing=["iptables-legacy"]),
+}
+
+
+def _other(tools: Tools) -> OtherFamily:
+    """What these tools read of iptables-legacy."""
+    return other_variant._read(Xtables(tools, "ipv4", variant="legacy"))
+
+
 def test_the_other_variant_that_cannot_be_read_is_not_taken_for_empty(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     names = tmp_path / "names"
     monkeypatch.setattr(variant, "_LEGACY_TABLES", {"ipv4": names})
-    assert not variant.legacy_holds_rules(Xtables(Tools(), "ipv4"))
+    tables = Xtables(Tools(), "ipv4")
+    assert variant.legacy_tables("ipv4") == []
+    assert variant.other_variant(tables) is None
     names.write_text("nat\n")
-    for tools in (Tools(1, stderr="Killed"), Tools(missing=["iptables-legacy-save"])):
-        with pytest.raises(XtablesError):
-            variant.legacy_holds_rules(Xtables(tools, "ipv4"))
-    assert variant.legacy_holds_rules(Xtables(Tools(stdout="*nat\n-A OUTPUT -j DROP\n"), "ipv4"))
+    assert variant.legacy_tables("ipv4") == ["nat"]
+    found = {family: _other(tools) for family, tools in TOOLS_OF_ANOTHER_VARIANT.items()}
+    assert found["read"].chains == {("nat", "OUTPUT"): ["-j DROP"]}
+    assert "is not installed" in found["missing"].unread
+    with pytest.raises(XtablesError, match="Killed"):
+        _other(Tools(1, stderr="Killed"))
+    names.unlink()
+    names.mkdir()
     with pytest.raises(XtablesError):
-        variant.is_legacy(Xtables(Tools(1), "ipv4"))
+        variant.legacy_tables("ipv4")
+    script = Xtables(Tools(1), "ipv4")
+    script._multi = "/usr/sbin/iptables"  # no link to a program of which the name tells
+    with pytest.raises(XtablesError):
+        variant.is_legacy(script)
 
 
 def test_a_set_that_cannot_be_read_is_not_taken_for_one_that_is_not_there() -> None:
@@ -237,7 +259,5 @@ def test_a_set_that_cannot_be_read_is_not_taken_for_one_that_is_not_there() -> N
 
 
 def test_checks_of_a_node_say_what_they_could_not_read() -> None:
-    services = parse_services([{"name": "web", "vip": "10.96.0.10", "port": 80}], "iptables", parse_node({"name": "n"}))
-    tables = {family: Xtables(Tools(1, stderr="Killed"), family) for family in ("ipv4", "ipv6")}
-    around = observe(services, "ipvs", parse_node({"name": "n"}), tables, Tools(missing=["ip"]))
-    assert [line.partition(" ")[0] for line in around.unread] == ["ip", "iptables:"]
+    around = observe(["10.96.0.10"], Tools(missing=["ip"]))
+    assert [line.partition(" ")[0] for line in around.unread] == ["ip"]

@@ -32,7 +32,7 @@ def test_every_combination_meets_what_the_semantics_say(family: str, settings: s
     parsed = parse_node(raw_node)
     for kind in kinds(family, settings):
         service = kind.service(1)
-        state = compile_services(parse_services([service], "iptables", parsed), parsed)[family]
+        state = compile_services(parse_services([service], parsed), parsed)[family]
         for question in questions(kind):
             wanted = question.expected(service, raw_node, family)
             found = trace(state, packet(kind, question, service, parsed.addresses))
@@ -46,7 +46,7 @@ def test_every_combination_meets_what_the_semantics_say_of_ipvs(family: str, set
     parsed = parse_node(raw_node)
     for kind in kinds(family, settings):
         service = kind.service(1)
-        frontends = compile_frontends(parse_services([service], "ipvs", parsed), parsed)
+        frontends = compile_frontends(parse_services([service], parsed), parsed)
         state, sets = wanted_chains(frontends, parsed)[family], wanted_sets(frontends, parsed)
         own = (*parsed.addresses, *bound_addresses(frontends.values(), parsed))
         for question in questions(kind, "ipvs"):

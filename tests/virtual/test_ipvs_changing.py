@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from network import ADDRESSES, IPV4, Network, backends, vip
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.state_file import DIRECTORY
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.files import RUN_DIRECTORY
 from lab.traffic import LongLivedConnection, Servers, Tally
 
 STEADY = 9000
@@ -154,7 +154,7 @@ def _killed_after(network: Network, services: list[dict[str, Any]], seconds: flo
 
 def _remembered() -> set[str]:
     """What runs of the iptables dataplane have left under /run."""
-    return {path.name for path in DIRECTORY.glob("*")}
+    return {path.name for path in RUN_DIRECTORY.glob("*")}
 
 
 class TestSwitch:

@@ -12,13 +12,14 @@ No two dataplanes share a chain, set, device or table, so that they can stand si
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Protocol, TypeVar
 
 from .._kernel.process import Runner
 from .._model.request import Request
 from .._model.service import Claim, Node, Service
 from .._model.service_facts import ServiceFacts
+from .._objects.boot import BootState
 from .._objects.conntrack import Flow
 from .._objects.node_facts import ChainOfOthers
 from .._plan.transaction import Step
@@ -43,11 +44,17 @@ class Tracking(Protocol):
 class Host(Protocol):
     """The node on which a run is made. Nothing is opened before it is asked for."""
 
-    check_mode: bool
-    """Whether nothing may be changed, caches included."""
-    runner: Runner
-    """Runs the tools of this host."""
-    tracking: Tracking
+    @property
+    def check_mode(self) -> bool:
+        """Whether nothing may be changed, caches included."""
+
+    @property
+    def runner(self) -> Runner:
+        """What runs the tools of this host."""
+
+    @property
+    def tracking(self) -> Tracking:
+        """Its connection tracking."""
 
     def facility(self, opened: Callable[[Host], Facility]) -> Facility:
         """Return what ``opened(host)`` returns: made when it is asked for first, and the same from then on.
@@ -89,7 +96,7 @@ class Plan(Protocol):
 
     @property
     def changed(self) -> bool:
-        """Whether anything differs; then, and only then, there are steps and a diff."""
+        """Whether anything differs; then, and only then, there is a diff. Steps beyond that change no facility (a cache)."""
 
     @property
     def diff(self) -> dict[str, str]:
@@ -110,9 +117,13 @@ class Plan(Protocol):
 class Dataplane(Protocol):
     """One way to carry packets. Desired and observed state are of types of its own, which nobody else looks into."""
 
-    name: str
-    errors: tuple[type[Exception], ...]
-    """What reading or changing its facilities raises; each text is one line for the user."""
+    @property
+    def name(self) -> str:
+        """Its name, as users write it."""
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What reading or changing its facilities raises; each text is one line for the user."""
 
     def problems(self, services: Sequence[Service], node: Node) -> list[str]:
         """Return what this dataplane cannot do, one line each that begins with ``service "NAME": `` or ``node: ``. Pure."""
@@ -120,8 +131,8 @@ class Dataplane(Protocol):
     def compile(self, services: Sequence[Service], node: Node) -> Any:
         """Return the wanted state of these services alone. Pure."""
 
-    def bound_addresses(self, desired: Any, node: Node) -> Collection[str]:
-        """Return the addresses of services that the node itself has in this state, beside its own. Pure."""
+    def bound_addresses(self, services: Sequence[Service], node: Node) -> Collection[str]:
+        """Return the addresses of services that the node itself has in this dataplane, beside its own. Pure."""
 
     def in_use(self, host: Host, node: Node) -> bool:
         """Tell whether anything of this dataplane is on the host, without needing its tools, and at no cost worth mentioning.
@@ -130,9 +141,8 @@ class Dataplane(Protocol):
         """
 
     def observe(self, host: Host, node: Node, request: Request) -> Observation:
-        """Read what the kernel holds. Raises one of ``errors``, and InvalidServices where a foreign object is in the way.
-
-        Where the request is for services of a family that the host has no means for, that is an error too.
+        """Look at what the kernel holds. The long part of it may wait until `claims`, `warnings` or `plan` needs it, so that a
+        request that is wrong is told of first. Raises one of ``errors``.
         """
 
     def claims(
@@ -141,41 +151,34 @@ class Dataplane(Protocol):
         node: Node,
         at: Collection[str | None] | None = None,
         of: Collection[str] | None = None,
-    ) -> list[Claim]:
-        """Return what the services that the node has have taken for themselves, read back from its kernel. Pure.
+    ) -> Mapping[str, Sequence[Claim]]:
+        """Return what the services that the node has have taken for themselves, by address family, read back from its kernel.
 
         at: only claims of these addresses, None among them for node ports. of: only those of these services. Without either all.
-        Conflicts, the clean-up of UDP flows and switches of dataplane ask for it.
+        Conflicts, the clean-up of UDP flows and switches of dataplane ask for it. May read what `observe` has left to be read.
         """
 
-    def warnings(self, observed: Observation, node: Node) -> list[str]:
-        """Return what in the observed state will keep services from working though it is not ours to change, one line each.
+    def warnings(self, host: Host, observed: Observation, node: Node, families: Collection[str]) -> list[str]:
+        """Return what is in the way of services though it is not ours to change, one line each.
 
-        Asked in every run, also in one that changes nothing. Pure.
+        Asked in every run that has services present, also in one that changes nothing. families: those in which they answer.
         """
 
     def plan(self, host: Host, node: Node, desired: Any, observed: Observation) -> Plan:
         """Compare both states. With ``observed.request`` not exclusive, services that it does not name are kept to the letter.
 
-        desired: what ``observed.request.services`` compile to; nothing with state absent. host: only for the steps, and to ask
-        whether connections live on. Raises InvalidServices where a foreign object is in the way.
+        desired: what ``observed.request.services`` compile to; nothing with state absent. Raises one of ``errors``, also where the host
+        has no means for a family that has services, and InvalidServices where an object of somebody else is in the way.
         """
 
-    def nothing(self, request: Request) -> Observation:
-        """Return what a node observes that has nothing of this dataplane: a plan against it is for review without a host."""
+    def review(self, desired: Any, node: Node, families: Sequence[str]) -> str:
+        """Return for people what a plan adds to a node that has nothing: its diff ``after``, without settings of the kernel. Pure.
 
-    def render(self, desired: Any, node: Node) -> dict[str, str]:
-        """Return the boot files: their texts by file name, in the order in which they are restored. Pure.
-
-        Each is in its tool's own format and restored by that tool alone, again and again with the same result:
-        ``ipsets`` by ``ipset -exist restore``; ``iptables.rules`` and ``ip6tables.rules`` by ``iptables-restore --noflush`` (our
-        chains without the jumps to them); ``iptables.jumps`` and ``ip6tables.jumps`` hold the arguments of one ``iptables -I`` a
-        line, quoted as xargs(1) reads them: with ``-C`` in place of ``-I`` it tells whether the jump is there;
-        ``sysctls`` by ``sysctl -p``; ``ipvs`` by ``ipvsadm --restore`` where nothing of it is there (a service in front of
-        its destinations), and line by line with ``-E`` and ``-e`` for ``-A`` and ``-a`` where it is; ``ipvs.timeouts`` holds the
-        arguments of ``ipvsadm``; ``addresses`` by ``ip -force -batch``; ``nftables.conf`` by ``nft -f``.
-        A file with nothing in it is left out.
+        families: only of these address families; of a single one, if a single tool takes all of it, without the line ``# TOOL``.
         """
+
+    def render(self, desired: Any, node: Node) -> BootState:
+        """Return what brings this state back after a boot. Pure. `_node.boot` makes files of it, in the tools' own formats."""
 
     def trace(self, desired: Any, node: Node, packet: Packet) -> Trace:
         """Follow the first packet of a connection. packet: its local addresses include `bound_addresses`. Pure."""

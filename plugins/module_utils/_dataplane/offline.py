@@ -9,40 +9,17 @@ Input is what users write. Wrong input raises InvalidServices, with the lines th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 from .._model import addresses as ip
 from .._model.fields import Field, Problem, choice, integer, one_of_type, parse_fields
-from .._model.service import (
-    DATAPLANES,
-    PROTOCOLS,
-    InvalidServices,
-    Node,
-    Service,
-    parse_node,
-    parse_services,
-    refuse_unsupported,
-)
-from .._objects.iptables import Desired, Observed
-from .._plan.iptables import plan
-from .._plan.ipvs import plan_virtual_services
-from .iptables.compile import compile_services
-from .ipvs.compile import bound_addresses, compile_frontends
-from .ipvs.plan import virtual_services
-from .ipvs.plan_addresses import plan_addresses
-from .ipvs.plan_sets import plan_service_sets
-from .ipvs.rules import wanted_chains
-from .ipvs.sets import wanted_sets
-from .ipvs.trace import trace_ipvs
-from .netfilter.affinity import plan_sets
-from .netfilter.names import Layout
-from .netfilter.rule_match import parse_rule
-from .netfilter.walk import trace
-from .packet import LOOPBACK, Packet, Step, Trace
+from .._model.service import PROTOCOLS, InvalidServices, Node, Service, parse_node, parse_services
+from . import registry
+from .interface import Dataplane
+from .packet import LOOPBACK, Packet, Trace
 
-_TOOLS = {ip.IPV4: "iptables", ip.IPV6: "ip6tables"}
 _LOCALHOST = {ip.IPV4: "127.0.0.1", ip.IPV6: "::1"}
 _CHANCE_DIGITS = 6
 """Beyond these a chance is below what the kernel's 31 bits and any test can tell."""
@@ -78,78 +55,54 @@ _TRACE_FIELDS: Mapping[str, Field] = {
     "port": Field(integer(1, 65535)),
     "protocol": Field(choice(*PROTOCOLS), "tcp"),
     "node": _NODE,
-    "dataplane": Field(choice(*DATAPLANES), "iptables"),
+    "dataplane": Field(choice(*registry.NAMES), registry.DEFAULT),
 }
-_MISTAKES_FIELDS: Mapping[str, Field] = {
+_VALIDATE_FIELDS: Mapping[str, Field] = {
     "node": _NODE,
-    "dataplane": Field(choice(*DATAPLANES), "iptables"),
+    "dataplane": Field(choice(*registry.NAMES), registry.DEFAULT),
 }
 _RENDER_FIELDS: Mapping[str, Field] = {
     "node": _NODE,
-    "dataplane": Field(choice(*DATAPLANES), "iptables"),
+    "dataplane": Field(choice(*registry.NAMES), registry.DEFAULT),
     "ip_version": Field(choice(ip.IPV4, ip.IPV6, "both"), "both"),
 }
 
 
-def find_mistakes(services: Any, options: Mapping[str, Any]) -> list[str]:
-    """What is wrong with services and node settings, one line a mistake. options: dataplane, node."""
-    given = _parse_options("mistakes", options, _MISTAKES_FIELDS)
+def find_errors(services: Any, options: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with services and node settings, one line an error. options: dataplane, node."""
+    given = _parse_options("validate", options, _VALIDATE_FIELDS)
     try:
-        refuse_unsupported(given["dataplane"])
-        _parsed(services, given["dataplane"], parse_node(given["node"]))
+        _parsed(services, _dataplane(given), parse_node(given["node"]))
     except InvalidServices as error:
         return error.problems
     return []
 
 
 def render_services(services: Any, options: Mapping[str, Any]) -> str:
-    """What `vip_service` would add to a node that has no service yet. options: dataplane, ip_version, node.
+    """Return what `vip_service` would add to a node that has no service yet. options: dataplane, ip_version, node.
 
-    Of ``both`` families as its diff shows it, ipsets included; of one as ``iptables-restore --noflush`` takes it. Of ipvs
-    always as the diff shows it, without settings of the kernel.
+    It is as the diff shows it, without settings of the kernel; iptables of one address family as ``iptables-restore --noflush``
+    takes it.
     """
     given = _parse_options("render", options, _RENDER_FIELDS)
-    node = parse_node(given["node"])
-    refuse_unsupported(given["dataplane"])
-    if given["dataplane"] == "ipvs":
-        return _render_ipvs(services, node, ip.FAMILIES if given["ip_version"] == "both" else (given["ip_version"],))
-    states = _compile(services, node)
-    if given["ip_version"] != "both":
-        return _rules(states[given["ip_version"]])
-    parts = {_TOOLS[family]: _rules(states[family]) for family in ip.FAMILIES}
-    parts["ipset"] = plan_sets(states, (), Layout(node.chain_prefix)).after
-    return "".join(f"# {tool}\n{text}" for tool, text in parts.items() if text)
-
-
-def _render_ipvs(services: Any, node: Node, families: Sequence[str]) -> str:
-    found = compile_frontends(_parsed(services, "ipvs", node), node)
-    found = {key: one for key, one in found.items() if key.family in families}
-    addresses = plan_addresses(bound_addresses(found.values(), node), None).after()
-    parts = {"ipset": plan_service_sets(wanted_sets(found, node), {}).after}
-    for family, state in wanted_chains(found, node).items():
-        parts[_TOOLS[family]] = _rules(state)
-    parts["ipvsadm"] = plan_virtual_services(virtual_services(found), {}).after
-    parts["ip -batch"] = "".join(line + "\n" for line in addresses)
-    return "".join(f"# {tool}\n{text}" for tool, text in parts.items() if text)
-
-
-def _rules(state: Desired) -> str:
-    return plan(state, Observed()).after
+    node, dataplane = parse_node(given["node"]), _dataplane(given)
+    parsed = _parsed(services, dataplane, node)
+    families = ip.FAMILIES if given["ip_version"] == "both" else (given["ip_version"],)
+    return dataplane.review(dataplane.compile(parsed, node), node, families)
 
 
 def trace_services(services: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a connection meets on a node, as the filter `trace` returns it. options: dataplane, from, node, port, protocol, to."""
+    """Return what a connection meets on a node, as the filter `trace` does. options: dataplane, from, node, port, protocol, to."""
     given = _parse_options("trace", options, _TRACE_FIELDS)
-    node = parse_node(given["node"])
-    refuse_unsupported(given["dataplane"])
+    node, dataplane = parse_node(given["node"]), _dataplane(given)
     connection = Connection(given["from"], given["to"], given["port"], given["protocol"])
-    family = ip.family_of(connection.destination)
-    if given["dataplane"] == "iptables":
-        return _told(trace(_compile(services, node)[family], _packet(connection, node, node.addresses)))
-    found = compile_frontends(_parsed(services, "ipvs", node), node)
-    own = (*node.addresses, *sorted(bound_addresses(found.values(), node)))
-    packet = _packet(connection, node, own)
-    return _told(trace_ipvs(wanted_chains(found, node)[family], found, wanted_sets(found, node), packet))
+    parsed = _parsed(services, dataplane, node)
+    own = (*node.addresses, *sorted(dataplane.bound_addresses(parsed, node)))
+    return _result(dataplane.trace(dataplane.compile(parsed, node), node, _packet(connection, node, own)))
+
+
+def _dataplane(given: Mapping[str, Any]) -> Dataplane:
+    return registry.load(given["dataplane"])
 
 
 def _parse_options(owner: str, options: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
@@ -160,14 +113,10 @@ def _parse_options(owner: str, options: Mapping[str, Any], fields: Mapping[str, 
     return given
 
 
-def _compile(services: Any, node: Node) -> dict[str, Desired]:
-    return compile_services(_parsed(services, "iptables", node), node)
-
-
-def _parsed(services: Any, dataplane: str, node: Node) -> list[Service]:
+def _parsed(services: Any, dataplane: Dataplane, node: Node) -> list[Service]:
     if not isinstance(services, (list, tuple)):
         raise InvalidServices([f"services is of type {type(services).__name__}: must be a list of dicts"])
-    return parse_services(services, dataplane, node)
+    return parse_services(services, node, dataplane.problems)
 
 
 def _packet(connection: Connection, node: Node, own: tuple[str, ...]) -> Packet:
@@ -194,7 +143,7 @@ def _source_address(connection: Connection, node: Node, local: tuple[str, ...]) 
     return own[0]
 
 
-def _told(found: Trace) -> dict[str, Any]:
+def _result(found: Trace) -> dict[str, Any]:
     """A trace in the types that templates compare."""
     ends: dict[_End, Fraction] = {}
     for packet, chance in found.outcomes.items():
@@ -204,7 +153,7 @@ def _told(found: Trace) -> dict[str, Any]:
     return {
         "verdict": " or ".join(sorted({end.verdict for end in ends})),
         "snat": rewritings.pop() if len(rewritings) == 1 else "mixed",
-        "affinity": any(map(_remembers, found.steps)),
+        "affinity": found.affinity,
         "backends": [
             {"address": end.address, "port": end.port, "chance": _number(ends[end]), "snat": end.snat}
             for end in reached
@@ -214,11 +163,6 @@ def _told(found: Trace) -> dict[str, Any]:
             for step in found.steps
         ],
     }
-
-
-def _remembers(step: Step) -> bool:
-    """Whether a client that comes this way is remembered."""
-    return " -p " in step.rule if step.table == "ipvs" else "--add-set" in parse_rule(step.rule).settings
 
 
 def _number(chance: Fraction) -> float:

@@ -2,126 +2,243 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which dataplanes a run concerns: the one that it asks for, and the one that the node has."""
+"""One run of a node: what a request changes in its dataplanes, and the steps that do it.
+
+A switch of dataplane is no case of its own: what other dataplanes hold is one more plan, of which everything is removed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Callable, NamedTuple, Union, cast
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from typing import Any, NamedTuple
 
-from .._kernel.iptables import Xtables
-from .._kernel.ipvs import NoIpvsError
+from .._kernel.conntrack import ConntrackError
+from .._kernel.nft import NftError
+from .._model.families import by_family
 from .._model.request import Request
-from .._model.service import InvalidServices, Node, Service
-from .._objects.conntrack import Endpoint
-from .._objects.ipvs import HeldService, ServiceKey, Timeouts
-from .._plan.transaction import run
-from .iptables.host import Change, Kernel, NoSets, plan_services
-from .iptables.plan import Summary
-from .ipvs.change import Device, Ipvs, IpvsChange, IpvsKernel, Sets, Sysctls
-from .ipvs.host import moved, plan_ipvs, plan_leaving
-from .ipvs.sets import set_names
-from .udp_cleanup import Reconciliation
+from .._model.service import Claim, InvalidServices, Node, Service, claims, conflicts
+from .._model.service_facts import ServiceFacts, facts_of, merged_facts
+from .._node_checks.facts import chains_of_others, warnings
+from .._plan.transaction import Step, UndoFailed
+from .._plan.transaction import run as run_steps
+from . import registry
+from .conntrack_cleanup import ConntrackCleanup, plan_cleanup
+from .interface import Dataplane, Host, Observation, Plan, Summary
+
+_MOST_NAMED = 5
+"""Services that an error names."""
 
 
-class NoIpvs:
-    """IPVS of a kernel that has none, where something is to go."""
-
-    def services(self) -> dict[ServiceKey, HeldService]:
-        return {}
-
-    def apply(self, changes: Sequence[object]) -> None:
-        """There is nothing to change."""
-
-    def connections(self, keys: Iterable[ServiceKey]) -> dict[ServiceKey, dict[Endpoint, tuple[int, int]]]:
-        return {key: {} for key in keys}
-
-    def timeouts(self) -> Timeouts:
-        return Timeouts(0, 0, 0)
-
-    def set_timeouts(self, timeouts: Timeouts) -> None:
-        """There is nothing to set."""
+class RunError(Exception):
+    """A facility of the host refused, or could not be read; the text is one line for the user."""
 
 
-class Facilities(NamedTuple):
-    """What a node has. ipvs: opens it, or raises NoIpvsError where the kernel has none."""
+class Part(NamedTuple):
+    """What a run means in one dataplane."""
 
-    kernel: Kernel
-    tables: Mapping[str, Xtables]
-    sets: Sets | NoSets
-    device: Device
-    sysctls: Sysctls
-    ipvs: Callable[[], Ipvs]
+    dataplane: Dataplane
+    observation: Observation
+    services: Sequence[Service]
+    """Those that the request, narrowed by the observation, has present."""
+    names: frozenset[str]
+    """Those that it names, present or to be removed."""
+    plan: Plan
 
 
-class Switch(NamedTuple):
-    """From ipvs to iptables: iptables takes over, then what IPVS had goes."""
+class NodeRun:
+    """What will be done to a node, and what it means. Nothing is changed before `apply`."""
 
-    taken_over: Change
-    left: IpvsChange
-
-    @property
-    def services(self) -> Sequence[Service]:
-        return self.taken_over.services
+    def __init__(self, parts: Sequence[Part], node: Node, host: Host) -> None:
+        self.parts = parts
+        self._node, self._host = node, host
 
     @property
     def changed(self) -> bool:
-        return self.taken_over.changed or self.left.changed
+        return any(part.plan.changed for part in self.parts)
 
-    @property
+    @cached_property
     def diff(self) -> dict[str, str]:
-        first, then = self.taken_over.diff, self.left.diff
-        return {side: first[side] + then[side] for side in first}
+        """The lines that are removed (``before``) and added (``after``), of the new dataplane first."""
+        diffs = [part.plan.diff for part in self.parts]
+        return {side: "".join(diff[side] for diff in diffs) for side in ("before", "after")}
 
-    @property
+    @cached_property
     def summary(self) -> Summary:
-        return moved(self.taken_over.summary, set(self.left.summary.removed))
+        """What becomes of which service: one that only moves from one dataplane to another is updated."""
+        first, *others = [part.plan.summary for part in self.parts]
+        if not others:
+            return first
+        removed = {name for other in others for name in other.removed}
+        stay = {*first.added, *first.updated, *self.parts[0].names} - {*first.removed}
+        added = set(first.added) - removed
+        updated = {*first.updated, *first.added, *(removed & stay)} - added
+        changed = {name for other in others for name in other.updated}
+        return Summary(sorted(added), sorted(updated | changed - removed), sorted({*first.removed, *removed} - stay))
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What is likely to keep services from working on this node, one line each. Reads the node. Raises RunError."""
+        part = self.parts[0]
+        facts = merged_facts([facts_of(part.services, self._node), part.observation.facts])
+        if not facts.families:
+            return []
+        with self._reported():
+            return self._warnings(facts)
+
+    def _warnings(self, facts: ServiceFacts) -> list[str]:
+        part = self.parts[0]
+        chains = part.observation.foreign_chains
+        bound = part.dataplane.bound_addresses(part.services, self._node)
+        found = warnings(facts, bound, self._node, self._host.runner, chains_of_others() if chains is None else chains)
+        return found + part.dataplane.warnings(self._host, part.observation, self._node, facts.families)
+
+    @cached_property
+    def cleanup(self) -> ConntrackCleanup:
+        """Which UDP flows have to be judged once the plan is applied, and by what."""
+        return plan_cleanup(*_flows(self.parts, self._node), self._node, self._host.tracking)
 
     @property
-    def reconciliation(self) -> Reconciliation:
-        first, then = self.taken_over.reconciliation, self.left.reconciliation
-        return first._replace(targets={**then.targets, **first.targets})
+    def rules_state(self) -> str:
+        """A text that the rules of iptables have only as long as nobody changes one; empty where it is not known."""
+        return getattr(self.parts[0].plan, "state", "") if len(self.parts) == 1 else ""
+
+    def steps(self) -> list[Step]:
+        """All that is done, in order: what may stand side by side, what takes over, what is removed."""
+        plans = [part.plan for part in self.parts]
+        return [
+            *(step for plan in plans for step in plan.prepare()),
+            *(step for plan in plans for step in plan.activate()),
+            *(step for plan in plans for step in plan.retire()),
+        ]
 
     def apply(self) -> None:
-        """All or nothing. Raises what the failing facility said."""
-        run([*self.taken_over.steps(), *self.left.steps()])
+        """All or nothing. Raises RunError."""
+        with self._reported():
+            run_steps(self.steps())
+
+    def clean_up(self) -> int:
+        """Remove the UDP flows that lead nowhere now, in check mode only count them; how many. Raises RunError."""
+        with self._reported():
+            return self.cleanup.run(delete=not self._host.check_mode)
+
+    def _reported(self) -> AbstractContextManager[None]:
+        return _reported([part.dataplane for part in self.parts])
 
 
-AnyChange = Union[Change, IpvsChange, Switch]
+def plan_run(request: Request, node: Node, host: Host) -> NodeRun:
+    """Plan a run up to applying. Raises InvalidServices for what is wrong in the request, and RunError."""
+    dataplanes = _participants(request, node, host)
+    with _reported(dataplanes):
+        first = _plan_part(dataplanes[0], request, node, host)
+        if request.state == "absent":
+            others = [_plan_part(one, request, node, host) for one in dataplanes[1:]]
+        else:
+            others = [_plan_removal(one, request, first.names, node, host) for one in dataplanes[1:]]
+        planned = NodeRun([first, *others], node, host)
+        planned.cleanup.probe()
+        return planned
 
 
-def plan_run(request: Request, node: Node, has: Facilities) -> AnyChange:
-    """Everything up to applying. Raises InvalidServices for what is wrong in the request, and what a facility says."""
-    if request.dataplane == "ipvs" and isinstance(has.sets, NoSets):
-        raise InvalidServices(["dataplane is ipvs, which needs ipset: " + has.sets.why])
-    remains = has_remains(node, has)
-    if request.state == "present" and request.dataplane == "ipvs":
-        return plan_ipvs(request, node, ipvs_kernel(has, has.ipvs()))
-    if not remains:
-        return plan_services(request, node, has.kernel)
+def _participants(request: Request, node: Node, host: Host) -> list[Dataplane]:
+    """The dataplanes that a run concerns: the one that is asked for, and those in use. What is absent goes from these alone."""
+    asked = registry.load(request.dataplane)
+    others = [one for one in map(registry.load, registry.IMPLEMENTED) if one.name != asked.name]
+    with _reported(others):
+        used = [one for one in others if one.in_use(host, node)]
+    if request.state == "absent" and used:
+        with _reported([asked]):
+            return ([asked] if asked.in_use(host, node) else []) + used
+    return [asked, *used]
+
+
+def _plan_part(dataplane: Dataplane, request: Request, node: Node, host: Host) -> Part:
+    observation = dataplane.observe(host, node, request)
+    services, names = _parsed(dataplane, observation, request, node)
+    desired = dataplane.compile(services, node)
+    return Part(dataplane, observation, services, names, dataplane.plan(host, node, desired, observation))
+
+
+def _parsed(
+    dataplane: Dataplane, observation: Observation, request: Request, node: Node
+) -> tuple[list[Service], frozenset[str]]:
+    """The services that are to be present, and all that are named. Raises InvalidServices."""
     try:
-        kernel = ipvs_kernel(has, has.ipvs())
-    except NoIpvsError:
-        kernel = ipvs_kernel(has, NoIpvs())
-    if request.state == "absent":
-        return plan_ipvs(request, node, kernel)
-    return Switch(plan_services(request, node, has.kernel), plan_leaving(request, node, kernel))
+        services, names = observation.request.parse(node, dataplane.problems)
+        if request.state == "present" and not observation.request.exclusive:
+            _refuse_conflicts(dataplane, observation, services, names, node)
+    except InvalidServices:
+        if observation.request is not request:
+            request.parse(node, dataplane.problems)  # what is wrong is told with regard to all services
+        raise
+    return services, names
 
 
-def apply(change: AnyChange, has: Facilities) -> None:
-    """All or nothing. Raises what the failing facility said."""
-    change.apply()
-    if isinstance(change, IpvsChange) and has.kernel.records:
-        has.kernel.records.forget()  # they are of the iptables dataplane, which has no services here any more
+def _refuse_conflicts(
+    dataplane: Dataplane, observation: Observation, services: Iterable[Service], names: Collection[str], node: Node
+) -> None:
+    """A service that stays as it is has what it has taken."""
+    new = [claim for service in services for claim in claims(service)]
+    held = dataplane.claims(observation, node, at={claim.address for claim in new} | {None, *node.addresses})
+    taken = {claim._replace(key=""): claim for found in held.values() for claim in found if claim.service not in names}
+    problems = conflicts([*taken.values(), *new], node.addresses)
+    if problems:
+        raise InvalidServices(problems)
 
 
-def has_remains(node: Node, has: Facilities) -> bool:
-    """Whether the ipvs dataplane is, or was, in use on this node."""
-    return has.device.state() is not None or not set_names(node.chain_prefix).isdisjoint(has.sets.headers())
+def _plan_removal(dataplane: Dataplane, request: Request, names: frozenset[str], node: Node, host: Host) -> Part:
+    """What another dataplane has goes. Raises InvalidServices where that is a service that the request does not name."""
+    removal = Request("absent", [], True, dataplane.name)
+    observation = dataplane.observe(host, node, removal)
+    held = {claim.service for found in dataplane.claims(observation, node).values() for claim in found}
+    if not request.exclusive and held - names:
+        raise InvalidServices([_unnamed_services(dataplane.name, sorted(held - names))])
+    plan = dataplane.plan(host, node, dataplane.compile([], node), observation)
+    return Part(dataplane, observation, [], frozenset(held), plan)
 
 
-def ipvs_kernel(has: Facilities, ipvs: Ipvs) -> IpvsKernel:
-    """The facilities of the ipvs dataplane, with IPVS opened."""
-    kernel = has.kernel
-    sets = cast(Sets, has.sets)  # NoSets lists none, so that nothing else is asked of it
-    return IpvsKernel(has.tables, sets, kernel.tracking, ipvs, has.device, has.sysctls)
+def _unnamed_services(dataplane: str, names: Sequence[str]) -> str:
+    """The error of switching the dataplane of some of a node's services only."""
+    shown = ", ".join(names[:_MOST_NAMED]) + (
+        f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    )
+    return (
+        f"dataplane cannot change for some services only: {shown} would be left in dataplane {dataplane}: "
+        "name all services of the node, or set exclusive to true"
+    )
+
+
+def _flows(parts: Sequence[Part], node: Node) -> tuple[dict[str, list[Service]], dict[str, list[Claim]]]:
+    """By address family: the services whose UDP flows are judged, and what services have had before the run."""
+    first = parts[0].observation.request
+    unchanged = (
+        first._replace(services=first.unchanged).parse(node, parts[0].dataplane.problems)[0] if first.unchanged else []
+    )
+    had: dict[str, list[Claim]] = {}
+    for part in parts:
+        of = None if part.observation.request.exclusive else part.names
+        for family, found in part.dataplane.claims(part.observation, node, of=of).items():
+            had.setdefault(family, []).extend(found)
+    return by_family([*parts[0].services, *unchanged], node), had
+
+
+def info(name: str, node: Node, host: Host) -> dict[str, Any]:
+    """Return what a node holds of a dataplane, as `interface.Dataplane.info` does. Raises RunError."""
+    dataplane = registry.load(name)
+    with _reported([dataplane]):
+        return dataplane.info(host, node)
+
+
+@contextmanager
+def _reported(dataplanes: Iterable[Dataplane]) -> Iterator[None]:
+    """Turn what facilities raise into RunError."""
+    errors = [error for one in dataplanes for error in one.errors]
+    try:
+        yield
+    except (ConntrackError, NftError, UndoFailed) as error:
+        raise RunError(str(error)) from error
+    except Exception as error:
+        if isinstance(error, tuple(errors)):
+            raise RunError(str(error)) from error
+        raise

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 __all__ = ("Rule", "Xtables", "XtablesError", "both_families", "parse_save")
 
 _NFT_TOOL, _LEGACY_TOOL = "xtables-nft-multi", "xtables-legacy-multi"
-_VERSION = re.compile(r"v(\d+)\.(\d+)\.(\d+)")
-_LOCK_VARIABLE_SINCE = (1, 8, 6)
 NFT_FAMILIES = {"ipv4": "ip", "ipv6": "ip6"}
 
 
@@ -39,15 +37,13 @@ _NONE = re.compile(r"Table does not exist|Address family not supported")
 
 
 class Xtables:
-    """One address family's tables. wait: seconds to wait for the xtables lock, 0 for not at all.
+    """One address family's tables."""
 
-    lock_options: those by which iptables and iptables-restore wait so long.
-    """
-
-    def __init__(self, runner: Runner, family: str, wait: int = 10) -> None:
+    def __init__(self, runner: Runner, family: str, wait: int = 10, variant: str = "") -> None:
+        """wait: seconds to wait for the xtables lock, 0 for not at all. variant: nft or legacy, empty for that of the host."""
         self.runner = runner
         self.family = family
-        self.command = COMMANDS[family]
+        self.command = COMMANDS[family] + (f"-{variant}" if variant else "")
         self.lock_options = ["-w", str(wait)] if wait else []
         self._multi: str | None = None
 
@@ -72,12 +68,6 @@ class Xtables:
     def is_legacy(self) -> bool:
         """Whether the back end is known to be iptables-legacy."""
         return os.path.basename(self.tool()[0]) == _LEGACY_TOOL
-
-    @property
-    def has_lock_variable(self) -> bool:
-        """Whether it takes the lock that is in its environment (`xtables_lock`)."""
-        found = _VERSION.search(self._run([*self.tool(), "--version"]))
-        return found is not None and tuple(map(int, found.groups())) >= _LOCK_VARIABLE_SINCE
 
     def _find(self) -> str:
         path = self.runner.find(self.command)

@@ -32,9 +32,7 @@ def own_addresses(runner: Runner, but_not_on: str) -> list[str]:
 def addresses(runner: Runner) -> dict[str, list[str]]:
     """Return the addresses of every interface. Raises LinkError."""
     return {
-        link["ifname"]: [info["local"] for info in _addresses(link)]
-        for link in _show(runner, [])
-        if link.get("ifname")
+        link["ifname"]: [info["local"] for info in _addresses(link)] for link in _show(runner, []) if link.get("ifname")
     }
 
 

@@ -103,6 +103,17 @@ class Nft:
                     found.update(part)
         return found.hexdigest()
 
+    def request(self, kind: int, family: int, payload: bytes) -> list[bytes]:
+        """Return the answers to a question for one object; none where there is no such object."""
+        try:
+            return list(self._netlink.request(_SUBSYSTEM | kind, 0, struct.pack("!BBH", family, 0, 0) + payload))
+        except NetlinkError as error:
+            if error.code == errno.ENOENT:
+                return []
+            raise _unreadable(error.code) from error
+        except OSError as error:
+            raise _unreadable(error.errno or errno.EIO) from error
+
     def _dump(self, kind: int, family: int, payload: bytes, containing: bytes = b"") -> list[bytes]:
         header = struct.pack("!BBH", family, 0, 0)
         try:
@@ -114,6 +125,16 @@ class Nft:
 def _unreadable(code: int) -> NftError:
     kind = NoNftError if code in _NONE else NftError
     return kind(f"nftables cannot be read over netlink: {os.strerror(code)}")
+
+
+def has_chain(family: str, table: str, chain: str) -> bool:
+    """Tell whether there is a chain of this name, without a look at others. family: ip, ip6 or inet. Raises NftError."""
+    names = attribute(_CHAIN_TABLE, table.encode() + b"\0") + attribute(_CHAIN_NAME, chain.encode() + b"\0")
+    try:
+        with Nft() as nft:
+            return bool(nft.request(_GET_CHAIN, _NUMBERS[family], names))
+    except NoNftError:
+        return False
 
 
 def _telling(messages: list[bytes], kinds: Sequence[int]) -> Iterator[bytes]:

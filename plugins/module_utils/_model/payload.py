@@ -13,42 +13,76 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple, overload
+
+from .service import InvalidServices
 
 _FASTEST = 1
 
 
 class Payload(NamedTuple):
-    """digest: of what the body holds."""
+    """Services as one text."""
 
     digest: str
+    """Of what the body holds."""
     body: str
 
 
 def to_text(services: Sequence[Any]) -> str:
-    """The same for services that are written in another order of their keys. Raises TypeError for what JSON does not know."""
+    """Return services as JSON, in the same order whatever the order of their keys. Raises TypeError for what JSON does not know."""
     return json.dumps(services, sort_keys=True, separators=(",", ":"))
 
 
+class PackedServices(Sequence[Any]):
+    """The services of a payload, unpacked when one is asked for first. Raises InvalidServices then, for what `pack` did not make."""
+
+    def __init__(self, payload: Payload) -> None:
+        self.digest = payload.digest
+        self._body = payload.body
+
+    @cached_property
+    def _services(self) -> list[Any]:
+        try:
+            return unpack(self._body)
+        except ValueError as error:
+            raise InvalidServices([f"payload: {error}"]) from error
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        return self._services[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._services)
+
+    def __len__(self) -> int:
+        return len(self._services)
+
+
 def digest_of(services: Sequence[Any]) -> str:
-    """That of `pack`. Raises TypeError for what JSON does not know."""
-    return _digest(to_text(services).encode())
+    """Return the digest that `pack` gives these services. Raises TypeError for what JSON does not know."""
+    return services.digest if isinstance(services, PackedServices) else _digest(to_text(services).encode())
 
 
 def packed(text: str) -> Payload:
-    """Of what `to_text` gives."""
+    """Return the payload of what `to_text` gives."""
     plain = text.encode()
     return Payload(_digest(plain), base64.b64encode(zlib.compress(plain, _FASTEST)).decode())
 
 
 def pack(services: Sequence[Any]) -> Payload:
-    """Raises TypeError for what JSON does not know."""
+    """Return the payload of services. Raises TypeError for what JSON does not know."""
     return packed(to_text(services))
 
 
 def unpack(body: str) -> list[Any]:
-    """Raises ValueError for what `pack` did not make."""
+    """Return the services of a body. Raises ValueError for what `pack` did not make."""
     try:
         found = json.loads(zlib.decompress(base64.b64decode(body)))
     except zlib.error as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .service import Node, Service, parse_names, parse_services
+from .service import Check, Node, Service, parse_names, parse_services
 
 
 class Request(NamedTuple):
@@ -27,9 +27,9 @@ class Request(NamedTuple):
     unchanged: Sequence[Any] = ()
     """Services over UDP that are as asked for, but whose flows are judged nevertheless. Only narrowed requests have some."""
 
-    def parse(self, node: Node) -> tuple[list[Service], set[str]]:
-        """The services that there are to be, and the names of those that are listed. Raises InvalidServices."""
+    def parse(self, node: Node, check: Check) -> tuple[list[Service], frozenset[str]]:
+        """Return the services that there are to be, and the names of all that are listed or removed. Raises InvalidServices."""
         if self.state == "absent":
-            return [], set(parse_names(self.services))
-        services = parse_services(self.services, self.dataplane, node)
-        return services, {service.name for service in services}
+            return [], self.removed.union(parse_names(self.services))
+        services = parse_services(self.services, node, check)
+        return services, self.removed.union(service.name for service in services)

@@ -11,7 +11,7 @@ the value and what is allowed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from . import addresses as ip
 from .fields import (
@@ -36,8 +36,6 @@ DEFAULT_SCHEDULER = "wrr"
 FORWARD_METHODS = ("masquerade", "direct", "tunnel")
 DEFAULT_FORWARD_METHOD = "masquerade"
 ADDRESS_KEYS = ("vip", "external_ips", "load_balancer_ips")
-DATAPLANES = ("iptables", "ipvs", "nftables")
-SUPPORTED_DATAPLANES = ("iptables", "ipvs")
 
 
 class InvalidServices(ValueError):
@@ -225,26 +223,24 @@ _NODE_FIELDS: Mapping[str, Field] = {
 }
 
 
-def refuse_unsupported(dataplane: str) -> None:
-    """Raises InvalidServices for a dataplane that this version does not have."""
-    if dataplane not in SUPPORTED_DATAPLANES:
-        allowed = ", ".join(SUPPORTED_DATAPLANES)
-        raise InvalidServices([f"dataplane is {quoted(dataplane)}: not supported yet: must be {allowed}"])
+Check = Callable[[Sequence[Service], Node], "list[str]"]
+"""Finds what is wrong with services beside what is wrong with each one's values: one line each."""
 
 
-def parse_services(raw: Sequence[Any], dataplane: str, node: Node) -> list[Service]:
-    """Services in the order of their names. Raises InvalidServices with all mistakes."""
+def nothing_else(dummy: Sequence[Service], _node: Node) -> list[str]:
+    """Find nothing wrong: for who parses services without a dataplane."""
+    return []
+
+
+def parse_services(raw: Sequence[Any], node: Node, check: Check = nothing_else) -> list[Service]:
+    """Return services in the order of their names. check: what else may be wrong with them. Raises InvalidServices with all errors."""
     problems: list[str] = []
     services = [service for service in (_parse_service(i, item, problems) for i, item in enumerate(raw)) if service]
     for service in services:
-        wrong = _check_service(service) + _check_dataplane(service, dataplane)
-        problems += [f"service {quoted(service.name)}: {text}" for text in wrong]
+        problems += [f"service {quoted(service.name)}: {text}" for text in _check_service(service)]
+    problems += check(services, node)
     taken = [claim for service in services for claim in claims(service)]
     problems += _repeated_names(raw) or conflicts(taken, node.addresses)
-    if dataplane == "ipvs" and node.localhost_node_ports:
-        problems.append(
-            "node: localhost_node_ports is true: must be false with dataplane ipvs, which cannot serve 127.0.0.1"
-        )
     if problems:
         raise InvalidServices(problems)
     return sorted(services)
@@ -333,38 +329,6 @@ def _check_service(service: Service) -> list[str]:
         seen.add((backend.address, backend.port))
         if backend.address in service.vip and backend.port == service.port:
             problems.append(f"backends has {at}, which is the service's own vip: backends must be elsewhere")
-    return problems
-
-
-def _check_dataplane(service: Service, dataplane: str) -> list[str]:
-    if dataplane == "ipvs":
-        return [] if service.forward_method == "masquerade" else _check_unchanged_ports(service)
-    problems = []
-    if service.scheduler is not None:
-        problems.append(
-            f"scheduler is {quoted(service.scheduler)}: must be null with dataplane {dataplane}, "
-            "which chooses at random by weight (schedulers need ipvs)"
-        )
-    if service.forward_method != "masquerade":
-        problems.append(
-            f"forward_method is {quoted(service.forward_method)}: must be masquerade with dataplane {dataplane} (direct and tunnel need ipvs)"
-        )
-    return problems
-
-
-def _check_unchanged_ports(service: Service) -> list[str]:
-    """Methods that hand packets on as they are also leave them their port."""
-    method = service.forward_method
-    problems = [
-        f"backends has {ip.endpoint(backend.address, backend.port)}: port must be {service.port}, the service's own, "
-        f"with forward_method {method}, which changes no port"
-        for backend in service.backends
-        if backend.port != service.port
-    ]
-    if service.node_port is not None:
-        problems.append(
-            f"node_port is {service.node_port}: must be null with forward_method {method}, which changes no port"
-        )
     return problems
 
 

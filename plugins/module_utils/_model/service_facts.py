@@ -6,7 +6,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+from . import addresses as ip
+from .families import service_families
+from .fields import quoted
+from .service import Backend, Node, Service
 
 
 class ServiceFacts(NamedTuple):
@@ -24,13 +30,55 @@ class ServiceFacts(NamedTuple):
     warnings: tuple[str, ...] = ()
     """What is allowed in services, but hardly meant: one line each."""
 
-    def __or__(self, other: ServiceFacts) -> ServiceFacts:
-        """Return the facts of the services of both."""
-        return ServiceFacts(
-            self.families | other.families,
-            self.local_backend_families | other.local_backend_families,
-            self.has_node_port or other.has_node_port,
-            self.addresses | other.addresses,
-            self.unmasqueraded_backends | other.unmasqueraded_backends,
-            (*self.warnings, *other.warnings),
-        )
+
+def merged_facts(facts: Sequence[ServiceFacts]) -> ServiceFacts:
+    """Return the facts of the services of all together."""
+    return ServiceFacts(
+        frozenset().union(*(one.families for one in facts)),
+        frozenset().union(*(one.local_backend_families for one in facts)),
+        any(one.has_node_port for one in facts),
+        frozenset().union(*(one.addresses for one in facts)),
+        frozenset().union(*(one.unmasqueraded_backends for one in facts)),
+        tuple(text for one in facts for text in one.warnings),
+    )
+
+
+def facts_of(services: Sequence[Service], node: Node) -> ServiceFacts:
+    """Return the facts of these services on a node."""
+    backends = [backend for service in services for backend in service.backends]
+    return ServiceFacts(
+        families=frozenset(family for service in services for family in service_families(service, node)),
+        local_backend_families=frozenset(one.family for one in backends if one.address in node.addresses),
+        has_node_port=any(service.node_port is not None for service in services),
+        addresses=frozenset(address for service in services for dummy, address in service.addresses()),
+        unmasqueraded_backends=frozenset(
+            backend.address for service in services if _keeps_sources(service, node) for backend in _taking(service)
+        ),
+        warnings=tuple(_warnings(services)),
+    )
+
+
+def _warnings(services: Iterable[Service]) -> list[str]:
+    found = []
+    for service in services:
+        reached = {ip.family_of(address) for dummy, address in service.addresses()}
+        unused = [one.address for one in service.backends if service.node_port is None and one.family not in reached]
+        found += [
+            f"service {quoted(service.name)}: it has no address in the family of its backend {address}, which is not used"
+            for address in unused
+        ]
+        if service.source_ranges and not service.load_balancer_ips:
+            found.append(
+                f"service {quoted(service.name)}: source_ranges guard load_balancer_ips alone, and it has none"
+            )
+    return found
+
+
+def _keeps_sources(service: Service, node: Node) -> bool:
+    """Whether local sources reach it under their own address by one of its ways in."""
+    external = service.external_ips or service.load_balancer_ips or service.node_port is not None
+    return bool((service.vip and not node.masquerade_all) or (external and service.external_traffic_policy == "local"))
+
+
+def _taking(service: Service) -> list[Backend]:
+    return [backend for backend in service.backends if backend.weight and (backend.ready or backend.serving)]

@@ -12,17 +12,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._dataplane.facilities import FACILITY_ERRORS
-from .._dataplane.service_run import converge_services, node_of
+from .._dataplane import registry
+from .._dataplane.service_run import SERVICE_ERRORS, converge_services, node_of
 from .._kernel.iptables import both_families
 from .._kernel.process import ModuleRunner
+from .._kernel.sysctl import SysctlError
 from .._model import addresses as ip
 from .._model.drain import find_endpoints
 from .._model.fields import quoted
 from .._model.request import Request
 from .._model.requirements import find_needs
-from .._model.service import parse_services, refuse_unsupported
+from .._model.service import parse_services
+from .._objects.iptables_text import XtablesError
 from .._plan.iptables_steps import FamilyPlans
+from .._plan.transaction import UndoFailed
 from .._resource.chain.plan import plan_chains
 from .._resource.chain.request import FAMILIES, InvalidChainError, parse_chain
 from . import backend_rules, bridges, kernel_modules, managers, sysctls, tools, units
@@ -49,7 +52,7 @@ from .settings import Settings
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
-RUN_ERRORS = (*FACILITY_ERRORS, InvalidChainError, NodeError)
+RUN_ERRORS = (*SERVICE_ERRORS, InvalidChainError, NodeError, SysctlError, UndoFailed, XtablesError)
 """What a run raises; each text is one line for the user."""
 
 
@@ -118,12 +121,12 @@ class NodeRun:
         self.node = node_of(self.module, settings.node)
         self.needs = find_needs(self.services, self.node.name)
         if settings.is_present:
-            refuse_unsupported(settings.dataplane)
+            registry.load(settings.dataplane)
             _refuse_wrong_networks("service_proxy_backend_cidrs", settings.all_backend_cidrs)
         if self.drain.backend:
             refuse_drain(self.drain, self.services, self.listed, settings.drained)
         elif settings.is_present and self.held_given != self.given:
-            parse_services(self.services, settings.dataplane, self.node)
+            parse_services(self.services, self.node, registry.load(settings.dataplane).problems)
         if "bridge" in self.parts:
             bridges.refuse_wrong_bridges(settings, self.links, settings.name)
         self.local = bridges.local_bridges(settings, self.links, self.runner)

@@ -6,20 +6,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Callable, TypeVar
 
 from .._kernel import sysctl
-from .._kernel.iptables import NFT_FAMILIES, NoXtablesError, Xtables, XtablesError
-from .._kernel.iptables_variant import is_legacy, legacy_holds_rules
 from .._kernel.link import LinkError, links
 from .._kernel.nft import Nft, NftError, NoNftError
 from .._kernel.process import Runner
 from .._kernel.route import RouteError, Routes
-from .._model.addresses import IPV4, IPV6
-from .._model.service import Node, Service
+from .._model.addresses import IPV4, IPV6, sort_key
+from .._model.service import Node
+from .._model.service_facts import ServiceFacts
 from .._objects.node_facts import ChainOfOthers, Link, Surroundings
-from .checks import families_in_use, is_of_iptables, node_warnings, service_warnings
+from .checks import node_warnings
 
 Read = TypeVar("Read")
 
@@ -29,25 +28,21 @@ _BRIDGE_NETFILTER = {IPV4: "net/bridge/bridge-nf-call-iptables", IPV6: "net/brid
 
 
 def warnings(
-    services: Sequence[Service],
-    dataplane: str,
-    node: Node,
-    tables: Mapping[str, Xtables],
-    runner: Runner,
-    chains: Sequence[ChainOfOthers],
+    services: ServiceFacts, bound: Collection[str], node: Node, runner: Runner, chains: Sequence[ChainOfOthers]
 ) -> list[str]:
-    """For these services on this node; none without services. Never fails: of what could not be read it is said that it was not."""
-    if not services:
-        return []
-    around = observe(services, dataplane, node, tables, runner)._replace(chains=chains)
-    return service_warnings(services) + node_warnings(services, node, around)
+    """Return what is in the way of services. bound: addresses of theirs that the node itself has.
+
+    Never fails: of what could not be read it is said that it was not.
+    """
+    around = observe(services.addresses - set(bound), runner)._replace(chains=chains)
+    return [*services.warnings, *node_warnings(services, node, around)]
 
 
 def chains_of_others() -> list[ChainOfOthers]:
     """Return those through which traffic of services may come. Raises NftError where they cannot be read."""
     try:
         with Nft() as nft:
-            foreign = [chain for chain in nft.base_chains() if chain.hook in _HOOKS and not is_of_iptables(chain)]
+            foreign = [chain for chain in nft.base_chains() if chain.hook in _HOOKS and not chain.is_of_iptables]
             return [(chain, nft.rules(chain)) for chain in foreign]
     except NoNftError:
         return []
@@ -63,22 +58,18 @@ class _Reader:
         """Return what a function returns; where it raises what a facility says, note that and return something instead."""
         try:
             return function(*arguments)
-        except (LinkError, NftError, RouteError, sysctl.SysctlError, XtablesError) as error:
+        except (LinkError, NftError, RouteError, sysctl.SysctlError) as error:
             self.unread.append(str(error))
             return instead
 
 
-def observe(
-    services: Sequence[Service], dataplane: str, node: Node, tables: Mapping[str, Xtables], runner: Runner
-) -> Surroundings:
-    """As much of the surroundings as these services depend on, but chains. With ipvs their addresses are the node's own."""
-    used, reader = families_in_use(services, node), _Reader()
+def observe(addresses: Collection[str], runner: Runner) -> Surroundings:
+    """Return the surroundings of services at these addresses, but chains."""
+    reader = _Reader()
     found = reader.read(links, runner, instead=list[Link]())
     strict = reader.read(_strict, found, instead=frozenset[str]())
     nowhere = (frozenset[str](), frozenset[str]())
     uplinks, outside = reader.read(_ways_outside, instead=nowhere) if strict else nowhere
-    unreachable = [] if dataplane == "ipvs" else reader.read(_unreachable, services, instead=list[str]())
-    others = {family: reader.read(_other_variant, tables[family], instead="") for family in sorted(used)}
     return Surroundings(
         forwarding=reader.read(_forwarding, instead=dict[str, bool]()),
         conntrack=reader.read(_conntrack, instead=None),
@@ -88,8 +79,7 @@ def observe(
         outside=outside,
         links=found,
         bridge_netfilter=reader.read(_bridge_netfilter, instead=dict[str, bool]()),
-        unreachable=unreachable,
-        other_back_end={family: other for family, other in others.items() if other},
+        unreachable=reader.read(_unreachable, addresses, instead=list[str]()),
         unread=tuple(dict.fromkeys(reader.unread)),
     )
 
@@ -134,24 +124,6 @@ def _ways_outside() -> tuple[frozenset[str], frozenset[str]]:
         return routes.uplinks(), routes.outside()
 
 
-def _unreachable(services: Sequence[Service]) -> list[str]:
-    addresses = dict.fromkeys(address for service in services for _key, address in service.addresses())
+def _unreachable(addresses: Collection[str]) -> list[str]:
     with Routes() as routes:
-        return routes.unreachable(addresses)
-
-
-def _nft_holds_rules(family: str) -> bool:
-    """Whether iptables-nft's tables of a family have a rule, or a policy of drop. Raises NftError."""
-    with Nft() as nft:
-        own = [one for one in nft.base_chains() if one.family == NFT_FAMILIES[family] and is_of_iptables(one)]
-    return any(chain.used or chain.policy == "drop" for chain in own)
-
-
-def _other_variant(tables: Xtables) -> str:
-    """The variant of iptables that is not this host's and has rules; empty if it has none."""
-    try:
-        if is_legacy(tables):
-            return "nft" if _nft_holds_rules(tables.family) else ""
-        return "legacy" if legacy_holds_rules(tables) else ""
-    except (NoNftError, NoXtablesError):
-        return ""
+        return routes.unreachable(sorted(addresses, key=sort_key))

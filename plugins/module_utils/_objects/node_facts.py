@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+SERVICE_DEVICE = "l4-ipvs0"
+"""The device of ours that has the addresses of services, where a dataplane binds them."""
+_IPTABLES_TABLES = ("filter", "nat", "mangle", "raw", "security")
+
 
 class BaseChain(NamedTuple):
     """A chain of nftables that has a hook. family: inet, ip or ip6; policy: accept or drop; used: whether it has rules."""
@@ -19,6 +23,11 @@ class BaseChain(NamedTuple):
     hook: str
     policy: str
     used: bool
+
+    @property
+    def is_of_iptables(self) -> bool:
+        """Whether it is a built-in chain of iptables-nft; nft(8)'s own users write them in small letters."""
+        return self.family != "inet" and self.table in _IPTABLES_TABLES and self.name == self.hook.upper()
 
 
 class NftRule(NamedTuple):
@@ -60,7 +69,7 @@ class Surroundings(NamedTuple):
     forwarding, bridge_netfilter: whether they are on, by address family. conntrack: entries, and how many there may be.
     strict: interfaces on which rp_filter is strict. uplinks: interfaces that have a default route of IPv4, in whichever
     table; outside: those through which addresses of elsewhere are reached. unreachable: addresses that the node has no
-    route to. other_back_end: the back end of iptables (nft, legacy) that is not used here and has rules, by address family.
+    route to.
     chains: of others. unread: what could not be read, one line each with the reason.
     """
 
@@ -73,6 +82,5 @@ class Surroundings(NamedTuple):
     links: Sequence[Link] = ()
     bridge_netfilter: Mapping[str, bool] = {}
     unreachable: Sequence[str] = ()
-    other_back_end: Mapping[str, str] = {}
     chains: Sequence[ChainOfOthers] = ()
     unread: Sequence[str] = ()

@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is worth remembering of a run, so that the next one looks only at what is asked for differently. Pure.
+"""What a run keeps for the next one, so that it looks only at what is asked for differently: the values, and their text. Pure.
 
-Of each service: what the user wrote, from which its chains follow, or their names where that was not seen; its backends'
-addresses and its ipsets. Of the chains that serve all: their rules. It is good as long as nobody has changed a rule since.
+Of each service: what the user wrote, from which its chains follow, or their names where that was not seen. Of the chains that
+serve all: their rules. It holds as long as nobody has changed a rule since. A text that fails its checksum, or that says
+anything else than `encode` would, is as if there were none.
 """
 
 from __future__ import annotations
@@ -15,140 +16,244 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..._model.service_facts import ServiceFacts, merged_facts
 from ..._objects.iptables import ChainKey, Observed, Rules
+from ..._objects.node_facts import BaseChain, ChainOfOthers, NftRule
 from ..netfilter.names import Layout, owner_of
-from ..netfilter.shared_chains import translated_to
+from .shared_chains import translated_to
 
-_MOST_SAMPLES = 100
-_NETWORK_PARTS = 2
+FORMAT = 1
+"""Raised by hand whenever what stands in the file changes its shape."""
 _ENCODER = json.JSONEncoder(sort_keys=True, default=str)
+_NO_FACTS = ServiceFacts()
 
 
-class Known(NamedTuple):
-    """A service. raw: as the user wrote it; None where that was not seen. chains: their names by address family, only then."""
+class CachedService(NamedTuple):
+    """A service that a node has."""
 
     raw: dict[str, Any] | None
+    """As the user wrote it; None where that was not seen."""
     chains: dict[str, list[str]]
+    """The names of its chains by address family, only where `raw` is None."""
     backends: list[str]
+    """Their addresses."""
     sets: list[str]
+    """The names of its ipsets."""
+    facts: ServiceFacts = _NO_FACTS
 
 
-class Memory(NamedTuple):
-    """settings: a digest of all else that rules depend on. shared: by address family. samples: services as users write
-    them, of each kind at least one.
-    """
+class CachedState(NamedTuple):
+    """All that a run leaves."""
 
-    settings: str
-    services: dict[str, Known]
+    services: dict[str, CachedService]
     shared: dict[str, Observed]
-    samples: list[Any]
+    """By address family: the chains that serve all, and the built-in chains in which our jumps stand."""
 
 
-class Brief(NamedTuple):
-    """As much of a memory as a run needs that is asked for the same. has_udp: whether there is a service over UDP."""
+class CacheHeader(NamedTuple):
+    """As much of it as a run needs that is asked for the same."""
 
+    state: str
+    """What the rules have had since (`RulesState.now`)."""
+    digest: str
+    """Of our chains; empty as long as nobody else has changed a rule."""
     settings: str
-    samples: list[Any]
+    """A digest of all that rules depend on beside services."""
+    request: str
+    """A digest of all that was asked for."""
     has_udp: bool
+    """Whether there is a service over UDP, whose flows have to be judged in each run."""
+    facts: ServiceFacts
+    """Of all services."""
+    hooks: dict[str, dict[ChainKey, Rules]]
+    """By address family: the built-in chains in which our jumps stand."""
+    foreign_chains: Sequence[ChainOfOthers]
 
 
 class Difference(NamedTuple):
-    """changed: services as users write them. gone: names. kept: what is known of the others."""
+    """What is asked for beyond what is there already."""
 
     changed: list[Any]
-    gone: set[str]
-    kept: dict[str, Known]
+    """Services as users write them."""
+    removed: set[str]
+    kept: dict[str, CachedService]
 
     @property
     def names(self) -> set[str]:
-        return {raw["name"] for raw in self.changed} | self.gone
+        return {raw["name"] for raw in self.changed} | self.removed
 
 
 def digest(raw: Any) -> str:
-    """Of a request, or of settings. Equal ones that are written in another order have another digest."""
+    """Return a digest of a request, or of settings. Equal ones that are written in another order have another digest."""
     return hashlib.sha256(_ENCODER.encode(raw).encode()).hexdigest()[:24]
 
 
-def difference(memory: Memory, state: str, services: Sequence[Any], exclusive: bool) -> Difference | None:
-    """What is asked for beyond what is there already; None where that cannot be told service by service."""
+def difference(cached: CachedState, state: str, services: Sequence[Any], exclusive: bool) -> Difference | None:
+    """Return what is asked for beyond what is there; None where that cannot be told service by service."""
     if not all(isinstance(raw, dict) and isinstance(raw.get("name"), str) for raw in services):
         return None
     wanted = {raw["name"]: raw for raw in services}
-    known = memory.services
+    known = cached.services
     if len(wanted) != len(services) or (state == "absent" and exclusive):
         return None
     if state == "absent":
-        changed, gone = [], wanted.keys() & known.keys()
+        changed, removed = [], wanted.keys() & known.keys()
     else:
         changed = [raw for name, raw in wanted.items() if name not in known or known[name].raw != raw]
-        gone = known.keys() - wanted.keys() if exclusive else set()
-    differing = gone | {raw["name"] for raw in changed}
-    return Difference(changed, gone, {name: one for name, one in known.items() if name not in differing})
+        removed = known.keys() - wanted.keys() if exclusive else set()
+    differing = removed | {raw["name"] for raw in changed}
+    return Difference(changed, removed, {name: one for name, one in known.items() if name not in differing})
 
 
-def remember(
-    settings: str,
-    services: Iterable[Any],
+def cached_state(
+    raws: Iterable[Any],
+    facts: Mapping[str, ServiceFacts],
     held: Mapping[str, Observed],
     layout: Layout,
-    kept: Mapping[str, Known],
-    samples: list[Any],
-) -> Memory:
-    """What is held once a run is done. services: as users write them. kept: services of which it holds no chains."""
-    raws = {raw["name"]: raw for raw in services}
-    found: dict[str, Known] = dict(kept)
+    kept: Mapping[str, CachedService],
+) -> CachedState:
+    """Return what is held once a run is done. raws, facts: of its services. kept: services of which `held` has no chains."""
+    written = {raw["name"]: raw for raw in raws}
+    found: dict[str, CachedService] = dict(kept)
     for family, one in held.items():
         for name, chains in _chains_by_owner(one, layout).items():
-            known = found.setdefault(name, Known(raws.get(name), {}, [], []))
+            known = found.setdefault(name, CachedService(written.get(name), {}, [], [], facts.get(name, _NO_FACTS)))
             rules = [rule for chain in chains for rule in one.chains["nat", chain]]
             if known.raw is None:
                 known.chains[family] = chains
             known.backends.extend(translated_to(rules))
             known.sets.extend(sorted(layout.affinity_sets(rules)))
-    shared = {family: Observed(_shared(one.chains, layout), dict(one.hooks)) for family, one in held.items()}
-    in_shared = {owner_of(rule) or "" for one in shared.values() for rules in one.chains.values() for rule in rules}
-    for name in (in_shared | raws.keys()) - found.keys() - {""}:
-        found[name] = Known(raws.get(name), {}, [], [])
-    return Memory(settings, found, shared, samples)
-
-
-def brief(memory: Memory) -> Brief:
-    """The short form."""
-    has_udp = any(
-        "-p udp " in rule for one in memory.shared.values() for rules in one.chains.values() for rule in rules
-    )
-    return Brief(memory.settings, memory.samples, has_udp)
-
-
-def brief_from_plain(plain: Mapping[str, Any]) -> Brief | None:
-    """From ``brief(memory)._asdict()`` after JSON; None for what it never made."""
-    try:
-        return Brief(str(plain["settings"]), list(plain["samples"]), bool(plain["has_udp"]))
-    except (KeyError, TypeError):
-        return None
-
-
-def to_json(memory: Memory) -> str:
-    """As one text."""
     shared = {
-        family: [[[*key, list(rules)] for key, rules in part.items()] for part in (one.chains, one.hooks)]
-        for family, one in memory.shared.items()
+        family: Observed(
+            {key: rules for key, rules in one.chains.items() if not layout.is_per_service(key)}, dict(one.hooks)
+        )
+        for family, one in held.items()
     }
-    return json.dumps([memory.settings, memory.services, shared, memory.samples], separators=(",", ":"))
+    in_shared = {owner_of(rule) or "" for one in shared.values() for rules in one.chains.values() for rule in rules}
+    for name in (in_shared | written.keys()) - found.keys() - {""}:
+        found[name] = CachedService(written.get(name), {}, [], [], facts.get(name, _NO_FACTS))
+    return CachedState(found, shared)
 
 
-def from_json(text: str) -> Memory | None:
-    """The reverse of `to_json`; None for what it never made."""
+def has_udp(cached: CachedState) -> bool:
+    """Tell whether a service is over UDP."""
+    return any("-p udp " in rule for one in cached.shared.values() for rules in one.chains.values() for rule in rules)
+
+
+def all_facts(cached: Iterable[CachedService]) -> ServiceFacts:
+    """Return the facts of all these services together."""
+    return merged_facts([one.facts for one in cached])
+
+
+def encode(header: CacheHeader, cached: CachedState) -> str:
+    """Return the text: a checksum and the header, then a checksum and the rest, each on a line of its own."""
+    shared = {family: [_listed(one.chains), _listed(one.hooks)] for family, one in cached.shared.items()}
+    services = {name: [*one[:-1], _plain_facts(one.facts)] for name, one in cached.services.items()}
+    return encode_header(header) + _line([services, shared])
+
+
+def encode_header(header: CacheHeader) -> str:
+    """Return the first line of the text."""
+    hooks = {family: _listed(chains) for family, chains in header.hooks.items()}
+    return _line([FORMAT, *header[:5], _plain_facts(header.facts), hooks, header.foreign_chains])
+
+
+def decode_header(text: str) -> CacheHeader | None:
+    """Return the header; None for a text that `encode` did not make."""
     try:
-        settings, known, plain, samples_of_all = json.loads(text)
-        shared = {
-            family: Observed(*({(table, chain): rules for table, chain, rules in part} for part in parts))
-            for family, parts in plain.items()
-        }
-        services = {name: Known(*one) for name, one in known.items()}
-        return Memory(settings, services, shared, samples_of_all)
-    except (TypeError, ValueError, AttributeError):
+        version, state, of_chains, settings, request, udp, facts, hooks, foreign = _checked(text.partition("\n")[0])
+        if version != FORMAT:
+            return None
+        _require(str, state, of_chains, settings, request)
+        _require(bool, udp)
+        chains = {_require(str, family): _chains(listed) for family, listed in hooks.items()}
+        return CacheHeader(state, of_chains, settings, request, udp, _facts(facts), chains, _foreign(foreign))
+    except (TypeError, ValueError, AttributeError, KeyError):
         return None
+
+
+def decode(text: str) -> CachedState | None:
+    """Return the rest; None for a text that `encode` did not make."""
+    try:
+        services, shared = _checked(text.partition("\n")[2].rstrip("\n"))
+        return CachedState(
+            {_require(str, name): _service(*one) for name, one in services.items()},
+            {_require(str, family): Observed(*map(_chains, parts)) for family, parts in shared.items()},
+        )
+    except (TypeError, ValueError, AttributeError, KeyError):
+        return None
+
+
+def _line(values: Any) -> str:
+    text = json.dumps(values, separators=(",", ":"))
+    return f"{_checksum(text)} {text}\n"
+
+
+def _checked(line: str) -> Any:
+    checksum, dummy, text = line.partition(" ")
+    if checksum != _checksum(text):
+        raise ValueError("the checksum is of another text")
+    return json.loads(text)
+
+
+def _checksum(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _require(kind: type, *values: Any) -> Any:
+    for value in values:
+        if not isinstance(value, kind):
+            raise TypeError(f"{value!r} is not of type {kind.__name__}")
+    return values[0]
+
+
+def _texts(values: Any) -> list[str]:
+    _require(list, values)
+    if values:
+        _require(str, *values)
+    return list(values)
+
+
+def _service(raw: Any, chains: Any, backends: Any, sets: Any, facts: Any) -> CachedService:
+    if raw is not None:
+        _require(dict, raw)
+        _require(str, raw["name"])
+    names = {_require(str, family): _texts(listed) for family, listed in chains.items()}
+    return CachedService(raw, names, _texts(backends), _texts(sets), _facts(facts))
+
+
+def _listed(chains: Mapping[ChainKey, Rules]) -> list[Any]:
+    return [[*key, list(rules)] for key, rules in chains.items()]
+
+
+def _chains(listed: Any) -> dict[ChainKey, Rules]:
+    return {(_require(str, table), _require(str, chain)): _texts(rules) for table, chain, rules in listed}
+
+
+def _plain_facts(facts: ServiceFacts) -> Any:
+    return [sorted(value) if isinstance(value, frozenset) else value for value in facts]
+
+
+def _facts(plain: Any) -> ServiceFacts:
+    families, local, has_node_port, addresses, unmasqueraded, warnings = plain
+    return ServiceFacts(
+        frozenset(_texts(families)),
+        frozenset(_texts(local)),
+        _require(bool, has_node_port),
+        frozenset(_texts(addresses)),
+        frozenset(_texts(unmasqueraded)),
+        tuple(_texts(warnings)),
+    )
+
+
+def _foreign(plain: Any) -> list[ChainOfOthers]:
+    found: list[ChainOfOthers] = []
+    for chain, rules in plain:
+        family, table, name, hook, policy, used = chain
+        _require(str, family, table, name, hook, policy, *(text for rule in rules for text in rule))
+        base = BaseChain(family, table, name, hook, policy, _require(bool, used))
+        found.append((base, [NftRule(verdict, match) for verdict, match in rules]))
+    return found
 
 
 def _chains_by_owner(one: Observed, layout: Layout) -> dict[str, list[str]]:
@@ -158,24 +263,3 @@ def _chains_by_owner(one: Observed, layout: Layout) -> dict[str, list[str]]:
         if owner:
             found.setdefault(owner, []).append(key[1])
     return found
-
-
-def _shared(chains: Mapping[ChainKey, Rules], layout: Layout) -> dict[ChainKey, Rules]:
-    return {key: rules for key, rules in chains.items() if not layout.is_per_service(key)}
-
-
-def samples(raws: Sequence[Any]) -> list[Any]:
-    """All when they are few, else at least one of those that differ in their keys, protocol, policies or networks."""
-    if len(raws) <= _MOST_SAMPLES:
-        return list(raws)
-    found: dict[str, Any] = {}
-    for raw in raws:
-        kind = {key: value for key, value in raw.items() if isinstance(value, str) and key not in ("name", "vip")}
-        found.setdefault(digest([kind, sorted(raw), _networks(raw)]), raw)
-    return list(found.values())[:_MOST_SAMPLES]
-
-
-def _networks(raw: Mapping[str, Any]) -> list[str]:
-    given = raw.get("vip", [])
-    addresses = [given] if isinstance(given, str) else given
-    return sorted({".".join(str(address).split(".")[:_NETWORK_PARTS]) for address in addresses or []})

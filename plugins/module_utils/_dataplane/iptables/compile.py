@@ -8,40 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from ..._model import addresses as ip
+from ..._model.families import by_family
 from ..._model.service import Backend, Node, Service
 from ..._objects.iptables import ChainKey, Desired
 from .. import backends as pools
 from ..netfilter.names import Layout, ServiceRules, rule
-from ..netfilter.shared_chains import assemble
-from . import balance as chances
+from . import balance
+from .shared_chains import assemble
 
 
-def compile_services(services: Iterable[Service], node: Node) -> dict[str, Desired]:
-    """The whole desired state, by address family. No services, no rules."""
-    services = list(services)
-    return {
-        family: assemble(
-            [compile_service(service, node, family) for service in services if family in families(service, node)],
-            node,
-            family,
-        )
-        for family in ip.FAMILIES
+class Compiled(NamedTuple):
+    """Services, and what each adds to the rules."""
+
+    services: tuple[Service, ...]
+    parts: dict[str, list[ServiceRules]]
+    """By address family; a service is in those in which it answers."""
+
+
+def compile_parts(services: Sequence[Service], node: Node) -> Compiled:
+    """Return what each of these services adds."""
+    parts = {
+        family: [compile_service(service, node, family) for service in own]
+        for family, own in by_family(services, node).items()
     }
+    return Compiled(tuple(services), parts)
 
 
-def families(service: Service, node: Node) -> list[str]:
-    """The families in which a service answers, be it by rejecting.
+def whole_state(compiled: Compiled, node: Node) -> dict[str, Desired]:
+    """Return the state of a node that has these services alone, by address family. No services, no rules."""
+    return {family: assemble(parts, node, family) for family, parts in compiled.parts.items()}
 
-    Those of its addresses; a node port also answers in those of its backends, and with neither addresses nor
-    backends in every family that the node has.
-    """
-    found = {ip.family_of(address) for dummy, address in service.addresses()}
-    if service.node_port is not None:
-        found |= {backend.family for backend in service.backends}
-        found = found or {ip.family_of(address) for address in node.addresses} or set(ip.FAMILIES)
-    return [family for family in ip.FAMILIES if family in found]
+
+def compile_services(services: Sequence[Service], node: Node) -> dict[str, Desired]:
+    """Return the state of a node that has these services alone, by address family."""
+    return whole_state(compile_parts(services, node), node)
 
 
 def compile_service(service: Service, node: Node, family: str) -> ServiceRules:
@@ -95,7 +98,7 @@ class _ServiceCompiler:
 
     def _service_chain(self, kind: str) -> tuple[str, list[str]]:
         """The chain of this kind and its rules, so far none when it is new."""
-        name = self.layout.of(kind, self.service.name)
+        name = self.layout.chain_name(kind, self.service.name)
         return name, self.chains.setdefault(("nat", name), [])
 
     def _vips(self) -> None:
@@ -216,20 +219,20 @@ class _ServiceCompiler:
             pool = self.pools.local if local else self.pools.cluster
             scope = "local" if local else "all"
             if self._has_affinity:
-                rules += self._again(pool, scope, "")
+                rules += self._affinity_rules(pool, scope, "")
             rules += self._choose(pool, scope, "")
         return name, rules
 
     def _choose(self, pool: Sequence[Backend], scope: str, path: str) -> list[str]:
         """The rules that lead on to one of a pool, by way of groups when it is large."""
-        parts = chances.divide(pool, len(path))
-        shares = chances.matches(tuple(sum(backend.weight for backend in part) for dummy, part in parts))
+        parts = balance.divide(pool, len(path))
+        shares = balance.matches(tuple(sum(backend.weight for backend in part) for dummy, part in parts))
         return [self._one_of(part, scope, path + digit, share) for (digit, part), share in zip(parts, shares)]
 
     def _one_of(self, part: Sequence[Backend], scope: str, path: str, share: str) -> str:
         """The rule that leads this share on to one of these."""
         if len(part) > 1:
-            name = self.layout.of("GRP", self.service.name, scope, path)
+            name = self.layout.chain_name("GRP", self.service.name, scope, path)
             self.chains[("nat", name)] = self._choose(part, scope, path)
             return rule(name, self._say(f"to {len(part)} backends"), match=share)
         at = ip.endpoint(part[0].address, part[0].port)
@@ -244,31 +247,31 @@ class _ServiceCompiler:
     def _has_affinity(self) -> bool:
         return self.service.session_affinity == "client_ip"
 
-    def _again(self, pool: Sequence[Backend], scope: str, path: str) -> list[str]:
+    def _affinity_rules(self, pool: Sequence[Backend], scope: str, path: str) -> list[str]:
         """Clients that a backend remembers go to it, before chance is asked; by way of the groups of a large pool.
 
         A group may remember a client of which its backends know no more: then the next rule is asked.
         """
-        return [self._again_to(part, scope, path + digit) for digit, part in chances.divide(pool, len(path))]
+        return [self._affinity_rule(part, scope, path + digit) for digit, part in balance.divide(pool, len(path))]
 
-    def _again_to(self, part: Sequence[Backend], scope: str, path: str) -> str:
+    def _affinity_rule(self, part: Sequence[Backend], scope: str, path: str) -> str:
         if len(part) > 1:
             name, clients = (
-                self.layout.of("GRP", self.service.name, "again to " + scope, path),
+                self.layout.chain_name("GRP", self.service.name, "again to " + scope, path),
                 self._clients_of_group(path),
             )
-            self.chains[("nat", name)] = self._again(part, scope, path)
+            self.chains[("nat", name)] = self._affinity_rules(part, scope, path)
             return rule(name, self._say(f"again to {len(part)} backends"), match=_remembered_in(clients))
         at = ip.endpoint(part[0].address, part[0].port)
         return rule(self._backend_chain(part[0]), self._say("again to " + at), match=_remembered_in(self._clients(at)))
 
     def _clients(self, at: str) -> str:
         """The ipset of the clients that the backend at this endpoint remembers."""
-        return self.layout.of("AFF", self.service.name, at)
+        return self.layout.chain_name("AFF", self.service.name, at)
 
     def _clients_of_group(self, path: str) -> str:
         """The ipset of the clients that the backends of a group remember; which these are goes by the hashes of endpoints alone."""
-        return self.layout.of("AFF", self.service.name, "group", self.family, path)
+        return self.layout.chain_name("AFF", self.service.name, "group", self.family, path)
 
     @cached_property
     def _groups(self) -> dict[Backend, list[str]]:
@@ -281,7 +284,7 @@ class _ServiceCompiler:
 
     def _backend_chain(self, backend: Backend) -> str:
         at = ip.endpoint(backend.address, backend.port)
-        name = self.layout.of("SEP", self.service.name, at)
+        name = self.layout.chain_name("SEP", self.service.name, at)
         if ("nat", name) in self.chains:
             return name
         rules = [rule(self.mark_masq, self._say("hairpin"), source=ip.host_network(backend.address))]
@@ -301,7 +304,7 @@ def _remembered_in(clients: str) -> str:
 
 def _grouped(pool: Sequence[Backend], path: str) -> Iterator[tuple[Backend, str]]:
     """Each backend with each of the groups below this one that it is in."""
-    for digit, part in chances.divide(pool, len(path)):
+    for digit, part in balance.divide(pool, len(path)):
         if len(part) > 1:
             for backend in part:
                 yield backend, path + digit

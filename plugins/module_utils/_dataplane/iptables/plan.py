@@ -2,228 +2,208 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which services a node shall have, given those that a task names and those that the kernel holds. Pure.
-
-One address family at a time. What the kernel holds is given back to its services by the comments of the rules.
-"""
+"""What changes in the iptables dataplane of a node: chains in one transaction for each address family, and the ipsets that they use."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property, partial
+from typing import Callable
 
-from ..._model.service import Claim, Node
-from ..._objects.iptables import ChainKey, Desired, Observed, Rules, target_of
-from ..._objects.iptables_text import logical_lines
-from ..._plan.iptables import ChainPlan
-from ..netfilter.dispatch import dispatch_chains
-from ..netfilter.names import Layout, ServiceRules, owner_of
-from ..netfilter.readback import destination_of, entries
-from ..netfilter.shared_chains import assemble, endpoint_chains, hook_jumps
+from ..._kernel.background import start_in_background
+from ..._model import addresses as ip
+from ..._model.request import Request
+from ..._model.service import InvalidServices, Node, Service
+from ..._model.service_facts import facts_of
+from ..._objects.ipset import Entry
+from ..._objects.iptables import Desired, Observed
+from ..._plan.iptables import plan
+from ..._plan.iptables_steps import FamilyPlans
+from ..._plan.transaction import Step
+from ..conntrack_cleanup import families_with_connections
+from ..interface import Host, Observation, Summary
+from ..netfilter.facilities import HeldFamilies, NoSets, Sets, sets, tables
+from ..netfilter.names import Layout, ServiceRules
+from ..netfilter.other_variant import Leftovers
+from .affinity import SetPlan, plan_sets
+from .cache import CachedState, cached_state
+from .cache_file import Store, edits
+from .compile import Compiled
+from .desired import with_services, without_services
+from .observe import State
+from .summary import summarise
 
 
-class Summary(NamedTuple):
-    """Names of services, sorted."""
+class IptablesPlan:
+    """The difference, as `interface.Plan` describes it. There are steps for the cache even where nothing differs."""
 
-    added: list[str]
-    updated: list[str]
-    removed: list[str]
+    def __init__(
+        self,
+        host: Host,
+        summarised: Callable[[], Summary],
+        families: FamilyPlans,
+        set_plan: SetPlan,
+        leftovers: Leftovers,
+        store: Store,
+        record: Callable[[], CachedState] | None,
+    ) -> None:
+        """record: what to leave for the next run; None where what the last one left stays."""
+        self._sets: Sets = host.facility(sets)
+        self._summarised, self._store, self._record = summarised, store, record
+        self._families, self._set_plan, self._leftovers = families, set_plan, leftovers
+
+    @cached_property
+    def summary(self) -> Summary:
+        return self._summarised()
+
+    @property
+    def changed(self) -> bool:
+        return self._families.changed or self._set_plan.changed or self._leftovers.changed
+
+    @cached_property
+    def diff(self) -> dict[str, str]:
+        found = self._families.diff
+        parts = {"before": self._set_plan.before, "after": self._set_plan.after}
+        diff = {side: found[side] + ("# ipset\n" + parts[side] if parts[side] else "") for side in found}
+        return {"before": diff["before"] + self._leftovers.before, "after": diff["after"]}
+
+    @property
+    def state(self) -> str:
+        """A text that the rules have only as long as nobody changes one; empty where it is not known."""
+        return self._store.state
+
+    def prepare(self) -> list[Step]:
+        """Make the sets before the rules that use them."""
+        create = [
+            Step(partial(self._sets.create, new), partial(self._sets.destroy, new.name))
+            for new in self._set_plan.create
+        ]
+        return create + self._fill()
+
+    def activate(self) -> list[Step]:
+        """Change the rules, unless none are left. New sets are filled once more behind them, with the clients of meanwhile."""
+        return [*self._recorded(self._families.steps()), *self._fill()] if self._leaves_rules else []
+
+    def retire(self) -> list[Step]:
+        """Remove the sets that no rule uses any more, and rules that the other variant of iptables still has."""
+        destroyed = [
+            Step(partial(self._sets.destroy, old.name), partial(self._sets.create, old))
+            for old in self._set_plan.destroy
+        ]
+        removed = [] if self._leaves_rules else self._recorded(self._families.steps())
+        return removed + destroyed + self._leftovers.steps()
+
+    @property
+    def _leaves_rules(self) -> bool:
+        return any(one.result.chains for one in self._families.plans.values())
+
+    def _fill(self) -> list[Step]:
+        return [Step(partial(_fill, self._sets, self._set_plan), _nothing)] if self._set_plan.fill else []
+
+    def _recorded(self, steps: list[Step]) -> list[Step]:
+        """These, and what is left for the next run, which is made while the tools of these keep other processors busy."""
+        record = self._record
+        if record is None:
+            return [*steps, Step(self._store.touch, _nothing)]
+        begun: list[Callable[[], CachedState]] = []
+
+        def make() -> CachedState:
+            _ = self.summary  # for the result, as is the diff
+            return record()
+
+        begin = Step(lambda: begun.append(start_in_background(make)), _nothing)
+        return [begin, *steps, Step(lambda: self._store.save(begun[0](), edits(self._families)), self._store.forget)]
 
 
-def observed_names(observed: Observed) -> set[str]:
-    """The services of which the kernel holds at least one rule."""
-    return {owner for rules in observed.chains.values() for owner in map(owner_of, rules) if owner}
+def plan_services(
+    host: Host, node: Node, desired: Compiled, observation: Observation, leftovers: Leftovers
+) -> IptablesPlan:
+    """Return what makes of the observed state the one that is asked for. Raises what a facility says, and InvalidServices."""
+    state: State = observation.state
+    store, held = state.store, host.facility(tables)
+    if state.is_unchanged:
+        nothing = Summary([], [], [])
+        return IptablesPlan(host, lambda: nothing, FamilyPlans({}, held), SetPlan([], []), leftovers, store, None)
+    layout, request = Layout(node.chain_prefix), observation.request
+    if isinstance(state.families, HeldFamilies):
+        state.families.require([family for family, parts in desired.parts.items() if parts])
+    wanted = _desired_families(request, desired, state, node, host)
+    plans = {family: plan(wanted[family], observed) for family, observed in state.families.items()}
+    facility = host.facility(sets)
+    others = (one.header for name, one in facility.headers().items() if name not in state.sets)
+    set_plan = plan_sets(wanted, others, layout)
+    if set_plan.create and isinstance(facility, NoSets):
+        raise InvalidServices(["session_affinity is client_ip, which needs ipset: " + facility.why])
+    return IptablesPlan(
+        host,
+        partial(summarise, wanted.values(), state.families.values(), plans.values(), layout),
+        FamilyPlans(plans, held),
+        set_plan,
+        leftovers,
+        store,
+        partial(_record, desired.services, request, state, {family: one.result for family, one in plans.items()}, node),
+    )
 
 
-def with_services(
+def _record(
+    services: Iterable[Service], request: Request, state: State, held: Mapping[str, Observed], node: Node
+) -> CachedState:
+    """What the next run may know of this one's services, and of those that stay."""
+    written = request.services if request.state == "present" else []
+    facts = {service.name: facts_of([service], node) for service in services}
+    return cached_state(written, facts, held, Layout(node.chain_prefix), state.kept)
+
+
+def _desired_families(request: Request, desired: Compiled, state: State, node: Node, host: Host) -> dict[str, Desired]:
+    """By family. Where the last service goes, what serves all stays as long as connections need it.
+
+    The kernel tracks connections while a rule of anybody needs it to (``nf_ct_netns_put``); then translated ones break.
+    """
+    names = request.removed | {raw["name"] for raw in request.services}
+    families = state.families
+    wanted = {
+        family: _desired(
+            request, desired.parts.get(family, []), names, held, node, family, in_family(state.backends, family)
+        )
+        for family, held in families.items()
+    }
+    emptied = {family for family, held in families.items() if held.chains and not wanted[family].chains}
+    if emptied and not (request.state == "absent" and request.exclusive):
+        for family in emptied & families_with_connections(host.tracking):
+            wanted[family] = _desired(request, [], names, families[family], node, family, keep_shared=True)
+    return wanted
+
+
+def _desired(
+    request: Request,
     parts: Iterable[ServiceRules],
     names: Collection[str],
     observed: Observed,
     node: Node,
     family: str,
-    exclusive: bool,
-    keep_shared: bool = False,
     backends: Collection[str] = (),
-) -> Desired:
-    """The state in which the named services are as compiled, the others as they are or (exclusive) gone.
-
-    backends: of the others, as far as what is observed does not hold their chains.
-    keep_shared: the chains and jumps that serve all stay, also without any service.
-    """
-    kept = ServiceRules({}, {}) if exclusive else _kept(observed, names, Layout(node.chain_prefix))
-    all_parts = list(parts) + ([kept] if kept.entries or keep_shared else [])
-    return assemble(all_parts, node, family, backends)
-
-
-def without_services(
-    names: Collection[str],
-    observed: Observed,
-    node: Node,
     keep_shared: bool = False,
-    backends: Collection[str] = (),
 ) -> Desired:
-    """The state in which the named services are gone and nothing else is different.
-
-    With the last service all that is ours goes, but for the chains and jumps that serve all if they are to be kept.
-    backends: as for `with_services`.
-    """
-    layout = Layout(node.chain_prefix)
-    if not (keep_shared or _kept(observed, names, layout).entries):
-        return Desired()
-    gone = _chains_of(names, observed, layout)
-    chains: dict[ChainKey, Rules] = {
-        key: _without(rules, names) for key, rules in observed.chains.items() if key not in gone
-    }
-    if any(layout.dispatch(key) not in (None, key) for key in chains):
-        chains = _grown_again(chains, layout)
-    for table, dispatch in (("nat", "SERVICES"), ("filter", "FIREWALL")):
-        _drop_empty(chains, (table, layout.shared(dispatch)), (table, layout.shared("NODEPORTS")), layout)
-    chains.update({key: rules for key, rules in endpoint_chains(chains, layout, backends).items() if key in chains})
-    return Desired(chains, hook_jumps(layout))
+    if request.state == "absent":
+        return Desired() if request.exclusive else without_services(names, observed, node, keep_shared, backends)
+    return with_services(parts, names, observed, node, family, request.exclusive, keep_shared, backends)
 
 
-def observed_claims(
-    observed: Observed, names: Collection[str], addresses: Collection[str | None], node: Node
-) -> list[Claim]:
-    """What the services that stay as they are have taken for themselves of these addresses; None for every one of the node."""
-    found: dict[Claim, Claim] = {}
-    for entry in entries(observed, Layout(node.chain_prefix), lambda rule: destination_of(rule) in addresses):
-        if entry.service not in names:
-            found.setdefault(entry.claim._replace(key=""), entry.claim)
-    return list(found.values())
+def in_family(addresses: Iterable[str], family: str) -> list[str]:
+    """Return the addresses of one family."""
+    return [address for address in addresses if ip.family_of(address) == family]
 
 
-def summarise(
-    desired: Iterable[Desired], observed: Iterable[Observed], plans: Iterable[ChainPlan], layout: Layout
-) -> Summary:
-    """What becomes of which service, over all families."""
-    observed = list(observed)
-    had = {name for one in observed for name in _names(one.chains, layout)}
-    has = {name for one in desired for name in _names(one.chains, layout)}
-    stay = has & had
-    return Summary(sorted(has - had), sorted(stay and stay & _touched(observed, plans, layout)), sorted(had - has))
+def _fill(facility: Sets, plan: SetPlan) -> None:
+    """What backends remember is known to their new groups too, as far as it fits, with the time that is left of it."""
+    headers = {header.name: header for header in plan.create}
+    for name, members in plan.fill.items():
+        known: dict[str, Entry] = {}
+        for held in filter(None, map(facility.read, members)):
+            for element, entry in held.entries.items():
+                known[element] = max(entry, known.get(element, entry), key=lambda one: one.timeout or 0)
+        facility.add(headers[name], list(known.values())[: headers[name].maxelem])
 
 
-def _touched(observed: Sequence[Observed], plans: Iterable[ChainPlan], layout: Layout) -> set[str]:
-    """The services of which a line goes or comes."""
-    chain_owners = {key[1]: owner for one in observed for key, owner in _owners(one, layout).items()}
-    return {owner for one in plans for line in _changed_lines(one, layout) for owner in _line_owner(line, chain_owners)}
-
-
-def _names(chains: Mapping[ChainKey, Rules], layout: Layout) -> set[str]:
-    """The services of which there is at least one rule. In a chain of one service the first rule that names it is enough."""
-    found: set[str | None] = set()
-    for key, rules in chains.items():
-        if layout.is_per_service(key):
-            found.add(next(filter(None, map(owner_of, rules)), None))
-        else:
-            found.update(map(owner_of, rules))
-    return {name for name in found if name}
-
-
-def _changed_lines(one: ChainPlan, layout: Layout) -> list[str]:
-    """The lines that go or come, without rules that only move to another chain of their dispatch tree."""
-    gone, come = _lines_by_tree(one.before, layout), _lines_by_tree(one.after, layout)
-    lines = [line for found in (gone, come) for line in found.get(None, ())]
-    for key in (gone.keys() | come.keys()) - {None}:
-        before, after = gone.get(key, []), come.get(key, [])
-        if not (before and after) or set(before) & set(after):
-            lines += before + after
-    return lines
-
-
-def _lines_by_tree(text: str, layout: Layout) -> dict[tuple[ChainKey, str] | None, list[str]]:
-    """The lines of a diff by their dispatch tree and rule; those of no tree by None."""
-    found: dict[tuple[ChainKey, str] | None, list[str]] = {}
-    table = ""
-    for line in logical_lines(text.rstrip("\n")):
-        words = line.split(" ", 2)
-        table = line[1:] if line.startswith("*") else table
-        first = layout.dispatch((table, words[1])) if words[0] == "-A" else None
-        found.setdefault((first, words[2]) if first else None, []).append(line)
-    return found
-
-
-def _line_owner(line: str, chain_owners: dict[str, str]) -> list[str]:
-    words = line.split(" ", 2)
-    owner = owner_of(line) or (chain_owners.get(words[1]) if words[0] == "-A" else None)
-    return [owner] if owner else []
-
-
-def _owners(observed: Observed, layout: Layout) -> dict[ChainKey, str]:
-    """The service of each chain that is of one service alone, by those of its rules that name it."""
-    found: dict[ChainKey, str] = {}
-    for key, rules in observed.chains.items():
-        names = {owner for owner in map(owner_of, rules) if owner}
-        if layout.is_per_service(key) and len(names) == 1:
-            found[key] = names.pop()
-    return found
-
-
-def _kept(observed: Observed, names: Collection[str], layout: Layout) -> ServiceRules:
-    """Chains and entries of the services that are not named."""
-    gone = _chains_of(names, observed, layout)
-    chains = {
-        key: list(rules) for key, rules in observed.chains.items() if layout.is_per_service(key) and key not in gone
-    }
-    entries: dict[ChainKey, list[str]] = {}
-    for key, rules in observed.chains.items():
-        if not layout.is_per_service(key):
-            own = [rule for rule, owner in zip(rules, map(owner_of, rules)) if owner and owner not in names]
-            if own:
-                entries.setdefault(layout.dispatch(key) or key, []).extend(own)
-    return ServiceRules(chains, entries)
-
-
-def _chains_of(names: Collection[str], observed: Observed, layout: Layout) -> set[ChainKey]:
-    """The chains of the named services, also those whose rules somebody took away."""
-    found = {("nat", layout.of(kind, name)) for kind in layout.PER_SERVICE for name in names}
-    own = (key for key, rules in observed.chains.items() if any(owner_of(rule) in names for rule in rules))
-    found.update(key for key in own if layout.is_per_service(key))
-    new = found
-    while new:
-        led_to = {("nat", target_of(rule) or "") for key in new for rule in observed.chains.get(key, ())}
-        new = {key for key in led_to - found if layout.is_per_service(key) and not _others(observed, key, names)}
-        found = found | new
-    return found
-
-
-def _others(observed: Observed, key: ChainKey, names: Collection[str]) -> bool:
-    """Whether a chain has a rule of a service that is not named."""
-    return any(owner_of(rule) not in {None, *names} for rule in observed.chains.get(key, ()))
-
-
-def _without(rules: Rules, names: Collection[str]) -> list[str]:
-    return [rule for rule in rules if owner_of(rule) not in names]
-
-
-def _grown_again(chains: Mapping[ChainKey, Rules], layout: Layout) -> dict[ChainKey, Rules]:
-    """The chains with the dispatch trees that what is left of the services makes.
-
-    What has no owner keeps its order at the end of a tree's first chain, and goes from the others.
-    """
-    result = {key: rules for key, rules in chains.items() if layout.dispatch(key) is None}
-    trees: dict[ChainKey, list[str]] = {}
-    for key, rules in chains.items():
-        first = layout.dispatch(key)
-        if first:
-            trees.setdefault(first, []).extend(rule for rule in rules if owner_of(rule))
-    for (table, name), rules in trees.items():
-        tree = dispatch_chains(layout, name, rules)
-        kept = chains.get((table, name), ())
-        tree[name] += [one for one in kept if not (owner_of(one) or _is_branch(one, (table, name), layout))]
-        result.update({(table, chain): grown for chain, grown in tree.items()})
-    return result
-
-
-def _is_branch(rule: str, first: ChainKey, layout: Layout) -> bool:
-    """Whether a rule of the tree that begins with this chain leads down in it."""
-    return layout.dispatch((first[0], target_of(rule) or "")) == first
-
-
-def _drop_empty(chains: dict[ChainKey, Rules], dispatch: ChainKey, leaf: ChainKey, layout: Layout) -> None:
-    """Node ports are dispatched only where there are any (`assemble`)."""
-    if leaf in chains and not chains[leaf]:
-        del chains[leaf]
-        held = chains.get(dispatch, ())
-        chains[dispatch] = [rule for rule in held if owner_of(rule) or _is_branch(rule, dispatch, layout)]
+def _nothing() -> None:
+    """There is nothing to take back: a set goes with its clients, and a cache is only ever a shortcut."""

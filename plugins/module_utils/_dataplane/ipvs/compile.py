@@ -13,14 +13,14 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..._model import addresses as ip
+from ..._model.families import service_families
 from ..._model.service import DEFAULT_SCHEDULER, Backend, Node, Service
 from ..._objects.conntrack import Endpoint
 from ..._objects.ipvs import Destination, HeldService, ServiceKey, VirtualService
+from ..._objects.node_facts import SERVICE_DEVICE
 from .. import backends as pools
-from ..iptables.compile import families
 
-DEVICE = "l4-ipvs0"
-"""The dummy device that has the addresses of services."""
+DEVICE = SERVICE_DEVICE
 VIP, EXTERNAL_IP, LOAD_BALANCER, NODE_PORT = "vip", "external ip", "load balancer", "node port"
 KINDS = (VIP, EXTERNAL_IP, LOAD_BALANCER, NODE_PORT)
 _FALLBACK = {"sh": "sh-fallback", "mh": "mh-fallback"}
@@ -76,7 +76,7 @@ class _Compiler:
         found += [self._external(EXTERNAL_IP, address, service.port) for address in service.external_ips]
         found += [self._load_balancer(address) for address in service.load_balancer_ips]
         if service.node_port is not None:
-            answering = families(service, self.node)
+            answering = service_families(service, self.node)
             found += [
                 self._external(NODE_PORT, address, service.node_port)
                 for address in node_port_addresses(self.node)

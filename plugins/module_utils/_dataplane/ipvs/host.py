@@ -2,220 +2,156 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The ipvs dataplane of one node: compile, observe, plan. What comes out is applied by `ipvs_change.IpvsChange`."""
+"""The facilities that the ipvs dataplane has beside those of `netfilter.facilities`, and what it finds in all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Protocol
 
-from ..._model import addresses as ip
-from ..._model.request import Request
-from ..._model.service import Claim, InvalidServices, Node, Service, claims, conflicts
+from ..._kernel import dummy as kernel_device
+from ..._kernel import ipvs as kernel
+from ..._kernel import sysctl
+from ..._kernel.ipvs import NoIpvsError
+from ..._model.service import Node
+from ..._objects.conntrack import Endpoint
 from ..._objects.ipset import HeldSet
 from ..._objects.iptables import Observed
 from ..._objects.iptables_text import parse_tables
-from ..._objects.ipvs import HeldService, ServiceKey
+from ..._objects.ipvs import HeldService, ServiceKey, Timeouts
+from ..._objects.node_facts import DeviceState
 from ..._plan.iptables_steps import AllTables
-from ..._plan.ipvs import plan_virtual_services
-from ..iptables.compile import families
-from ..iptables.host import observe_families
-from ..iptables.plan import Summary, observed_names
-from ..netfilter.affinity import plan_sets
-from ..netfilter.names import Layout
-from ..netfilter.readback import entries
-from ..netfilter.shared_chains import hook_jumps
-from ..udp_cleanup import Reconciliation
-from ..udp_flows import udp_targets
-from .change import IpvsChange, IpvsKernel
-from .compile import Frontends, bound_addresses, compile_frontends
-from .plan import (
-    claim_of,
-    foreign_services,
-    held_claims,
-    held_frontends,
-    merged,
-    services_of,
-    summarise,
-    virtual_services,
-)
-from .plan_addresses import plan_addresses
-from .plan_sets import plan_service_sets
-from .plan_settings import SettingsPlan, plan_settings, wanted_sysctls
-from .rules import wanted_chains
-from .sets import set_names, wanted_sets
-from .stages import stage_chains, uses_iptables
-
-_OTHER_HOOKS = {("mangle", "OUTPUT"), ("raw", "PREROUTING"), ("raw", "OUTPUT")}
+from ..._plan.ipvs_steps import VirtualServices
+from ..interface import Host
+from ..netfilter.facilities import HeldFamilies, chain_presence, pick, sets, tables
+from .compile import DEVICE, Frontends
+from .ownership import held_frontends
+from .rules import HOOKS, chain_keys, services_chain
+from .sets import set_names
 
 
-class Held(NamedTuple):
-    """What the kernel holds. sets: those of our names, with entries. chains: of both dataplanes, by address family."""
+class Device(Protocol):
+    """What is needed of the device that holds the addresses (`_kernel.dummy.Device`)."""
 
-    virtual: Mapping[ServiceKey, HeldService]
-    sets: Mapping[str, HeldSet]
-    addresses: frozenset[str]
-    chains: Mapping[str, Observed]
+    def state(self) -> DeviceState | None: ...
 
+    def create(self) -> None: ...
 
-def plan_ipvs(request: Request, node: Node, kernel: IpvsKernel) -> IpvsChange:
-    """Everything up to applying. Raises InvalidServices for what is wrong in the request, and what a facility says."""
-    services, names = request.parse(node)
-    compiled = compile_frontends(services, node)
-    held = observe_ipvs(kernel, node, services)
-    ours = _ours(held, compiled, node)
-    _refuse(request, node, services, names, held, ours, compiled)
-    if request.state == "absent":
-        wanted = {} if request.exclusive else {key: one for key, one in ours.items() if one.service not in names}
-    else:
-        wanted = compiled if request.exclusive else merged(compiled, ours, names)
-    reconciliation = _reconcile(request, node, kernel, services, names, held, ours)
-    change = _plan(wanted, ours, held, services, reconciliation, kernel, node)
-    return change._replace(summary=moved(change.summary, _of_iptables(held.chains, node)))
+    def set_up(self, up: bool) -> None: ...
+
+    def delete(self) -> None: ...
+
+    def add(self, addresses: Iterable[str]) -> None: ...
+
+    def remove(self, addresses: Iterable[str]) -> None: ...
 
 
-def moved(summary: Summary, others: set[str]) -> Summary:
-    """What becomes of which service, where the other dataplane had some."""
-    added, removed = set(summary.added), set(summary.removed)
-    stay = added | set(summary.updated)
-    return Summary(sorted(added - others), sorted(stay - (added - others)), sorted(removed | (others - stay)))
+class Sysctls(Protocol):
+    """What is needed of the sysctls (`_kernel.sysctl`)."""
+
+    def read(self, name: str) -> int | None: ...
+
+    def write(self, name: str, value: int) -> None: ...
 
 
-def plan_leaving(request: Request, node: Node, kernel: IpvsKernel) -> IpvsChange:
-    """What the ipvs dataplane has goes, once iptables has taken over. Raises what `plan_ipvs` does."""
-    names = request.parse(node)[1]
-    held = observe_ipvs(kernel, node)
-    layout = Layout(node.chain_prefix)
-    for observed in held.chains.values():
-        observed.chains = {key: rules for key, rules in observed.chains.items() if layout.is_of_ipvs(key)}
-    ours = _ours(held, {}, node)
-    if not request.exclusive:
-        problems = left_behind("ipvs", services_of(ours) - names)
-        if problems:
-            raise InvalidServices(problems)
-    return _plan({}, ours, held, [], _reconcile(request, node, kernel, [], names, held, ours), kernel, node)
+class Ipvs(VirtualServices, Protocol):
+    """What is needed of IPVS (`_kernel.ipvs.Ipvs`)."""
+
+    def services(self) -> dict[ServiceKey, HeldService]: ...
+
+    def timeouts(self) -> Timeouts: ...
+
+    def set_timeouts(self, timeouts: Timeouts) -> None: ...
 
 
-def _ours(held: Held, compiled: Frontends, node: Node) -> Frontends:
-    entries_of = {name: one.entries for name, one in held.sets.items()}
-    return held_frontends(held.virtual, entries_of, held.addresses, compiled, node)
+class NoIpvs:
+    """IPVS of a kernel that has none, where something is to be removed."""
+
+    def services(self) -> dict[ServiceKey, HeldService]:
+        """Return nothing."""
+        return {}
+
+    def apply(self, changes: Sequence[object]) -> None:
+        """There is nothing to change."""
+
+    def connections(self, keys: Iterable[ServiceKey]) -> dict[ServiceKey, dict[Endpoint, tuple[int, int]]]:
+        """Return nothing of each."""
+        return {key: {} for key in keys}
+
+    def timeouts(self) -> Timeouts:
+        """Return zeros, which leave everything as it is."""
+        return Timeouts(0, 0, 0)
+
+    def set_timeouts(self, timeouts: Timeouts) -> None:
+        """There is nothing to set."""
 
 
-def _plan(
-    wanted: Frontends,
-    ours: Frontends,
-    held: Held,
-    services: Sequence[Service],
-    reconciliation: Reconciliation,
-    kernel: IpvsKernel,
-    node: Node,
-) -> IpvsChange:
-    chains = wanted_chains(wanted, node)
-    staged = {family: stage_chains(observed, node, chains[family]) for family, observed in held.chains.items()}
-    ours_held = {key: held.virtual[key] for key in ours if key in held.virtual}
-    return IpvsChange(
-        summary=summarise(wanted, ours),
-        services=services,
-        reconciliation=reconciliation,
-        kernel=kernel,
-        drain_timeout=node.drain_timeout,
-        settings=_settings(wanted, kernel, node),
-        addresses=plan_addresses(bound_addresses(wanted.values(), node), kernel.device.state()),
-        sets=plan_service_sets(wanted_sets(wanted, node), held.sets),
-        chains=staged,
-        virtual=plan_virtual_services(virtual_services(wanted), ours_held),
-        affinity=plan_sets({}, [one.header for one in kernel.sets.headers().values()], Layout(node.chain_prefix)),
+def device(dummy: Host) -> Device:
+    """Return the device that holds the addresses."""
+    return kernel_device.Device(DEVICE)
+
+
+def sysctls(dummy: Host) -> Sysctls:
+    """Return the kernel's settings."""
+    return sysctl
+
+
+def ipvs(dummy: Host) -> Ipvs:
+    """Return the kernel's IPVS. Raises NoIpvsError."""
+    return kernel.Ipvs()
+
+
+def ipvs_if_any(host: Host) -> Ipvs:
+    """Return the kernel's IPVS, or `NoIpvs`."""
+    try:
+        return host.facility(ipvs)
+    except NoIpvsError:
+        return NoIpvs()
+
+
+def is_in_use(host: Host, prefix: str) -> bool:
+    """Tell whether the node has a device, a set or a chain of this dataplane."""
+    return (
+        host.facility(device).state() is not None
+        or not set_names(prefix).isdisjoint(host.facility(sets).headers())
+        or host.facility(chain_presence)([services_chain(prefix)])
     )
 
 
-def _settings(wanted: Frontends, kernel: IpvsKernel, node: Node) -> SettingsPlan:
-    values = wanted_sysctls(node, wanted)
-    if not values:
-        return SettingsPlan({}, None)
-    held = {name: kernel.sysctls.read(name) for name in values}
-    return plan_settings(node, values, held, kernel.ipvs.timeouts())
+class State:
+    """What the kernel holds, read when it is asked for first. needs_ipvs: whether a kernel without IPVS is an error."""
 
+    def __init__(self, host: Host, node: Node, needs_ipvs: bool) -> None:
+        self._host, self._node = host, node
+        self.ipvs: Ipvs = host.facility(ipvs) if needs_ipvs else ipvs_if_any(host)
 
-def observe_ipvs(kernel: IpvsKernel, node: Node, services: Sequence[Service] = ()) -> Held:
-    """services: those for whose address families iptables has to be there."""
-    state = kernel.device.state()
-    found = (kernel.sets.read(name) for name in sorted(set_names(node.chain_prefix) & set(kernel.sets.headers())))
-    wanted = {family for one in services for family in families(one, node)}
-    return Held(
-        kernel.ipvs.services(),
-        {one.header.name: one for one in found if one},
-        state.addresses if state else frozenset(),
-        observe_families(kernel.tables, wanted, lambda tool: _observe_family(tool, Layout(node.chain_prefix))),
-    )
+    @cached_property
+    def virtual(self) -> Mapping[ServiceKey, HeldService]:
+        """All virtual services."""
+        return self.ipvs.services()
 
+    @cached_property
+    def sets(self) -> Mapping[str, HeldSet]:
+        """Those of our names, with entries."""
+        facility = self._host.facility(sets)
+        names = sorted(set_names(self._node.chain_prefix) & set(facility.headers()))
+        return {held.header.name: held for held in filter(None, map(facility.read, names))}
 
-def _observe_family(tool: AllTables, layout: Layout) -> Observed:
-    hooks = {(jump.table, jump.hook) for jump in hook_jumps(layout)} | _OTHER_HOOKS
-    held = parse_tables(tool.save_all())
-    return Observed(
-        {key: rules for key, rules in held.items() if layout.is_ours(key) or layout.is_of_ipvs(key)},
-        {key: rules for key, rules in held.items() if key in hooks},
-    )
+    @cached_property
+    def device(self) -> DeviceState | None:
+        return self._host.facility(device).state()
 
+    @cached_property
+    def families(self) -> HeldFamilies:
+        """Our chains by address family."""
+        return HeldFamilies(self._host.facility(tables), self._read)
 
-def _refuse(
-    request: Request,
-    node: Node,
-    services: Sequence[Service],
-    names: set[str],
-    held: Held,
-    ours: Frontends,
-    compiled: Frontends,
-) -> None:
-    """What stands in the way of a request: another tool's virtual services, and services that it does not name."""
-    problems = foreign_services(compiled, ours, held.virtual)
-    if not request.exclusive and request.state == "present":
-        problems += left_behind("iptables", _of_iptables(held.chains, node) - names)
-        new = [claim for service in services for claim in claims(service)]
-        problems += conflicts(held_claims(ours, names) + new, node.addresses)
-    if problems:
-        raise InvalidServices(problems)
+    def _read(self, tool: AllTables) -> Observed:
+        return pick(parse_tables(tool.save_all()), chain_keys(self._node.chain_prefix).__contains__, HOOKS)
 
-
-def left_behind(dataplane: str, names: set[str]) -> list[str]:
-    """The mistake of switching the dataplane of some of a node's services only."""
-    if not names:
-        return []
-    shown = ", ".join(sorted(names)[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return [
-        (
-            f"dataplane cannot change for some services only: {shown} would be left in dataplane {dataplane}: "
-            "name all services of the node, or set exclusive to true"
-        )
-    ]
-
-
-def _of_iptables(chains: Mapping[str, Observed], node: Node) -> set[str]:
-    return {name for observed in chains.values() if uses_iptables(observed, node) for name in observed_names(observed)}
-
-
-def _reconcile(
-    request: Request,
-    node: Node,
-    kernel: IpvsKernel,
-    services: Sequence[Service],
-    names: set[str],
-    held: Held,
-    ours: Frontends,
-) -> Reconciliation:
-    """UDP flows of the services that the run names or removes, also of those that the iptables dataplane had."""
-
-    def concerns(name: str) -> bool:
-        return request.exclusive or name in names
-
-    layout = Layout(node.chain_prefix)
-    had: dict[str, list[Claim]] = {
-        family: [claim_of(one) for one in ours.values() if one.key.family == family and concerns(one.service)]
-        + [entry.claim for entry in entries(held.chains.get(family, Observed()), layout) if concerns(entry.service)]
-        for family in ip.FAMILIES
-    }
-    wanted = {family: [one for one in services if family in families(one, node)] for family in ip.FAMILIES}
-    targets = udp_targets(wanted, had, node)
-    if targets:
-        kernel.tracking.probe()
-    return Reconciliation(targets, node, kernel.tracking)
+    def ours(self, wanted: Frontends) -> Frontends:
+        """Return what is ours of the virtual services. wanted: those that are where the record of them is lost."""
+        addresses: Collection[str] = self.device.addresses if self.device else frozenset()
+        entries = {name: held.entries for name, held in self.sets.items()}
+        return held_frontends(self.virtual, entries, addresses, wanted, self._node)

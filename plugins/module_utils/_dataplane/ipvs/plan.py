@@ -2,107 +2,175 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which virtual services are ours, and which the node shall have, given those that a task names. Pure.
+"""What changes in the ipvs dataplane of a node, and the order in which it does.
 
-IPVS itself does not know whose a virtual service is. Ours are those of the record (`frontend_sets`); where it is lost, those
-at the addresses of our device, and those that are wanted.
+Sets and rules come before the virtual services that need them, destinations before the address that leads to them; what is
+removed is removed in the opposite order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, partial
 
-from ..._model import addresses as ip
-from ..._model.fields import quoted
-from ..._model.service import Claim, Node
-from ..._objects.ipset import Entries
-from ..._objects.ipvs import HeldService, ServiceKey
-from ..iptables.plan import Summary
-from .compile import NODE_PORT, Frontend, Frontends
-from .sets import recorded_frontends, unrecorded
-
-_KEYS = {"vip": "vip", "external ip": "external_ips", "load balancer": "load_balancer_ips", NODE_PORT: "node_port"}
-
-
-def held_frontends(
-    virtual: Mapping[ServiceKey, HeldService],
-    sets: Mapping[str, Entries],
-    bound: Collection[str],
-    wanted: Frontends,
-    node: Node,
-) -> Frontends:
-    """What is ours of what the kernel holds. bound: the addresses of our device."""
-    recorded = recorded_frontends(sets, virtual, node.chain_prefix)
-    lost = bool(bound) and not recorded
-    found = dict(recorded)
-    for key, held in virtual.items():
-        if key not in found and ((key.address in bound and (lost or key in wanted)) or (lost and key in wanted)):
-            found[key] = unrecorded(key, held, node)._replace(service=wanted[key].service if key in wanted else "")
-    return found
+from ..._model.service import InvalidServices, Node
+from ..._plan.ipset_steps import bind
+from ..._plan.iptables import ChainPlan
+from ..._plan.iptables_steps import FamilyPlans
+from ..._plan.ipvs import plan_virtual_services
+from ..._plan.ipvs_steps import virtual_step, wait_step
+from ..._plan.transaction import Step
+from ..interface import Host, Observation, Summary
+from ..netfilter.facilities import sets, tables
+from ..netfilter.other_variant import Leftovers
+from .compile import Frontends, bound_addresses
+from .host import Device, State, device, sysctls
+from .ownership import foreign_services, merged, summarise, virtual_services
+from .plan_addresses import plan_addresses
+from .plan_sets import plan_service_sets
+from .plan_settings import SettingsPlan, plan_settings, wanted_sysctls
+from .rules import services_chain, wanted_chains
+from .sets import wanted_sets
+from .stages import StagedChains, stage_chains
 
 
-def foreign_services(wanted: Frontends, held: Frontends, virtual: Mapping[ServiceKey, HeldService]) -> list[str]:
-    """One line for each wanted address at which another tool has a virtual service."""
-    text = (
-        "service %s: %s %s/%s is taken already by a virtual service of IPVS that this collection did not make "
-        "(scheduler %s, %d destinations): remove it, or choose another address or port"
-    )
-    return [
-        text
-        % (
-            quoted(one.service),
-            _KEYS[one.kind],
-            ip.endpoint(key.address, key.port),
-            key.protocol,
-            virtual[key].service.scheduler,
-            len(virtual[key].destinations),
-        )
-        for key, one in wanted.items()
-        if key in virtual and key not in held
-    ]
+class IpvsPlan:
+    """The difference, as `interface.Plan` describes it."""
+
+    def __init__(
+        self, host: Host, node: Node, wanted: Frontends, ours: Frontends, state: State, leftovers: Leftovers
+    ) -> None:
+        self._host, self._node, self._ipvs, self._leftovers = host, node, state.ipvs, leftovers
+        chains = wanted_chains(wanted, node)
+        state.families.require([family for family, one in chains.items() if one.chains])
+        services = services_chain(node.chain_prefix)
+        self._chains: Mapping[str, StagedChains] = {
+            family: stage_chains(observed, chains[family], services) for family, observed in state.families.items()
+        }
+        self._settings = _settings(wanted, state, node, host)
+        self._addresses = plan_addresses(bound_addresses(wanted.values(), node), state.device)
+        self._sets = plan_service_sets(wanted_sets(wanted, node), state.sets)
+        held = {key: state.virtual[key] for key in ours if key in state.virtual}
+        self._virtual = plan_virtual_services(virtual_services(wanted), held)
+        self.summary: Summary = summarise(wanted, ours)
+
+    @property
+    def changed(self) -> bool:
+        whole = any(staged.whole.changed for staged in self._chains.values())
+        parts = (self._settings, self._addresses, self._sets, self._virtual, self._leftovers)
+        return whole or any(part.changed for part in parts)
+
+    @cached_property
+    def diff(self) -> dict[str, str]:
+        chains = FamilyPlans({family: one.whole for family, one in self._chains.items()}, {}).diff
+        return {
+            "before": self._side("before", chains["before"]) + self._leftovers.before,
+            "after": self._side("after", chains["after"]),
+        }
+
+    def _side(self, side: str, chains: str) -> str:
+        settings = self._settings.lines(0 if side == "before" else 1)
+        links = self._addresses.before() if side == "before" else self._addresses.after()
+        sections = {
+            "# sysctl": _text(settings["sysctl"]),
+            "# ipset": getattr(self._sets, side),
+            "": chains,
+            "# ipvsadm": _text(settings["ipvsadm"]) + getattr(self._virtual, side),
+            "# ip -batch": _text(links),
+        }
+        return "".join((title + "\n" if title else "") + text for title, text in sections.items() if text)
+
+    def prepare(self) -> list[Step]:
+        """Settings, sets, rules that only mark, and virtual services that no address leads to yet."""
+        write = self._host.facility(sysctls).write
+        steps = [
+            Step(partial(write, name, new), partial(write, name, old))
+            for name, (old, new) in sorted(self._settings.sysctls.items())
+        ]
+        if self._settings.timeouts:
+            old, new = self._settings.timeouts
+            steps.append(Step(partial(self._ipvs.set_timeouts, new), partial(self._ipvs.set_timeouts, old)))
+        steps += bind(self._sets.additions, self._host.facility(sets))
+        steps += self._chain_steps("prepared")
+        if self._virtual.additions:
+            steps.append(virtual_step(self._virtual, self._virtual.additions, self._ipvs))
+        return steps
+
+    def activate(self) -> list[Step]:
+        """Bind the addresses; then service traffic is no other tool's to rewrite."""
+        held = self._host.facility(device)
+        steps = []
+        if self._addresses.create:
+            steps.append(Step(held.create, held.delete))
+        if self._addresses.up:
+            steps.append(Step(partial(held.set_up, True), partial(held.set_up, False)))
+        return [*steps, *_address_steps(held, self._addresses.add, []), *self._chain_steps("activated")]
+
+    def retire(self) -> list[Step]:
+        """Wait for connections where that is asked for, then remove addresses, virtual services, sets, rules and the device."""
+        held, facility, virtual = self._host.facility(device), self._host.facility(sets), self._virtual
+        steps = []
+        if self._node.drain_timeout and virtual.draining:
+            steps.append(virtual_step(virtual, virtual.drain, self._ipvs))
+            steps.append(wait_step(virtual.draining, self._ipvs, self._node.drain_timeout))
+        steps += _address_steps(held, [], self._addresses.remove)
+        if virtual.removals:
+            steps.append(virtual_step(virtual, virtual.removals, self._ipvs))
+        steps += bind(self._sets.removals, facility)
+        steps += self._chain_steps("removed")
+        steps += bind(self._sets.destroyed, facility)
+        if self._addresses.delete:
+            steps.append(Step(held.delete, held.create))
+        return steps + self._leftovers.steps()
+
+    def _chain_steps(self, stage: str) -> list[Step]:
+        plans: dict[str, ChainPlan] = {family: getattr(staged, stage) for family, staged in self._chains.items()}
+        return FamilyPlans(plans, self._host.facility(tables)).steps()
 
 
-def claim_of(frontend: Frontend) -> Claim:
-    """What a frontend takes for its service."""
-    key = frontend.key
-    address = None if frontend.kind == NODE_PORT else key.address
-    return Claim(frontend.service, _KEYS[frontend.kind], key.protocol, address, key.port)
+def plan_frontends(
+    host: Host, node: Node, desired: Frontends, observation: Observation, leftovers: Leftovers
+) -> IpvsPlan:
+    """Return what makes of the observed state the one that is asked for. Raises what a facility says, and InvalidServices."""
+    state: State = observation.state
+    request = observation.request
+    ours = state.ours(desired)
+    problems = foreign_services(desired, ours, state.virtual)
+    if problems:
+        raise InvalidServices(problems)
+    names = request.removed.union(raw["name"] for raw in request.services)
+    if request.state == "absent":
+        wanted = {} if request.exclusive else {key: one for key, one in ours.items() if one.service not in names}
+    else:
+        wanted = desired if request.exclusive else merged(desired, ours, names)
+    return IpvsPlan(host, node, wanted, ours, state, leftovers)
 
 
-def held_claims(held: Frontends, names: Collection[str]) -> list[Claim]:
-    """What the services that stay as they are have taken for themselves."""
-    claims = [claim_of(one) for one in held.values() if one.service and one.service not in names]
-    return list({claim._replace(key=""): claim for claim in claims}.values())
+def _settings(wanted: Frontends, state: State, node: Node, host: Host) -> SettingsPlan:
+    values = wanted_sysctls(node, wanted)
+    if not values:
+        return SettingsPlan({}, None)
+    held = {name: host.facility(sysctls).read(name) for name in values}
+    return plan_settings(node, values, held, state.ipvs.timeouts())
 
 
-def merged(wanted: Frontends, held: Frontends, names: Collection[str]) -> Frontends:
-    """The named services as wanted, the others as they are; what nobody owns goes where it is in the way."""
-    kept = {key: one for key, one in held.items() if one.service not in names and key not in wanted}
-    return {**kept, **wanted}
+def _address_steps(held: Device, add: Sequence[str], remove: Sequence[str]) -> list[Step]:
+    """Addresses that are added, or removed. What was done of a step that fails is taken back."""
+
+    def apply() -> None:
+        try:
+            held.add(add)
+            held.remove(remove)
+        except Exception:
+            undo()
+            raise
+
+    def undo() -> None:
+        held.remove(add)
+        held.add(remove)
+
+    return [Step(apply, undo)] if add or remove else []
 
 
-def summarise(wanted: Frontends, held: Frontends) -> Summary:
-    """What becomes of which service."""
-    had, has = _by_service(held.values()), _by_service(wanted.values())
-    return Summary(
-        sorted(set(has) - set(had)),
-        sorted(name for name in set(has) & set(had) if has[name] != had[name]),
-        sorted(set(had) - set(has)),
-    )
-
-
-def _by_service(frontends: Iterable[Frontend]) -> dict[str, dict[ServiceKey, Frontend]]:
-    result: dict[str, dict[ServiceKey, Frontend]] = {}
-    for one in frontends:
-        if one.service:
-            result.setdefault(one.service, {})[one.key] = one
-    return result
-
-
-def services_of(held: Frontends) -> set[str]:
-    return {one.service for one in held.values() if one.service}
-
-
-def virtual_services(frontends: Frontends) -> dict[ServiceKey, HeldService]:
-    """What is to be in IPVS."""
-    return {key: one.virtual for key, one in frontends.items() if one.virtual}
+def _text(lines: Iterable[str]) -> str:
+    return "".join(line + "\n" for line in lines)

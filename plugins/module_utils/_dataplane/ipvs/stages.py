@@ -2,53 +2,41 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The iptables side of the ipvs dataplane in one address family: which chains are there when. Pure.
+"""Which chains of the ipvs dataplane are there when, in one address family. Pure.
 
-A node that comes from the iptables dataplane goes on with its nat rules until the addresses are bound, so that no connection
-meets neither; the filter rules of both stand side by side that long.
+On a node that comes from another dataplane, that one goes on until the addresses are bound: only then our chain takes service
+traffic away from all nat rules behind it, so that no connection meets neither.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..._model.service import Node
-from ..._objects.iptables import Desired, Observed
+from ..._objects.iptables import ChainKey, Desired, Observed, target_of
 from ..._plan.iptables import ChainPlan, plan
-from ..netfilter.names import Layout
-from ..netfilter.shared_chains import hook_jumps
 
 
 class StagedChains(NamedTuple):
-    """prepared: before virtual services change; switched: when IPVS can take over; removed: when IPVS has nothing left.
-    whole: all of it, for people to read.
-    """
+    """The same change, in the parts in which it is made, and whole, for people to read."""
 
     prepared: ChainPlan
-    switched: ChainPlan
+    """Before virtual services change."""
+    activated: ChainPlan
+    """When the addresses are bound."""
     removed: ChainPlan
+    """When IPVS has nothing left."""
     whole: ChainPlan
 
 
-def stage_chains(observed: Observed, node: Node, final: Desired) -> StagedChains:
-    """final: empty where the family has no services. observed: the chains of both dataplanes."""
-    if not final.chains:
-        whole = plan(final, observed)
-        return StagedChains(ChainPlan(), ChainPlan(), whole, whole)
+def stage_chains(observed: Observed, final: Desired, services: ChainKey) -> StagedChains:
+    """final: empty where the family has no services. services: the chain that takes service traffic away from others."""
     whole = plan(final, observed)
-    if not uses_iptables(observed, node):
+    if not final.chains:
+        return StagedChains(ChainPlan(), ChainPlan(), whole, whole)
+    rules = final.chains[services]
+    takes = [rule for rule in rules if target_of(rule) == "ACCEPT"]
+    if set(takes) <= set(observed.chains.get(services, ())):
         return StagedChains(whole, ChainPlan(), ChainPlan(), whole)
-    prepared = plan(_beside_iptables(final, observed, Layout(node.chain_prefix)), observed)
+    marks_only = {**final.chains, services: [rule for rule in rules if rule not in takes]}
+    prepared = plan(Desired(marks_only, final.jumps), observed)
     return StagedChains(prepared, plan(final, prepared.result), ChainPlan(), whole)
-
-
-def uses_iptables(observed: Observed, node: Node) -> bool:
-    """Whether the iptables dataplane has services here."""
-    return ("filter", Layout(node.chain_prefix).shared("FIREWALL")) in observed.chains
-
-
-def _beside_iptables(final: Desired, observed: Observed, layout: Layout) -> Desired:
-    """The filter and mangle chains of IPVS, with all that iptables has."""
-    held = {key: rules for key, rules in observed.chains.items() if layout.is_ours(key)}
-    added = {key: rules for key, rules in final.chains.items() if layout.is_of_ipvs(key)}
-    return Desired({**held, **added}, hook_jumps(layout) + [jump for jump in final.jumps if jump.table != "nat"])

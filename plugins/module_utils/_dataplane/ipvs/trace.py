@@ -38,7 +38,8 @@ def trace_ipvs(state: Desired, frontends: Frontends, sets: Mapping[str, WantedSe
     walk = Walk(state, partial(_in_set, sets))
     way = _Way(walk, frontends)
     outcomes = way.of_sent(packet) if packet.is_local(packet.source) else way.of_received(packet)
-    return Trace(outcomes, walk.steps())
+    steps = walk.steps()
+    return Trace(outcomes, steps, any(step.table == _IPVS[0] and " -p " in step.rule for step in steps))
 
 
 def shares(scheduler: str, destinations: list[Destination]) -> dict[Destination, Fraction]:

@@ -76,16 +76,6 @@ class Layout:
     }
     """The first chain of each dispatch tree, by table and whether it goes by ports alone."""
 
-    OF_IPVS: Sequence[ChainKey] = (
-        ("filter", "INPUT"),
-        ("filter", "NEW"),
-        ("filter", "OUTPUT"),
-        ("filter", "REPLIES"),
-        ("filter", "SOURCES"),
-        ("mangle", "SOURCES"),
-        ("raw", "ONE-WAY"),
-    )
-
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         per_service = rf"{prefix}-({'|'.join(self.PER_SERVICE)})-{_ID}"
@@ -96,12 +86,11 @@ class Layout:
         self._affinity_set = re.compile(rf"{prefix}-AFF-{_ID}")
         self._shared = {(table, self.shared(name)) for table, name in self.SHARED}
         self._first = {(table, self.shared(name)) for (table, dummy), name in self._DISPATCH.items()}
-        self._of_ipvs = {(table, self.shared(name)) for table, name in self.OF_IPVS}
 
     def shared(self, name: str) -> str:
         return f"{self.prefix}-{name}"
 
-    def of(self, kind: str, *identity: str) -> str:
+    def chain_name(self, kind: str, *identity: str) -> str:
         """The chain of one service (``GRP``: of a group of its backends, ``SEP``: of one), or its ipset of clients (``AFF``).
 
         The id depends on the identity alone.
@@ -115,7 +104,7 @@ class Layout:
         It is in the chain's name itself, with dots for colons, as long as it fits.
         """
         chain = self.shared(name.replace(":", "."))
-        return chain if len(chain) <= _LONGEST_NAME else self.of("NET", name)
+        return chain if len(chain) <= _LONGEST_NAME else self.chain_name("NET", name)
 
     def dispatch(self, key: ChainKey) -> ChainKey | None:
         """The first chain of the dispatch tree that a chain belongs to; None for a chain of another purpose."""
@@ -145,10 +134,6 @@ class Layout:
     def is_ours(self, key: ChainKey) -> bool:
         """Whether a chain is one that the iptables dataplane makes."""
         return key in self._shared or self.is_per_service(key) or self.dispatch(key) is not None
-
-    def is_of_ipvs(self, key: ChainKey) -> bool:
-        """Whether a chain is one that only the ipvs dataplane makes."""
-        return key in self._of_ipvs
 
 
 class ServiceRules(NamedTuple):

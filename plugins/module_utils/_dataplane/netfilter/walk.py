@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from ..._objects.iptables import ChainKey, Desired, Rules
+from ..._objects.iptables_words import BUILT_IN_CHAINS
 from ..packet import Packet, Step, Trace
 from .rule_match import FINAL_TARGETS, PASSING_TARGETS, InSet, UnknownRule, in_no_set, parse_rule
 
@@ -35,7 +36,7 @@ def trace(state: Desired, packet: Packet) -> Trace:
         leaving = walk.through("filter", "FORWARD", leaving)
     delivered = walk.through("filter", "INPUT", delivered)
     outcomes = merged(delivered, walk.through("nat", "POSTROUTING", leaving))
-    return Trace(outcomes, walk.steps())
+    return walk.trace(outcomes)
 
 
 def merged(*parts: Mapping[Packet, Fraction]) -> Branches:
@@ -61,6 +62,15 @@ class Walk:
     def steps(self) -> list[Step]:
         """A rule that takes a packet twice takes it for certain where it did the first time."""
         return [Step(*key, text, min(chance, Fraction(1))) for (key, dummy, text), chance in self._taken.items()]
+
+    def trace(self, outcomes: Branches) -> Trace:
+        """Return what becomes of the packet, with what has taken it. Who is added to a set is remembered."""
+        steps = self.steps()
+        return Trace(
+            outcomes,
+            steps,
+            any("--add-set" in parse_rule(step.rule).settings for step in steps if step.table in BUILT_IN_CHAINS),
+        )
 
     def through(self, table: str, hook: str, arriving: Branches) -> Branches:
         """Through a built-in chain, whose policy is ACCEPT. What is refused already goes nowhere."""

@@ -10,14 +10,14 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..._model import addresses as ip
-from ..._model.service import Mark, Node
+from ..._model.service import Node
 from ..._objects.iptables import ChainKey, Desired, Jump, Rules
+from ..netfilter.masquerade import mark_match, masquerade_chains
+from ..netfilter.names import SAME_ADDRESS, Layout, ServiceRules, rule
 from .dispatch import dispatch_chains
-from .names import SAME_ADDRESS, Layout, ServiceRules, rule
 
 _DNAT_TARGET = " -j DNAT "
 _LOOPBACK = {ip.IPV4: "127.0.0.0/8", ip.IPV6: "::1/128"}
-_ALL_MARK_BITS = 0xFFFFFFFF
 _MOST_NETWORKS = 32
 _DNAT = re.compile(r"--to-destination \[?([0-9a-f.:]+?)\]?:\d+$", re.MULTILINE)
 _DESTINATION = re.compile(r"^-d ([0-9a-f.:]+)/(?:32|128) -p", re.MULTILINE)
@@ -104,28 +104,6 @@ def _node_port_tail(layout: Layout, node: Node, family: str) -> list[str]:
     what = "no node ports on localhost" if first == "RETURN" else "node ports on localhost"
     tail = [rule(first, what, destination=loopback)]
     return tail + [rule(target, "node ports", destination=cidr, match=local) for cidr in cidrs]
-
-
-def masquerade_chains(layout: Layout, node: Node, family: str) -> dict[ChainKey, list[str]]:
-    mark, mark_masq = node.masquerade_mark, layout.shared("MARK-MASQ")
-    chains = {("nat", mark_masq): [rule("MARK --set-xmark " + str(mark), "masquerade this packet")]}
-    local = [cidr for cidr in node.local_cidrs if ip.family_of(cidr) == family]
-    if local and not node.masquerade_all:
-        returns = [rule("RETURN", "local source", source=cidr) for cidr in sorted(local)]
-        chains[("nat", layout.shared("MARK-NONLOCAL"))] = returns + [rule(mark_masq, "no local source")]
-    target = "MASQUERADE"
-    if node.snat_address and ip.family_of(node.snat_address) == family:
-        target = "SNAT --to-source " + node.snat_address
-    chains[("nat", layout.shared("POSTROUTING"))] = [
-        rule("RETURN", "not ours", match=f"-m mark ! --mark {mark_match(mark)}"),
-        rule(f"MARK --set-xmark 0x{mark.value:x}/0x0", "so that it is not rewritten twice"),
-        rule(target + " --random-fully", "service traffic"),
-    ]
-    return chains
-
-
-def mark_match(mark: Mark) -> str:
-    return f"0x{mark.value:x}" if mark.mask == _ALL_MARK_BITS else str(mark)
 
 
 def _forward_chain(layout: Layout, node: Node) -> dict[ChainKey, list[str]]:

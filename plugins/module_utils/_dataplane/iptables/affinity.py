@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ..._objects.ipset import MIN_HASHSIZE, SetHeader, create_line
 from ..._objects.iptables import Desired
-from .names import Layout
+from ..netfilter.names import Layout
 
 _MOST_CLIENTS = 1 << 20
 """Of one backend, or of one group; beyond it new clients are not remembered. The kernel's memory grows with those that come."""

@@ -16,21 +16,15 @@ import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.cache_scope import records_of
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.host import (
-    Change,
-    Kernel,
-    NoSets,
-    nothing_to_do,
-    plan_services,
-)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.interface import Facility, Host
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter import facilities
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.run import NodeRun, plan_run
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.conntrack import Conntrack
-from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.iptables import Xtables
-from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.state_file import DIRECTORY, was_asked_for
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.files import RUN_DIRECTORY
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node
 from lab.namespaces import Namespace
@@ -38,7 +32,6 @@ from lab.namespaces import Namespace
 EDITS = 250
 STEPS = 80
 SEED = 6
-DIGEST, ANOTHER_DIGEST = "0d" * 32, "7a" * 32
 PREFIX = f"MEM{os.getpid() % 10000}"
 NODE = parse_node(
     {
@@ -68,33 +61,57 @@ class LocalRunner:
         return done.returncode, done.stdout, done.stderr
 
 
+class _NothingKnown:
+    """What makes a run read the kernel, whatever was left."""
+
+    is_nft = False
+
+    def now(self) -> str:
+        return ""
+
+
+class LocalHost:
+    """A host of this process, in a namespace that the thread has entered."""
+
+    def __init__(self, runner: LocalRunner, check_mode: bool, caching: bool) -> None:
+        self.runner, self.check_mode, self.tracking = runner, check_mode, Conntrack()
+        self._opened: dict[Callable[[Host], Any], Any] = {facilities.sets: facilities.NoSets("none")}
+        if not caching:
+            self._opened[facilities.rules_state] = _NothingKnown()
+
+    def facility(self, opened: Callable[[Host], Facility]) -> Facility:
+        if opened not in self._opened:
+            self._opened[opened] = opened(self)
+        found: Facility = self._opened[opened]
+        return found
+
+
 class Node:
-    """A namespace with one back end of iptables."""
+    """A namespace with one variant of iptables."""
 
     def __init__(self, kind: str) -> None:
+        self.kind = kind
         self.back_end = f"xtables-{kind}-multi"
         self.namespace = Namespace(f"l4mem{os.getpid()}n{next(_numbers)}")
         self.runner = LocalRunner(self.back_end)
-        self.tables = {family: Xtables(self.runner, family) for family in ("ipv4", "ipv6")}
+        self.looked_at_all = False
 
-    def plan(self, request: Request, remembering: bool = True, digest: str = "", only_foretell: bool = True) -> Change:
-        def inside() -> Change:
-            records = records_of(self.tables, PREFIX, digest, only_foretell) if remembering else None
-            return plan_services(request, NODE, Kernel(self.tables, NoSets("none"), Conntrack(), records))
+    def plan(self, request: Request, caching: bool = True, check_mode: bool = True, node: Any = NODE) -> NodeRun:
+        def inside() -> NodeRun:
+            return plan_run(request, node, LocalHost(self.runner, check_mode, caching))
 
-        self.runner.calls.clear()
-        return self.namespace.call(inside)
+        run = self.namespace.call(inside)
+        self.looked_at_all = run.parts[0].observation.request is request
+        return run
 
-    def apply(self, services: Sequence[Any], digest: str = "", **request: Any) -> Change:
-        change = self.plan(_request(services, **request), digest=digest, only_foretell=False)
-        looked_at = list(self.runner.calls)
-        self.namespace.call(change.apply)
-        self.runner.calls = looked_at
-        return change
+    def apply(self, services: Sequence[Any], **request: Any) -> NodeRun:
+        run = self.plan(_request(services, **request), check_mode=False)
+        self.namespace.call(run.apply)
+        return run
 
     def read_whole(self) -> bool:
-        """Whether the last plan looked at everything, for which it reads whole tables."""
-        return any(word.endswith("-save") for argv in self.runner.calls for word in argv)
+        """Whether the last plan looked at everything."""
+        return self.looked_at_all
 
     def tool(self, *arguments: str, family: str = "iptables") -> str:
         return self.namespace.run(self.back_end, family, *arguments).stdout
@@ -109,7 +126,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[Node]:
     made = Node(request.param)
     with made.namespace:
         yield made
-    for path in DIRECTORY.glob(f"*-{PREFIX}.json"):
+    for path in RUN_DIRECTORY.glob(f"*-{PREFIX}.json"):
         path.unlink()
 
 
@@ -142,7 +159,7 @@ def test_what_is_there_is_not_read(node: Node) -> None:
     summary = node.apply(services).summary
     assert (summary.added, summary.updated, summary.removed) == (["s300"], ["s8"], ["s20"])
     assert not node.read_whole()
-    assert not node.plan(_request(services), remembering=False).changed
+    assert not node.plan(_request(services), caching=False).changed
 
 
 def test_looking_at_what_differs_comes_to_what_looking_at_everything_does(node: Node) -> None:
@@ -166,7 +183,7 @@ def test_looking_at_what_differs_comes_to_what_looking_at_everything_does(node: 
             present[names[0]] = named[0]
             node.apply(list(present.values()))
         partial += not node.read_whole()
-        fresh = node.plan(_request(list(present.values())), remembering=False)
+        fresh = node.plan(_request(list(present.values())), caching=False)
         assert fresh.diff == {"before": "", "after": ""}, kind
     assert partial == STEPS
 
@@ -242,14 +259,14 @@ def test_what_others_change_is_told_from_what_is_ours() -> None:
                 present = {} if present else {raw["name"]: raw for raw in _services(12)}
                 node.apply(list(present.values()))
             assert not node.read_whole() or kind in ("edited", "first of its kind"), kind
-            fresh = node.plan(_request(list(present.values())), remembering=False)
+            fresh = node.plan(_request(list(present.values())), caching=False)
             assert fresh.diff == {"before": "", "after": ""}, kind
             if not present:
                 present = {raw["name"]: raw for raw in _services(40)}
                 node.apply(list(present.values()))
                 _edit_of_others(node, chance)
                 node.apply(list(present.values()))
-    for path in DIRECTORY.glob(f"*-{PREFIX}.*"):
+    for path in RUN_DIRECTORY.glob(f"*-{PREFIX}.*"):
         path.unlink()
 
 
@@ -277,14 +294,14 @@ def test_services_that_were_written_before_memory_was_lost_are_read(node: Node) 
     """A service that no run since then has named is known by its rules alone."""
     services = _services(40)
     node.apply(services)
-    for path in DIRECTORY.glob(f"*-{PREFIX}.json"):
+    for path in RUN_DIRECTORY.glob(f"*-{PREFIX}.json"):
         path.unlink()
     node.apply([_service(1, port=90)], exclusive=False)
     assert node.apply([_service(2, port=91)], exclusive=False).summary.updated == ["s2"]
     assert node.apply([{"name": "s3"}], state="absent", exclusive=False).summary.removed == ["s3"]
     left = [one for one in services if one["name"] not in ("s1", "s2", "s3")]
     wanted = [*left, _service(1, port=90), _service(2, port=91)]
-    assert not node.plan(_request(wanted), remembering=False).changed
+    assert not node.plan(_request(wanted), caching=False).changed
 
 
 def test_all_services_that_change_are_not_read_either(node: Node) -> None:
@@ -292,39 +309,14 @@ def test_all_services_that_change_are_not_read_either(node: Node) -> None:
     changed = [_service(number, port=99) for number in range(40)]
     assert len(node.apply(changed).summary.updated) == len(changed)
     assert not node.read_whole()
-    assert not node.plan(_request(changed), remembering=False).changed
-
-
-def test_no_other_tool_changes_legacy_tables_while_a_run_does() -> None:
-    node = Node("legacy")
-    with node.namespace:
-        records = records_of(node.tables, PREFIX, "request", only_foretell=False)
-        assert records
-        node.namespace.call(records.recall)
-        try:
-            others = {key: value for key, value in os.environ.items() if key != "XTABLES_LOCKFILE"}
-            argv = [node.back_end, "iptables", "-w", "1", "-A", "INPUT", "-j", "ACCEPT"]
-            other = node.namespace.call(
-                lambda: subprocess.run(argv, env=others, capture_output=True, text=True, check=False)
-            )
-            node.tool("-N", "OURS")
-        finally:
-            records.end()
-        assert "xtables lock" in other.stderr
-        assert node.tool("-S").splitlines()[-1] == "-N OURS"
+    assert not node.plan(_request(changed), caching=False).changed
 
 
 def test_other_settings_of_the_node_are_looked_at_as_a_whole(node: Node) -> None:
     services = _services(40)
     node.apply(services)
-    kernel = Kernel(node.tables, NoSets("none"), Conntrack())
-
-    def inside() -> Change:
-        records = records_of(node.tables, PREFIX, "request", only_foretell=True)
-        other = NODE._replace(masquerade_all=True)
-        return plan_services(_request(services), other, kernel._replace(records=records))
-
-    assert node.namespace.call(inside).changed
+    assert node.plan(_request(services), node=NODE._replace(masquerade_all=True)).changed
+    assert node.read_whole()
 
 
 def _say_something() -> None:
@@ -335,48 +327,72 @@ def _say_something() -> None:
 
 def test_a_repeated_request_is_known_by_its_digest_alone(node: Node) -> None:
     services = _services(60)
-    node.apply(services, digest=DIGEST)
-
-    def inside(digest: str) -> Change | None:
-        records = records_of(node.tables, PREFIX, digest, only_foretell=True)
-        return nothing_to_do(NODE, "iptables", Kernel(node.tables, NoSets("none"), Conntrack(), records))
-
+    node.apply(services)
     counted = [node.tool("-t", "filter", "-v", "-S", "OUTPUT", family=family) for family in ("iptables", "ip6tables")]
     node.namespace.call(_say_something)
     for family, before in zip(("iptables", "ip6tables"), counted):
         assert node.tool("-t", "filter", "-v", "-S", "OUTPUT", family=family) != before
-    found = node.namespace.call(inside, DIGEST)
-    assert found is not None
-    assert not found.changed
-    assert node.namespace.call(inside, ANOTHER_DIGEST) is None
-    told = [
-        node.namespace.run("sh", "-c", was_asked_for(text), check=False).returncode for text in (DIGEST, ANOTHER_DIGEST)
-    ]
-    assert told == [0, 1]
+    assert _is_unchanged(node, services)
+    assert not node.plan(_request(services)).changed
+    assert not _is_unchanged(node, services[1:])
     node.tool("-t", "nat", "-A", "OUTPUT", "-j", "RETURN")
-    assert node.namespace.call(inside, DIGEST) is None
+    assert not _is_unchanged(node, services)
+
+
+def _is_unchanged(node: Node, services: Sequence[Any]) -> bool:
+    found: bool = node.plan(_request(services)).parts[0].observation.state.is_unchanged
+    return found
 
 
 def test_a_run_warns_of_the_services_that_it_names(node: Node) -> None:
-    services = _services(5)
+    services = [{**raw, "source_ranges": ["192.0.2.0/24"]} for raw in _services(5)]
     node.apply(services)
-    assert {one.name for one in node.plan(_request(services)).services} == {raw["name"] for raw in services}
-    named = node.plan(_request(services[:1], exclusive=False))
-    assert [one.name for one in named.services] == ["s0"]
-    assert not node.plan(_request([{"name": "s1"}], state="absent", exclusive=False)).services
+    assert _warned(node, _request(services)) == {raw["name"] for raw in services}
+    assert _warned(node, _request(services[:1], exclusive=False)) == {"s0"}
+    assert _warned(node, _request([{"name": "s1"}], state="absent", exclusive=False)) == set()
+    another = [{**services[0], "port": 81}, *services[1:]]
+    assert _warned(node, _request(another)) == {raw["name"] for raw in services}
+
+
+def _warned(node: Node, request: Request) -> set[str]:
+    """The services of which a warning says that they have source ranges for nothing."""
+    run = node.plan(request)
+    told = node.namespace.call(lambda: run.warnings)
+    return {line.split('"')[1] for line in told if "source_ranges" in line}
 
 
 def test_without_services_nothing_is_left(node: Node) -> None:
     node.apply(_services(5))
-    assert list(DIRECTORY.glob(f"*-{PREFIX}.json"))
+    assert list(RUN_DIRECTORY.glob(f"*-{PREFIX}.json"))
     node.apply([], state="absent", exclusive=True)
-    assert not list(DIRECTORY.glob(f"*-{PREFIX}.json"))
+    assert not list(RUN_DIRECTORY.glob(f"*-{PREFIX}.json"))
 
 
 def test_udp_services_have_their_flows_judged_every_time(node: Node) -> None:
-    node.apply([*_services(5), _service(50, protocol="udp")], digest="one")
-    change = node.plan(_request([*_services(5), _service(50, protocol="udp")]))
-    assert change.reconciliation.targets
-    records = node.namespace.call(records_of, node.tables, PREFIX, "one", True)
-    kernel = Kernel(node.tables, NoSets("none"), Conntrack(), records)
-    assert node.namespace.call(nothing_to_do, NODE, "iptables", kernel) is None
+    services = [*_services(5), _service(50, protocol="udp")]
+    node.apply(services)
+    assert node.plan(_request(services)).cleanup.targets
+    assert not node.read_whole()
+    assert not _is_unchanged(node, services)
+
+
+@pytest.mark.parametrize("damage", ["state", "header", "services", "shared", "cut"])
+def test_a_damaged_cache_is_forgotten_and_the_kernel_read(node: Node, damage: str) -> None:
+    services = _services(12)
+    node.apply(services)
+    (path,) = RUN_DIRECTORY.glob(f"*-{PREFIX}.json")
+    text = path.read_text()
+    changes = {
+        "state": (text[:60], text[:60].swapcase()),
+        "header": ("-m comment", "-m comeent"),
+        "services": ('"10.0.0.1"', "null"),
+        "shared": (f"{PREFIX}-FIREWALL", f"{PREFIX}-FIREWALZ"),
+        "cut": (text[len(text) // 2 :], ""),
+    }
+    path.write_text(text.replace(*changes[damage]))
+    more = [*services, _service(13)]
+    assert node.apply(more).summary.added == ["s13"]
+    assert node.read_whole()
+    assert not node.apply(more).changed
+    assert node.tool("-S", "INPUT").count(f"-j {PREFIX}-FIREWALL") == 1
+    assert not node.plan(_request(more), caching=False).changed

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which flows in connection tracking no longer fit the services. Pure.
+"""Which flows in connection tracking no longer fit the services, and their removal once the services are applied.
 
 UDP has no connections: a client that keeps sending from one port stays where its first packet was led, whatever the
 rules have become, until its entry is removed. TCP and SCTP connections are left to finish.
@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Optional
 
+from .._kernel.conntrack import NoConntrackError
 from .._model import addresses as ip
 from .._model.service import Claim, Node, Service, claims
 from .._objects.conntrack import Endpoint, Flow
 from . import backends as pools
+from .interface import Tracking
 
 Destination = tuple[str, Optional[str], int]
 """Address family, address (None: every address of the node that has node ports) and port."""
@@ -35,6 +37,44 @@ Targets = dict[Destination, Target]
 
 _NOWHERE = Target(frozenset(), True)
 """Where flows to a service that is gone belong: whatever they have, a new one would be led elsewhere."""
+
+
+class ConntrackCleanup(NamedTuple):
+    """Which UDP flows a run has to judge, and by what."""
+
+    targets: Targets
+    node: Node
+    tracking: Tracking
+
+    def probe(self) -> None:
+        """Raise ConntrackError where UDP services are concerned and entries cannot be read."""
+        if self.targets:
+            self.tracking.probe()
+
+    def run(self, delete: bool) -> int:
+        """Remove the flows that are stale now, or only count them. Reads nothing when no UDP service is concerned.
+
+        Raises ConntrackError.
+        """
+        if not self.targets:
+            return 0
+        found = stale(self.tracking.flows(["udp"]), self.targets, self.node)
+        return sum(map(self.tracking.delete, found)) if delete else len(found)
+
+
+def plan_cleanup(
+    services: Mapping[str, Iterable[Service]], had: Mapping[str, Iterable[Claim]], node: Node, tracking: Tracking
+) -> ConntrackCleanup:
+    """By address family: the services of a run as they will be, and what services had before it."""
+    return ConntrackCleanup(udp_targets(services, had, node), node, tracking)
+
+
+def families_with_connections(tracking: Tracking) -> set[str]:
+    """The address families in which translated connections live on; none where the kernel does not tell. Raises ConntrackError."""
+    try:
+        return families_in_use(tracking.flows(["tcp", "sctp"]))
+    except NoConntrackError:
+        return set()
 
 
 def udp_targets(services: Mapping[str, Iterable[Service]], gone: Mapping[str, Iterable[Claim]], node: Node) -> Targets:

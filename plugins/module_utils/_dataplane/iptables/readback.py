@@ -11,7 +11,7 @@ refuses it is not known of which kind it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Callable, NamedTuple
 
@@ -19,7 +19,8 @@ from ..._model import addresses as ip
 from ..._model.service import Claim
 from ..._objects.conntrack import Endpoint
 from ..._objects.iptables import Observed, target_of
-from .names import Layout, owner_of
+from ..netfilter.names import Layout, owner_of
+from ..netfilter.report import Refusal
 
 _KEYS = {"vip": "vip", "external ip": "external_ips", "load balancer": "load_balancer_ips"}
 """What the rules in the chain of services say, and the key of the service under which such an address is given."""
@@ -63,15 +64,6 @@ class ObservedBackend(NamedTuple):
     local_share: float | None
 
 
-class Refusal(NamedTuple):
-    """address: None for the node port. verdict: ``reject`` or ``drop``. reason: the rule's own words."""
-
-    address: str | None
-    port: int
-    verdict: str
-    reason: str
-
-
 class ObservedService(NamedTuple):
     """A service in both address families."""
 
@@ -96,6 +88,17 @@ def entries(observed: Observed, layout: Layout, wanted: Callable[[str], bool] | 
             for entry in map(_entry, filter(wanted, rules) if wanted else rules):
                 if entry:
                     yield entry
+
+
+def claims_of(
+    observed: Observed, layout: Layout, at: Collection[str | None] | None, of: Collection[str] | None
+) -> list[Claim]:
+    """Return what services have taken for themselves in one family: of these addresses, by these services; None: of all."""
+
+    def wanted(rule: str) -> bool:
+        return (at is None or destination_of(rule) in at) and (of is None or owner_of(rule) in of)
+
+    return list({entry.claim._replace(key=""): entry.claim for entry in entries(observed, layout, wanted)}.values())
 
 
 def destination_of(rule: str) -> str | None:
@@ -142,7 +145,7 @@ def _service(name: str, found: Sequence[Entry], families: Sequence[Observed], la
 
 
 def _backends(name: str, observed: Observed, layout: Layout) -> list[ObservedBackend]:
-    every, local = (_rounded(_shares(("nat", layout.of(kind, name)), observed)) for kind in ("SVC", "SVL"))
+    every, local = (_rounded(_shares(("nat", layout.chain_name(kind, name)), observed)) for kind in ("SVC", "SVL"))
     found = sorted({*every, *local}, key=lambda endpoint: (ip.sort_key(endpoint[0]), endpoint[1]))
     return [ObservedBackend(*endpoint, every.get(endpoint), local.get(endpoint)) for endpoint in found]
 

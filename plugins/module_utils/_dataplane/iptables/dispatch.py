@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from ..._model import addresses as ip
-from .names import Layout, rule
+from ..netfilter.names import Layout, rule
 
 LONGEST_LIST = 32
 """More rules than these become a tree. In a /28 each address has room for two ports."""

@@ -1,0 +1,211 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The file in which a run of the iptables dataplane leaves what the next one need not read (`cache`).
+
+It is the affair of this folder alone. Whatever in it is missing, damaged or not certain any more is as if there were no file:
+then the kernel is read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from ..._kernel.files import RUN_DIRECTORY, FileError, ensure_directory, read_file, remove_file, write_file
+from ..._kernel.rules_state import digest_of_chains, namespace_name
+from ..._model.payload import digest_of
+from ..._model.request import Request
+from ..._model.service import Node
+from ..._node_checks.facts import chains_of_others
+from ..._objects.iptables import COMMANDS, ChainKey, Rules
+from ..._objects.node_facts import ChainOfOthers
+from ..._plan.iptables_steps import FamilyPlans
+from ..interface import Host
+from ..netfilter.facilities import rules_state, tables
+from . import cache
+from .cache import CachedState, CacheHeader
+
+RULES_VERSION = 1
+"""Raised by hand whenever the compiler makes other rules of the same services, so that an older cache is not believed."""
+_OLD = 30 * 24 * 3600
+_MOST_CHANGES = 1 << 25
+"""Characters; those of 20,000 services."""
+
+
+class Edits(NamedTuple):
+    """How a run has changed rules."""
+
+    transactions: int
+    removed: str
+    """The lines that are removed; those that are added."""
+    added: str
+    texts: Mapping[str, str]
+    """By tool what was given to iptables-restore."""
+    from_nothing: bool
+    """Whether there were no chains of services before."""
+
+
+class Store:
+    """The cache of one run: what the last left, and what it leaves itself."""
+
+    def __init__(self, host: Host, node: Node, request: Request) -> None:
+        self.request = request
+        self._node, self._check_mode = node, host.check_mode
+        self._tables = host.facility(tables)
+        self._rules = host.facility(rules_state)
+        self._seen = ""
+        self._text = ""
+        self.header: CacheHeader | None = None
+        self.is_disturbed = False
+        """Whether somebody else has changed rules since the last run, though perhaps nothing of ours."""
+        self._foreign: Sequence[ChainOfOthers] | None = None
+
+    @cached_property
+    def settings(self) -> str:
+        """A digest of all that the rules of a service depend on beside the service."""
+        return cache.digest([self._node, RULES_VERSION])
+
+    @cached_property
+    def asked(self) -> str:
+        """A digest of all that the run is asked for."""
+        request = self.request
+        return cache.digest([digest_of(request.services), request.state, request.exclusive, request.dataplane])
+
+    @property
+    def foreign_chains(self) -> Sequence[ChainOfOthers]:
+        """The chains of others: as the last run saw them, if since then nobody can have changed them."""
+        if self._foreign is None:
+            self._foreign = chains_of_others()
+        return self._foreign
+
+    def load(self) -> bool:
+        """Find whether there is a header that tells of the rules of now. To be called before anything is read."""
+        self._seen = self._rules.now()
+        self._text = self._read()
+        header = cache.decode_header(self._text) if self._seen else None
+        if header is None or header.settings != self.settings:
+            return False
+        self.is_disturbed = header.state != self._seen
+        if self.is_disturbed and not self._is_same_to_us(header):
+            return False
+        if not self.is_disturbed and self._rules.is_nft:
+            self._foreign = header.foreign_chains
+        self.header = header
+        return True
+
+    def _is_same_to_us(self, header: CacheHeader) -> bool:
+        """Whether none of our chains is among what others have changed."""
+        known = header.digest if self._rules.is_nft else ""
+        return bool(known) and known == digest_of_chains(self._node.chain_prefix, self._seen)
+
+    def rest(self) -> CachedState | None:
+        """Return all that the last run left; None where that is nothing."""
+        return cache.decode(self._text) if self.header else None
+
+    def hooks(self) -> Mapping[str, Mapping[ChainKey, Rules]]:
+        """Return the built-in chains of now. Raises XtablesError."""
+        assert self.header is not None
+        if not self.is_disturbed:
+            return self.header.hooks
+        return {
+            family: {key: self._tables[family].list_chain(*key) or [] for key in chains}
+            for family, chains in self.header.hooks.items()
+        }
+
+    def list_chain(self, family: str, chain: str) -> Sequence[str] | None:
+        """Return the rules of a chain of table nat; None where there is none, or reading it is no less than reading all."""
+        return self._tables[family].list_chain("nat", chain) if self._rules.is_nft else None
+
+    def save(self, made: CachedState, edits: Edits) -> None:
+        """Leave this for the next run, if since `load` nothing but these edits has changed rules."""
+        before, self._seen = self._seen, ""
+        now = self._rules.after(before, edits.transactions, edits.removed, edits.added) if made.services else ""
+        if not now:
+            self.forget()
+            return
+        known = self.header.digest if self.header else ""
+        if edits.transactions or not known:
+            known = digest_of_chains(self._node.chain_prefix, now) if self.is_disturbed else ""
+        hooks = {family: dict(one.hooks) for family, one in made.shared.items()}
+        facts = cache.all_facts(made.services.values())
+        foreign = list(self.foreign_chains) if self._rules.is_nft else []
+        header = CacheHeader(now, known, self.settings, self.asked, cache.has_udp(made), facts, hooks, foreign)
+        self._seen = now
+        self._write(cache.encode(header, made))
+        self._write_changes(self.header.state if self.header else before, now, edits)
+
+    def touch(self) -> None:
+        """Leave what `load` found for the next run, where others have changed rules but none of ours."""
+        if self.header and self.is_disturbed:
+            header = self.header._replace(state=self._seen, foreign_chains=list(self.foreign_chains))
+            self._write(cache.encode_header(header) + self._text.partition("\n")[2])
+            self._write_changes(self.header.state, self._seen, Edits(0, "", "", {}, False))
+
+    def forget(self) -> None:
+        """Leave nothing."""
+        self._seen = ""
+        try:
+            for suffix in (".json", ".changes"):
+                remove_file(self._path(suffix))
+        except (FileError, OSError):
+            return
+
+    @property
+    def state(self) -> str:
+        """A text that the rules have only as long as nobody changes one; empty where it is not known."""
+        try:
+            return self._state(self._seen) if self._seen else ""
+        except OSError:
+            return ""
+
+    def _state(self, state: str) -> str:
+        return f"{self._path('').name} {state}"
+
+    def _path(self, suffix: str) -> Path:
+        return RUN_DIRECTORY / f"{namespace_name()}-{self._node.chain_prefix}{suffix}"
+
+    def _read(self) -> str:
+        try:
+            return (read_file(self._path(".json")) or b"").decode()
+        except (FileError, OSError, ValueError):
+            return ""
+
+    def _write(self, text: str) -> None:
+        try:
+            ensure_directory(RUN_DIRECTORY)
+            write_file(self._path(".json"), text)
+            _remove_old()
+        except (FileError, OSError):
+            self.forget()
+
+    def _write_changes(self, before: str, after: str, edits: Edits) -> None:
+        """For what keeps rules for the next boot (``rules.sh`` of the role node), which removes it then."""
+        how = "all" if edits.from_nothing else "some"
+        parts = [f"{self._state(before)}\n{self._state(after)}\n{how}\n"]
+        parts += [f"# {tool}\n{text}" for tool, text in edits.texts.items()]
+        try:
+            if sum(map(len, parts)) > _MOST_CHANGES:
+                remove_file(self._path(".changes"))
+            else:
+                write_file(self._path(".changes"), "".join(parts))
+        except (FileError, OSError):
+            return
+
+
+def edits(families: FamilyPlans) -> Edits:
+    """Return what these plans change."""
+    texts = {COMMANDS[family]: one.restore for family, one in families.plans.items() if one.changed}
+    removed, added = ("".join(getattr(one, side) for one in families.plans.values()) for side in ("before", "after"))
+    return Edits(families.transactions, removed, added, texts, all(one.from_nothing for one in families.plans.values()))
+
+
+def _remove_old() -> None:
+    """Remove the caches of namespaces that may be gone, which nothing tells; it costs one that lives on a run that reads everything."""
+    for path in RUN_DIRECTORY.glob("*.[jc]*"):
+        if path.stat().st_mtime < time.time() - _OLD:
+            path.unlink()

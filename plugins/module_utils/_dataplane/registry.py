@@ -1,0 +1,32 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The dataplanes that there are, by name. Imports stand inside of the function: Ansible ships them to the managed host, and only
+what is used is compiled there.
+"""
+
+# pylint: disable=import-outside-toplevel
+
+from __future__ import annotations
+
+from .._model.fields import quoted
+from .._model.service import InvalidServices
+from .interface import Dataplane
+
+NAMES = ("iptables", "ipvs", "nftables")
+DEFAULT = "iptables"
+IMPLEMENTED = ("iptables", "ipvs")
+
+
+def load(name: str) -> Dataplane:
+    """Return the dataplane of a name. Raises InvalidServices for one that is not implemented."""
+    if name == "iptables":
+        from .iptables.dataplane import Iptables
+
+        return Iptables()
+    if name == "ipvs":
+        from .ipvs.dataplane import Ipvs
+
+        return Ipvs()
+    raise InvalidServices([f"dataplane is {quoted(name)}: not supported yet: must be {', '.join(IMPLEMENTED)}"])
