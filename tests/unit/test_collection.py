@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -118,6 +119,42 @@ def test_a_folder_imports_only_what_lies_below_it(folder: str) -> None:
         for name in imported(path)
         if name in folders - MAY_IMPORT[folder] - {folder}
     } == set()
+
+
+DATAPLANES = sorted(path.parent.name for path in MODULE_UTILS.glob("_dataplane/*/dataplane.py"))
+
+
+@pytest.mark.parametrize("folder", [*DATAPLANES, "netfilter"])
+def test_a_dataplane_does_not_know_its_siblings(folder: str) -> None:
+    """What iptables and ipvs share is in netfilter, and nobody else imports that."""
+    siblings = {*DATAPLANES, "netfilter"} - {folder} - ({"netfilter"} if folder in ("iptables", "ipvs") else set())
+    assert {
+        (path.name, module)
+        for path in (MODULE_UTILS / "_dataplane" / folder).rglob("*.py")
+        for module in _own_modules(path)
+        if set(module.split(".")) & {"_dataplane"} and set(module.split(".")) & siblings
+    } == set()
+
+
+def test_only_the_registry_knows_the_dataplanes() -> None:
+    known = {f"_dataplane.{name}." for name in (*DATAPLANES, "netfilter")}
+    outside = [
+        path
+        for path in CHECKOUT.joinpath("plugins").rglob("*.py")
+        if path.parent.name not in (*DATAPLANES, "netfilter") and path.name != "registry.py"
+    ]
+    assert {
+        (path.name, module) for path in outside for module in _own_modules(path) if any(one in module for one in known)
+    } == set()
+    compared = re.compile(rf"""[!=]= ["'](?:{"|".join(DATAPLANES)})["']""")
+    assert [path.name for path in outside if "_dataplane" in path.parts and compared.search(path.read_text())] == []
+
+
+def _own_modules(path: Path) -> list[str]:
+    """The full names of what a file imports of this collection."""
+    froms = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom))
+    in_utils = MODULE_UTILS in path.parents
+    return [module for node in froms if in_utils or not node.level for module in _modules(node, path)]
 
 
 @pytest.mark.parametrize("folder", PURE)

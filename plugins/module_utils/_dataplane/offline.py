@@ -48,22 +48,26 @@ def _source(value: Any) -> str:
         raise Problem("an IPv4 or IPv6 address, node or localhost") from None
 
 
+def _dataplane_field() -> Field:
+    return Field(choice(*registry.NAMES), registry.DEFAULT)
+
+
 _NODE = Field(one_of_type(dict))
-_TRACE_FIELDS: Mapping[str, Field] = {
+_TRACE_FIELDS: dict[str, Field] = {
     "from": Field(_source),
     "to": Field(_address),
     "port": Field(integer(1, 65535)),
     "protocol": Field(choice(*PROTOCOLS), "tcp"),
     "node": _NODE,
-    "dataplane": Field(choice(*registry.NAMES), registry.DEFAULT),
+    "dataplane": _dataplane_field(),
 }
-_VALIDATE_FIELDS: Mapping[str, Field] = {
+_VALIDATE_FIELDS: dict[str, Field] = {
     "node": _NODE,
-    "dataplane": Field(choice(*registry.NAMES), registry.DEFAULT),
+    "dataplane": _dataplane_field(),
 }
-_RENDER_FIELDS: Mapping[str, Field] = {
+_RENDER_FIELDS: dict[str, Field] = {
     "node": _NODE,
-    "dataplane": Field(choice(*registry.NAMES), registry.DEFAULT),
+    "dataplane": _dataplane_field(),
     "ip_version": Field(choice(ip.IPV4, ip.IPV6, "both"), "both"),
 }
 
