@@ -327,13 +327,6 @@ conntrack_deleted:
   returned: success
   type: int
   sample: 0
-rules_state:
-  description:
-    - A text that is another one as soon as anybody has changed an iptables rule of this host, and after each boot. By it the role
-      P(layer4.service_proxy.proxy#role) knows what it has saved already. Empty where it is not known.
-  returned: success
-  type: str
-  sample: 5a4f5e2c-6d0b-4a6c-9d3c-0f6e5a3c8f1e-1-L4 12
 diff:
   description:
     - The lines that change, as C(iptables-save), C(ipset save) and C(ipvsadm -Sn) print them, and as C(sysctl -p) and C(ip -batch) take

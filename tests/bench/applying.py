@@ -22,7 +22,6 @@ from boot_host import keep, restore, state_of
 from layouts import NODE, linear, service_apart, services_apart
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import render_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.files import RUN_DIRECTORY
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import pack
 from lab.namespaces import Namespace
 from module_runner import legacy_path, library_path, run_module_ok
@@ -79,7 +78,6 @@ def measure(way: Way, count: int) -> Applying:
     back_end, node = way.back_end, {**NODE, **way.settings}
     rules = render_services(wanted, {"node": node, "ip_version": "ipv4"})
     floor, kube_proxy = _floor(back_end, rules), _floor(back_end, linear(wanted))
-    shutil.rmtree(RUN_DIRECTORY, ignore_errors=True)
     with _namespace() as host:
         _run(host, None, "ansible.modules.ping")
         empty = _timed(lambda: _run(host, None, "ansible.modules.ping"))
@@ -147,14 +145,8 @@ def _given(wanted: list[dict[str, Any]]) -> dict[str, Any]:
     return {"services": wanted} if len(wanted) < _OPAQUE else {"payload": pack(wanted)._asdict()}
 
 
-def _converge(host: Namespace, back_end: str, node: dict[str, Any], given: dict[str, Any]) -> str:
-    """The state of the rules."""
-    path = legacy_path() if back_end == "legacy" else None
-    return str(_run_vip_service(host, path, node, **given)["rules_state"])
-
-
-def _run_vip_service(host: Namespace, path: str | None, node: dict[str, Any], **options: Any) -> dict[str, Any]:
-    return _run(host, path, "vip_service", node=node, exclusive=True, **options)
+def _converge(host: Namespace, back_end: str, node: dict[str, Any], given: dict[str, Any]) -> None:
+    _run(host, legacy_path() if back_end == "legacy" else None, "vip_service", node=node, exclusive=True, **given)
 
 
 def _run(host: Namespace, path: str | None, module: str, **arguments: Any) -> dict[str, Any]:

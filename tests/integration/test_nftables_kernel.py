@@ -120,10 +120,13 @@ def web(backend: str = "192.0.2.1") -> Tables:
     service, client = service_fields("ip"), affinity_fields("ip")
     chosen = Numgen("random", 2)
     key = service_key("10.0.0.1", "tcp", 80)
-    backends = {number(slot) + key: Element(address(one) + b"\0\x50\0\0") for slot, one in enumerate((backend, "192.0.2.2"))}
+    backends = {
+        number(slot) + key: Element(address(one) + b"\0\x50\0\0") for slot, one in enumerate((backend, "192.0.2.2"))
+    }
     sets = {
         "services": Set(
-            SetHeader(("ipv4_addr", "inet_proto", "inet_service"), ("verdict",)), {key: Element(Verdict("goto", "slots-2"), "web")}
+            SetHeader(("ipv4_addr", "inet_proto", "inet_service"), ("verdict",)),
+            {key: Element(Verdict("goto", "slots-2"), "web")},
         ),
         "backends": Set(SetHeader((chosen, *service), ("ip daddr", "th dport")), backends),
         "clients": Set(SetHeader(client, ("ip daddr", "th dport"), ("dynamic", "timeout"), 1000, 60_000), {}),
@@ -196,26 +199,50 @@ def test_counters_of_elements_are_read_and_kept(host: NftHost) -> None:
     host.namespace.run("ping", "-c", "1", "-W", "1", "127.0.0.1")
     counted = host.within(lambda nft: nft.counters(IP, "counted", header))
     assert counted[address("127.0.0.1")].packets >= 1
-    more = {IP: wanted[IP]._replace(sets={"counted": Set(header, {address(one): Element() for one in ("127.0.0.1", "127.0.0.2")})})}
+    more = {
+        IP: wanted[IP]._replace(
+            sets={"counted": Set(header, {address(one): Element() for one in ("127.0.0.1", "127.0.0.2")})}
+        )
+    }
     host.apply(plan_tables(more, wanted).changes)
-    assert host.within(lambda nft: nft.counters(IP, "counted", header))[address("127.0.0.1")] == counted[address("127.0.0.1")]
+    assert (
+        host.within(lambda nft: nft.counters(IP, "counted", header))[address("127.0.0.1")]
+        == counted[address("127.0.0.1")]
+    )
 
 
 REFUSED: list[tuple[list[NftChange], str]] = [
     ([AddChain(IP, "slots-2", Chain())], 'adding chain "slots-2" of table ip l4-service-proxy: it is there already'),
     ([DeleteChain(IP, "slots-2")], 'deleting chain "slots-2" of table ip l4-service-proxy: it is in use'),
-    ([DeleteChain(IP, "none")], 'deleting chain "none" of table ip l4-service-proxy: it, or what it names, is not there'),
     (
-        [ReplaceRules(IP, "slots-2", (), (Rule((match("ip daddr", "10.0.0.1"), Verdict("accept"))), Rule((Verdict("goto", "none"),))))],
+        [DeleteChain(IP, "none")],
+        'deleting chain "none" of table ip l4-service-proxy: it, or what it names, is not there',
+    ),
+    (
+        [
+            ReplaceRules(
+                IP,
+                "slots-2",
+                (),
+                (Rule((match("ip daddr", "10.0.0.1"), Verdict("accept"))), Rule((Verdict("goto", "none"),))),
+            )
+        ],
         'adding rule "goto none" of chain "slots-2" of table ip l4-service-proxy: it, or what it names, is not there',
     ),
 ]
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED, ids=[text for _changes, text in REFUSED])
-def test_a_refused_transaction_changes_nothing_and_says_what(host: NftHost, changes: list[NftChange], message: str) -> None:
+def test_a_refused_transaction_changes_nothing_and_says_what(
+    host: NftHost, changes: list[NftChange], message: str
+) -> None:
     host.converge(web(), {})
-    more = AddElements(IP, "services", web()[IP].sets["services"].header, {service_key("10.0.0.7", "tcp", 80): Element(Verdict("drop"))})
+    more = AddElements(
+        IP,
+        "services",
+        web()[IP].sets["services"].header,
+        {service_key("10.0.0.7", "tcp", 80): Element(Verdict("drop"))},
+    )
     with pytest.raises(NftRefusedError, match=re.escape(message)):
         host.apply([more, *changes])
     assert host.read(IP) == web()

@@ -57,7 +57,9 @@ class _Held:
 
     def table(self, one: TableId) -> Table:
         sets = {name: Set(held.header, dict(held.elements)) for name, held in self.sets.items()}
-        return Table(one.family, one.name, sets, dict(self.chains), dict(self.flowtables), self.comment, self.is_dormant)
+        return Table(
+            one.family, one.name, sets, dict(self.chains), dict(self.flowtables), self.comment, self.is_dormant
+        )
 
 
 class FakeNftables:

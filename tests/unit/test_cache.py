@@ -216,7 +216,7 @@ def _store(tables: Any, raws: Sequence[Any] = RAW, check_mode: bool = False) -> 
 
 
 def _edits(transactions: int) -> Edits:
-    return Edits(transactions, "", "", {}, False)
+    return Edits(transactions, "", "")
 
 
 def _run(tables: NftTables, edits: int = 0) -> bool:
@@ -337,7 +337,7 @@ def test_legacy_tables_are_kept_only_where_nothing_but_our_edits_has_changed_the
     store = _store(tables)
     assert not store.load()
     tables.text = after
-    store.save(_cached(), Edits(1, "*nat\n-A A -j X\nCOMMIT\n", "*nat\n-A A -j Y\n-A A -j Z\nCOMMIT\n", {}, False))
+    store.save(_cached(), Edits(1, "*nat\n-A A -j X\nCOMMIT\n", "*nat\n-A A -j Y\n-A A -j Z\nCOMMIT\n"))
     assert bool(list(directory.glob("*.json"))) == kept
     assert _store(tables).load() == kept
 

@@ -79,7 +79,9 @@ def expressions(*statements: Statement) -> list[tuple[str, Any]]:
     return [(one["NFTA_EXPR_NAME"], one.get("NFTA_EXPR_DATA", {})) for one in found]
 
 
-@pytest.mark.parametrize(("family", "statements", "text"), EVERY_RULE, ids=[f"{one[0]}: {one[2]}" for one in EVERY_RULE])
+@pytest.mark.parametrize(
+    ("family", "statements", "text"), EVERY_RULE, ids=[f"{one[0]}: {one[2]}" for one in EVERY_RULE]
+)
 def test_a_rule_is_read_again(family: str, statements: tuple[Statement, ...], text: str) -> None:
     assert decode_rule(encode_rule(statements, family), family) == statements, text
 
@@ -142,7 +144,11 @@ def test_chains_and_tables_as_pyroute2_reads_them() -> None:
 def test_sets_as_pyroute2_reads_them() -> None:
     affinity = plain(witnessed(AddSet(IP, "affinity", sets("ip")["affinity"].header)))
     assert affinity["NFTA_SET_FLAGS"] == {"NFT_SET_MAP", "NFT_SET_TIMEOUT", "NFT_SET_EVAL"}
-    assert (affinity["NFTA_SET_KEY_LEN"], affinity["NFTA_SET_DATA_LEN"], affinity["NFTA_SET_TIMEOUT"]) == (16, 8, 10_800_000)
+    assert (affinity["NFTA_SET_KEY_LEN"], affinity["NFTA_SET_DATA_LEN"], affinity["NFTA_SET_TIMEOUT"]) == (
+        16,
+        8,
+        10_800_000,
+    )
     assert affinity["NFTA_SET_DESC"] == {"NFTA_SET_DESC_SIZE": 65535}
     services = plain(witnessed(AddSet(IP, "services", sets("ip")["services"].header)))
     assert services["NFTA_SET_DATA_TYPE"] == 0xFFFFFF00
@@ -179,11 +185,15 @@ def test_many_elements_travel_in_messages_that_an_attribute_holds() -> None:
     assert answers.decode_elements(header, lists) == elements
 
 
-@pytest.mark.parametrize("texts", [["0.0.0.0/0"], ["0.0.0.0/1", "128.0.0.0/1"], ["10.0.0.0/8", "11.0.0.0/8", "255.255.255.255"]])
+@pytest.mark.parametrize(
+    "texts", [["0.0.0.0/0"], ["0.0.0.0/1", "128.0.0.0/1"], ["10.0.0.0/8", "11.0.0.0/8", "255.255.255.255"]]
+)
 def test_intervals_at_the_ends_and_side_by_side_are_read_again(texts: list[str]) -> None:
     header = SetHeader(("ipv4_addr",), flags=("interval",))
     elements = {network(text): Element() for text in texts}
-    lists = [attributes(one.payload[4:])[wire.ELEMENTS] for one in wire.encode_change(AddElements(IP, "x", header, elements))]
+    lists = [
+        attributes(one.payload[4:])[wire.ELEMENTS] for one in wire.encode_change(AddElements(IP, "x", header, elements))
+    ]
     assert answers.decode_elements(header, lists) == elements
 
 

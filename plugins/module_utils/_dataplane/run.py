@@ -99,11 +99,6 @@ class NodeRun:
         """Which UDP flows have to be judged once the plan is applied, and by what."""
         return plan_cleanup(*_flows(self.parts, self._node), self._node, self._host.tracking)
 
-    @property
-    def rules_state(self) -> str:
-        """A text that the rules of iptables have only as long as nobody changes one; empty where it is not known."""
-        return getattr(self.parts[0].plan, "state", "") if len(self.parts) == 1 else ""
-
     def steps(self) -> list[Step]:
         """All that is done, in order: what may stand side by side, what takes over, what is removed."""
         plans = [part.plan for part in self.parts]

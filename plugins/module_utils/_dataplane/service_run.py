@@ -58,6 +58,5 @@ def converge_services(
         "changed": run.changed,
         "diff": run.diff,
         "conntrack_deleted": run.clean_up(),
-        "rules_state": run.rules_state,
         **run.summary._asdict(),
     }

@@ -193,7 +193,9 @@ class Nftables:
         fields = next((one for one in self._dump(wire.GET_TABLE, table.family) if _is_of(table, one)), None)
         if fields is None:
             return None
-        sets = {answers.name_of(one): one for one in self._dump_of(wire.GET_SET, table) if not answers.is_anonymous(one)}
+        sets = {
+            answers.name_of(one): one for one in self._dump_of(wire.GET_SET, table) if not answers.is_anonymous(one)
+        }
         flowtables = {answers.name_of(one): one for one in self._dump_of(wire.GET_FLOWTABLE, table)}
         return Table(
             table.family,

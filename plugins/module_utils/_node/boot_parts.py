@@ -10,19 +10,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .._dataplane.iptables.compile import compile_services
-from .._dataplane.ipvs.compile import bound_addresses, compile_frontends
-from .._dataplane.ipvs.plan import virtual_services
-from .._dataplane.ipvs.plan_sets import plan_service_sets
-from .._dataplane.ipvs.rules import wanted_chains
-from .._dataplane.ipvs.sets import wanted_sets
-from .._dataplane.netfilter.affinity import plan_sets
-from .._dataplane.netfilter.names import Layout
-from .._model.service import Node, Service, parse_services
+from .._dataplane import registry
+from .._model.service import Node, parse_services
 from .._objects.boot import BootState
 from .._objects.iptables import Desired, Jump
-from .._objects.ipvs import Timeouts
-from .._plan.ipvs import plan_virtual_services
 from .._resource.chain.request import ChainRequest
 from .boot import Part
 from .boot_generations import json_text
@@ -39,28 +30,14 @@ def services_part(given: Given, drained: Sequence[str], listed: Sequence[str], n
     dataplane = given.settings["dataplane"]
 
     def state() -> BootState:
-        services = parse_services(without_drained(given.services, drained), dataplane, node)
-        found = _state(services, dataplane, node)
+        chosen = registry.load(dataplane)
+        services = parse_services(without_drained(given.services, drained), node, chosen.problems)
+        found = chosen.render(chosen.compile(services, node), node)
         return found._replace(sysctls={_ROUTE_LOCALNET: 1} if node.localhost_node_ports else {})
 
     made_of = [given.payload.digest, dataplane, list(drained), list(node), hashlib.sha256(program).hexdigest()]
     asked = {"settings": dict(given.settings), "services": given.payload._asdict(), "drained": list(listed)}
     return Part(state, _digest(made_of), asked)
-
-
-def _state(services: Sequence[Service], dataplane: str, node: Node) -> BootState:
-    if dataplane == "iptables":
-        states = compile_services(services, node)
-        return BootState(rules=states, sets=plan_sets(states, (), Layout(node.chain_prefix)).after)
-    found = compile_frontends(services, node)
-    given = (node.tcp_timeout, node.tcpfin_timeout, node.udp_timeout)
-    return BootState(
-        rules={family: one for family, one in wanted_chains(found, node).items() if one.chains},
-        sets=plan_service_sets(wanted_sets(found, node), {}).after,
-        ipvs=plan_virtual_services(virtual_services(found), {}).after.splitlines(),
-        ipvs_timeouts=Timeouts(*(seconds or 0 for seconds in given)),
-        addresses=sorted(bound_addresses(found.values(), node)),
-    )
 
 
 def chains_part(requests: Iterable[ChainRequest]) -> Part | None:

@@ -22,7 +22,7 @@ from ..._model.payload import digest_of
 from ..._model.request import Request
 from ..._model.service import Node
 from ..._node_checks.facts import chains_of_others
-from ..._objects.iptables import COMMANDS, ChainKey, Rules
+from ..._objects.iptables import ChainKey, Rules
 from ..._objects.node_facts import ChainOfOthers
 from ..._plan.iptables_steps import FamilyPlans
 from ..interface import Host
@@ -33,8 +33,6 @@ from .cache import CachedState, CacheHeader
 RULES_VERSION = 1
 """Raised by hand whenever the compiler makes other rules of the same services, so that an older cache is not believed."""
 _OLD = 30 * 24 * 3600
-_MOST_CHANGES = 1 << 25
-"""Characters; those of 20,000 services."""
 
 
 class Edits(NamedTuple):
@@ -44,10 +42,6 @@ class Edits(NamedTuple):
     removed: str
     """The lines that are removed; those that are added."""
     added: str
-    texts: Mapping[str, str]
-    """By tool what was given to iptables-restore."""
-    from_nothing: bool
-    """Whether there were no chains of services before."""
 
 
 class Store:
@@ -137,75 +131,47 @@ class Store:
         header = CacheHeader(now, known, self.settings, self.asked, cache.has_udp(made), facts, hooks, foreign)
         self._seen = now
         self._write(cache.encode(header, made))
-        self._write_changes(self.header.state if self.header else before, now, edits)
 
     def touch(self) -> None:
         """Leave what `load` found for the next run, where others have changed rules but none of ours."""
         if self.header and self.is_disturbed:
             header = self.header._replace(state=self._seen, foreign_chains=list(self.foreign_chains))
             self._write(cache.encode_header(header) + self._text.partition("\n")[2])
-            self._write_changes(self.header.state, self._seen, Edits(0, "", "", {}, False))
 
     def forget(self) -> None:
         """Leave nothing."""
         self._seen = ""
         try:
-            for suffix in (".json", ".changes"):
-                remove_file(self._path(suffix))
+            remove_file(self._path())
         except (FileError, OSError):
             return
 
-    @property
-    def state(self) -> str:
-        """A text that the rules have only as long as nobody changes one; empty where it is not known."""
-        try:
-            return self._state(self._seen) if self._seen else ""
-        except OSError:
-            return ""
-
-    def _state(self, state: str) -> str:
-        return f"{self._path('').name} {state}"
-
-    def _path(self, suffix: str) -> Path:
-        return RUN_DIRECTORY / f"{namespace_name()}-{self._node.chain_prefix}{suffix}"
+    def _path(self) -> Path:
+        return RUN_DIRECTORY / f"{namespace_name()}-{self._node.chain_prefix}.json"
 
     def _read(self) -> str:
         try:
-            return (read_file(self._path(".json")) or b"").decode()
+            return (read_file(self._path()) or b"").decode()
         except (FileError, OSError, ValueError):
             return ""
 
     def _write(self, text: str) -> None:
         try:
             ensure_directory(RUN_DIRECTORY)
-            write_file(self._path(".json"), text)
+            write_file(self._path(), text)
             _remove_old()
         except (FileError, OSError):
             self.forget()
 
-    def _write_changes(self, before: str, after: str, edits: Edits) -> None:
-        """For what keeps rules for the next boot (``rules.sh`` of the role node), which removes it then."""
-        how = "all" if edits.from_nothing else "some"
-        parts = [f"{self._state(before)}\n{self._state(after)}\n{how}\n"]
-        parts += [f"# {tool}\n{text}" for tool, text in edits.texts.items()]
-        try:
-            if sum(map(len, parts)) > _MOST_CHANGES:
-                remove_file(self._path(".changes"))
-            else:
-                write_file(self._path(".changes"), "".join(parts))
-        except (FileError, OSError):
-            return
-
 
 def edits(families: FamilyPlans) -> Edits:
     """Return what these plans change."""
-    texts = {COMMANDS[family]: one.restore for family, one in families.plans.items() if one.changed}
     removed, added = ("".join(getattr(one, side) for one in families.plans.values()) for side in ("before", "after"))
-    return Edits(families.transactions, removed, added, texts, all(one.from_nothing for one in families.plans.values()))
+    return Edits(families.transactions, removed, added)
 
 
 def _remove_old() -> None:
     """Remove the caches of namespaces that may be gone, which nothing tells; it costs one that lives on a run that reads everything."""
-    for path in RUN_DIRECTORY.glob("*.[jc]*"):
+    for path in RUN_DIRECTORY.glob("*.json"):
         if path.stat().st_mtime < time.time() - _OLD:
             path.unlink()

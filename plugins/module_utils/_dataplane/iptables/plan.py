@@ -67,11 +67,6 @@ class IptablesPlan:
         diff = {side: found[side] + ("# ipset\n" + parts[side] if parts[side] else "") for side in found}
         return {"before": diff["before"] + self._leftovers.before, "after": diff["after"]}
 
-    @property
-    def state(self) -> str:
-        """A text that the rules have only as long as nobody changes one; empty where it is not known."""
-        return self._store.state
-
     def prepare(self) -> list[Step]:
         """Make the sets before the rules that use them."""
         create = [
