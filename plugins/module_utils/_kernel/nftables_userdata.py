@@ -50,6 +50,9 @@ def encode_comment(comment: str) -> bytes:
 
 
 def decode_comment(userdata: bytes) -> str:
+    """Return the comment, which comes first unless nft(8) has kept more."""
+    if len(userdata) > 2 and userdata[0] == _COMMENT:
+        return userdata[2 : 1 + userdata[1]].decode(errors="replace")
     return _to_text(dict(_parts(userdata)).get(_COMMENT, b""))
 
 

@@ -12,6 +12,7 @@ from functools import partial, singledispatch
 from typing import Callable
 
 from .nftables import (
+    VERDICT,
     Bits,
     Chain,
     Counter,
@@ -128,30 +129,50 @@ def sorted_elements(header: SetHeader, elements: dict[bytes, Element]) -> list[s
 def element_writer(header: SetHeader) -> Callable[[bytes, Element], str]:
     """Return what writes the elements of this set or map."""
     key_text = _key_writer(header)
-    data_types = types_of(header.data)
+    data_text = _data_writer(header)
 
     def to_text(key: bytes, element: Element) -> str:
-        words = [key_text(key)]
-        if element.timeout:
-            words.append(f"timeout {duration(element.timeout)}")
-        if element.comment:
-            words.append(f'comment "{element.comment}"')
-        if isinstance(element.data, Verdict):
-            words += [":", statement_text(element.data)]
-        elif element.data is not None:
-            words += [":", concatenation_text(data_types, element.data)]
-        return " ".join(words)
+        data, comment, timeout = element
+        text = key_text(key)
+        if timeout:
+            text += f" timeout {duration(timeout)}"
+        if comment:
+            text += f' comment "{comment}"'
+        return text if data is None else f"{text} : {data_text(data)}"
 
     return to_text
 
 
 def _key_writer(header: SetHeader) -> Callable[[bytes], str]:
     types = types_of(header.key)
-    return partial(_interval_text if "interval" in header.flags else concatenation_text, types)
+    return partial(_interval_text, types) if "interval" in header.flags else _concatenation_writer(types)
+
+
+def _data_writer(header: SetHeader) -> Callable[[bytes | Verdict], str]:
+    values = _concatenation_writer(() if header.data == (VERDICT,) else types_of(header.data))
+
+    def to_text(data: bytes | Verdict) -> str:
+        return statement_text(data) if isinstance(data, Verdict) else values(data)
+
+    return to_text
+
+
+def _concatenation_writer(types: Sequence[str]) -> Callable[[bytes], str]:
+    """Return what writes values of these types that stand one behind the other; no value is any."""
+    parts, offset = [], 0
+    for name in types:
+        size = TYPES[name].size
+        parts.append((offset, offset + size, TYPES[name].to_text))
+        offset += size + -size % 4
+
+    def to_text(value: bytes) -> str:
+        return " . ".join([write(value[start:end]) for start, end, write in parts]) if value else "*"
+
+    return to_text
 
 
 def concatenation_text(types: Sequence[str], value: bytes) -> str:
-    return " . ".join([TYPES[name].to_text(part) for name, part in zip(types, split(types, value))])
+    return _concatenation_writer(types)(value)
 
 
 def _interval_text(types: Sequence[str], key: bytes) -> str:

@@ -61,7 +61,7 @@ def _address_from_text(text: str) -> bytes:
 
 
 def _port_to_text(value: bytes) -> str:
-    return str(int.from_bytes(value, "big"))
+    return str(value[0] << 8 | value[1])
 
 
 def _named_to_text(names: dict[int, str], value: bytes) -> str:
