@@ -30,6 +30,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nfta
     Rule,
     SetHeader,
     Statement,
+    Update,
     Verdict,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_changes import (
@@ -216,3 +217,13 @@ def test_a_rule_of_the_other_family_is_refused() -> None:
 def test_a_reset_brings_its_protocol_with_it() -> None:
     (statements,) = (found for found, text in rules("ip") if text == "reject with tcp reset")
     assert [name for name, _content in expressions(*statements)] == ["meta", "cmp", "reject"]
+
+
+def test_a_key_that_its_data_overwrites_is_not_taken_for_ours() -> None:
+    """So does nft 1.0.6 compile an update of a map with an address of IPv6 behind something else in its key."""
+    statement = Update("update", "clients", ("ct mark", "ip6 saddr"), ("meta mark",))
+    encoded = encode_rule((statement,), "ip6")
+    assert decode_rule(encoded, "ip6") == (statement,)
+    behind, within = (struct.pack(">I", 8 + index) for index in (5, 4))
+    assert encoded.count(behind) == 2
+    assert decode_rule(encoded.replace(behind, within), "ip6") != (statement,)

@@ -123,6 +123,13 @@ def _index(payload: bytes) -> int:
     return register - 8 if register >= 8 else 4 * register - 4
 
 
+def _size(loaded: Loaded) -> int:
+    """Return how many registers are taken; of what a map gives the first alone."""
+    if isinstance(loaded, (bytes, Beginning)):
+        return ((len(loaded) if isinstance(loaded, bytes) else loaded.size) + 3) // 4
+    return 1 if isinstance(loaded, Mapped) else words(loaded)
+
+
 def _is_zero(payload: bytes) -> bool:
     return not any(payload)
 
@@ -144,9 +151,14 @@ class _Decoder:
             self.emit(Unknown(name, content))
 
     def _load(self, register: bytes, loaded: Loaded) -> None:
+        """Note what is loaded; what it overwrites, even in part, is lost (nft 1.0.6 does that to keys of 20 bytes)."""
         if self._is_used:
             self._registers, self._is_used = {}, False
-        self._registers[_index(register)] = loaded
+        index = _index(register)
+        end = index + _size(loaded)
+        for other in [one for one, held in self._registers.items() if one < end and index < one + _size(held)]:
+            del self._registers[other]
+        self._registers[index] = loaded
 
     def emit(self, statement: Statement) -> None:
         self.statements.append(statement)
