@@ -4,16 +4,23 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .cache/venv/bin
 RUN := $(VENV)/python tests/toolchain/run.py
-LAB := PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python -m lab
+SEED ?= 1
+LAB := .cache/venv-of-lab/bin/python -m lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast test-kernels lint units integration molecule bench demo lab lab-down build clean
+.PHONY: help setup setup-demo mutants test test-fast test-kernels lint units integration molecule bench demo lab lab-down build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## bring what the other targets need: system packages, a virtual environment, the collection in a path
 	@$(PYTHON) tests/toolchain/prepare.py
+
+setup-demo: ## bring what demo and lab need, and no more: a few system packages and a small virtual environment
+	@$(PYTHON) tests/toolchain/prepare.py demo
+
+mutants: setup ## change the pure code in 400 places chosen by SEED, and count the changes that unit tests notice
+	@$(VENV)/python tests/toolchain/mutants.py --seed $(SEED)
 
 test: setup ## static checks, unit tests, tests in network namespaces, Molecule's scenarios, IPVS in virtual machines (root)
 	@$(RUN) all
@@ -39,13 +46,13 @@ molecule: setup ## Molecule's scenarios, on hosts in containers and on virtual m
 bench: setup ## measure rules, connections and runs against floors, and write docs/benchmarks (root, half an hour)
 	@$(VENV)/python tests/bench/measure.py
 
-demo: setup ## a lab of namespaces converges, serves, is scaled up and removed, before your eyes (root)
+demo: setup-demo ## a lab of namespaces converges, serves, is scaled up and removed, before your eyes (root)
 	@$(LAB) demo
 
-lab: setup ## build the lab and leave it standing (root)
+lab: setup-demo ## build the lab and leave it standing (root)
 	@$(LAB) up
 
-lab-down: setup ## remove the lab (root)
+lab-down: setup-demo ## remove the lab (root)
 	@$(LAB) down
 
 build: setup ## the archive that ansible-galaxy installs

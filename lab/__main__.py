@@ -17,7 +17,7 @@ from pathlib import Path
 from pyroute2 import NetlinkError
 from rich.console import Console
 
-from .build import Lab, remove
+from .build import CHECKOUT, Lab, remove
 from .demo import Demonstration, Disappointment
 from .playbook import play
 from .proof import prove
@@ -26,13 +26,17 @@ from .traffic import Tally, connect
 DEMO_PREFIX = "l4demo"
 PIPE_WIDTH = 140
 
-STANDING = """The lab stands. For example, from the checkout:
-  python -m lab play                          converge it: ansible-playbook -i lab/inventory playbooks/site.yml
-  python -m lab play --check --diff           what would change after an edit of lab/inventory
-  python -m lab prove                         ask every service from everywhere
-  python -m lab ask client 10.96.77.10 80 --count 1000
+STANDING = """The lab is up. For example, as root in {checkout}:
+  {python} -m lab play                    # apply the inventory: ansible-playbook -i lab/inventory playbooks/site.yml
+  {python} -m lab prove                   # query every service from every machine
+  {python} -m lab play --check --diff     # what would change after an edit of lab/inventory
+  {python} -m lab ask client 10.96.77.10 80 --count 1000
   ip netns exec {prefix}-node1 iptables-save -t nat
-  python -m lab down                          remove it"""
+  {python} -m lab down                    # remove it"""
+NEXT = """Next:
+  make lab                               # the same lab, left running, with commands to try
+  make lab-down                          # remove it
+README.md shows how to use the roles on hosts of your own; docs/ has drain, fleets and review in CI."""
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -81,7 +85,8 @@ def run(chosen: argparse.Namespace, others: list[str], console: Console) -> int:
         raise Disappointment("the lab does not stand; `make lab` builds it")
     if chosen.command == "up":
         lab.up()
-        console.print(STANDING.format(prefix=lab.topology.prefix), markup=False)
+        python = os.path.relpath(sys.executable, CHECKOUT)
+        console.print(STANDING.format(prefix=lab.topology.prefix, python=python, checkout=CHECKOUT), markup=False)
     elif chosen.command == "down":
         lab.down()
         remove(DEMO_PREFIX)
@@ -96,6 +101,7 @@ def run(chosen: argparse.Namespace, others: list[str], console: Console) -> int:
     else:
         with tempfile.TemporaryDirectory(prefix="layer4-demo-") as directory:
             Demonstration(console, Path(directory), chosen.prefix, chosen.connections).run()
+        console.print(NEXT, markup=False)
     return 0
 
 

@@ -13,6 +13,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 CACHE = CHECKOUT / ".cache"
 LOGS = CACHE / "logs"
 VENV = CACHE / "venv"
+LAB_VENV = CACHE / "venv-of-lab"
 COLLECTIONS = CACHE / "collections"
 COLLECTION = COLLECTIONS / "ansible_collections" / "layer4" / "service_proxy"
 HOME = CACHE / "home"

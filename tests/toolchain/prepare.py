@@ -5,7 +5,8 @@
 """Bring what development and the tests need: system packages, a virtual environment, the collection's place in a path.
 
 Runs on a machine's own Python, with the standard library only, and does nothing when everything is there. Packages
-are installed by apt, as root, and only those whose tool is missing.
+are installed by apt, as root, and only those whose tool is missing. `prepare.py demo` brings what the lab's demonstration
+needs, and no more.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from paths import CACHE, CHECKOUT, COLLECTION, HOME, LOGS, VENV
+from paths import CACHE, CHECKOUT, COLLECTION, HOME, LAB_VENV, LOGS, VENV
 
 CONTROLLER_PYTHON = (3, 11)
+COMPLETE = "complete"
 SYSTEM_PATH = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
 PACKAGE_OF_TOOL = {
     "bridge": "iproute2",
@@ -47,15 +49,21 @@ PACKAGE_OF_TOOL = {
     "tcpdump": "tcpdump",
     "zstd": "zstd",
 }
+TOOLS_OF_THE_LAB = ("conntrack", "ip", "ipset", "iptables", "modprobe", "nft", "nsenter", "sysctl")
 
 
-def main() -> None:
+def main(use: str = "dev") -> None:
     python = controller_python()
     LOGS.mkdir(parents=True, exist_ok=True)
     with locked(CACHE / "prepare.lock"):
-        install_packages(missing_packages(python))
-        environment = virtual_environment(python, CHECKOUT / "requirements-dev.txt")
-        point(VENV, environment)
+        install_packages(missing_packages(python, TOOLS_OF_THE_LAB if use == "demo" else PACKAGE_OF_TOOL))
+        everything = environment_of(python, CHECKOUT / "requirements-dev.txt")
+        if use == "demo" and not (everything / COMPLETE).exists():
+            point(LAB_VENV, virtual_environment(python, CHECKOUT / "requirements-demo.txt"))
+            return
+        virtual_environment(python, CHECKOUT / "requirements-dev.txt")
+        point(LAB_VENV, everything)
+        point(VENV, everything)
         COLLECTION.parent.mkdir(parents=True, exist_ok=True)
         point(COLLECTION, CHECKOUT)
         private_home()
@@ -80,8 +88,8 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def missing_packages(python: str) -> list[str]:
-    packages = {package for tool, package in PACKAGE_OF_TOOL.items() if not shutil.which(tool, path=SYSTEM_PATH)}
+def missing_packages(python: str, tools: Iterable[str]) -> list[str]:
+    packages = {PACKAGE_OF_TOOL[tool] for tool in tools if not shutil.which(tool, path=SYSTEM_PATH)}
     if subprocess.run([python, "-c", "import ensurepip, venv"], stderr=subprocess.DEVNULL, check=False).returncode:
         packages.add("python3-venv")
     return sorted(packages)
@@ -98,19 +106,23 @@ def install_packages(packages: Sequence[str]) -> None:
         logged(["apt-get", "--quiet=2", *command], environment)
 
 
-def virtual_environment(python: str, requirements: Path) -> Path:
-    """Return a virtual environment with these requirements, made where it is missing; its name carries their hash."""
+def environment_of(python: str, requirements: Path) -> Path:
+    """Return where a virtual environment with these requirements is or is to be; its name carries their hash."""
     texts = [path.read_bytes() for path in sorted(CHECKOUT.glob("requirements-*.txt"))]
     version = subprocess.run([python, "-VV"], capture_output=True, check=True).stdout
     digest = hashlib.sha256(b"\0".join([version, requirements.name.encode(), *texts])).hexdigest()[:12]
-    environment = CACHE / f"venv-{digest}"
-    complete = environment / "complete"
-    if not complete.exists():
-        say(f"making {environment.relative_to(CHECKOUT)} of {requirements.name} for {version.split()[1].decode()}")
+    return CACHE / f"venv-{digest}"
+
+
+def virtual_environment(python: str, requirements: Path) -> Path:
+    """Return a virtual environment with these requirements, made where it is missing."""
+    environment = environment_of(python, requirements)
+    if not (environment / COMPLETE).exists():
+        say(f"making {environment.relative_to(CHECKOUT)} of {requirements.name} for {Path(python).name}")
         subprocess.run([python, "-m", "venv", "--clear", str(environment)], check=True)
         install = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
         logged([*install, "--disable-pip-version-check", "--requirement", str(requirements)])
-        complete.touch()
+        (environment / COMPLETE).touch()
     return environment
 
 
@@ -150,4 +162,4 @@ def say(message: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
