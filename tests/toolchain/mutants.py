@@ -28,8 +28,13 @@ from prepare import locked, virtual_environment
 COLLECTION = Path("ansible_collections/layer4/service_proxy")
 PURE_ROOMS = ("_model", "_objects", "_plan")
 ROOMS_IN_PART = ("_dataplane", "_resource")
-IMPURE = re.compile(r"^ *(?:from \S*\._kernel|(?:from|import) (?:os|socket|subprocess|threading)\b)|\b(?:Facilities|Host)\b", re.MULTILINE)
-OTHER_TESTS = re.compile(r"test_(?:boot\w*|collection\w*|compiled_once|lab_\w+|lookup_\w+|netns_connection|roles)\.py")
+IMPURE = re.compile(
+    r"^ *(?:from \S*\._kernel|(?:from|import) (?:os|socket|subprocess|threading)\b)|\b(?:Facilities|Host)\b",
+    re.MULTILINE,
+)
+OTHER_TESTS = re.compile(
+    r"test_(?:boot\w*|collection\w*|compiled_once|lab_\w+|lookup_\w+|netlink_\w+|netns_connection|roles)\.py"
+)
 KILLED = ("killed", "timeout")
 NOT_TRIED = "not checked"
 REQUIRED = 92.0
@@ -37,7 +42,7 @@ REQUIRED = 92.0
 SETTINGS = """[tool.mutmut]
 source_paths = {sources}
 also_copy = ["{collection}"]
-pytest_add_cli_args = ["--config-file={collection}/pyproject.toml", "--import-mode=importlib", "-m", "not playbook"]
+pytest_add_cli_args = ["--config-file={collection}/pyproject.toml", "--import-mode=importlib", "-m", "not playbook", "--hypothesis-profile=ci"]
 pytest_add_cli_args_test_selection = {tests}
 use_git_change_detection = false
 use_setproctitle = false
@@ -100,7 +105,9 @@ def copy_checkout(tree: Path, only: str) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(CHECKOUT / name, target)
     utils = tree / COLLECTION / "plugins" / "module_utils"
-    sources = [str(path.relative_to(tree)) for path in pure_files(utils) if re.search(only, str(path.relative_to(utils)))]
+    sources = [
+        str(path.relative_to(tree)) for path in pure_files(utils) if re.search(only, str(path.relative_to(utils)))
+    ]
     units = sorted((tree / COLLECTION / "tests" / "unit").glob("test_*.py"))
     tests = [str(path.relative_to(tree)) for path in units if not OTHER_TESTS.fullmatch(path.name)]
     (tree / "pyproject.toml").write_text(SETTINGS.format(sources=sources, tests=tests, collection=COLLECTION))
@@ -109,7 +116,9 @@ def copy_checkout(tree: Path, only: str) -> None:
 def pure_files(utils: Path) -> list[Path]:
     """All files of the pure rooms, and those of the others that touch neither the kernel nor the system."""
     files = [path for room in (*PURE_ROOMS, *ROOMS_IN_PART) for path in sorted((utils / room).rglob("*.py"))]
-    return [path for path in files if path.relative_to(utils).parts[0] in PURE_ROOMS or not IMPURE.search(path.read_text())]
+    return [
+        path for path in files if path.relative_to(utils).parts[0] in PURE_ROOMS or not IMPURE.search(path.read_text())
+    ]
 
 
 def run(tree: Path, python: Path, names: list[str], workers: int) -> None:
@@ -138,7 +147,9 @@ def report(tree: Path, python: Path, found: dict[str, str], total: int) -> int:
     for room, count in sorted(rooms.items()):
         print(f"{room:<12} {count - survivors[room]:>4} of {count:>4} killed")
     rate = 100 * (len(found) - len(living)) / len(found)
-    print(f"{len(found) - len(living)} of {len(found)} killed ({rate:.1f} %), chosen of {total}; {REQUIRED} % are asked for")
+    print(
+        f"{len(found) - len(living)} of {len(found)} killed ({rate:.1f} %), chosen of {total}; {REQUIRED} % are asked for"
+    )
     return int(rate < REQUIRED)
 
 
