@@ -169,7 +169,7 @@ def test_the_name_of_a_bridge_is_never_code(world: Bridged, controller: Controll
     written = world.node.run(
         "sh",
         "-c",
-        "cat /etc/udev/rules.d/*layer4* /etc/systemd/system/*layer4* 2> /dev/null; cat /usr/local/sbin/*layer4*",
+        "cat /etc/udev/rules.d/*layer4* /etc/systemd/system/*layer4* 2> /dev/null; cat /usr/local/sbin/*layer4* | tr -cd '[:print:]\n'",
     ).stdout
     assert "SYSTEMD_WANTS" in written
     assert "PWNED" not in written
