@@ -235,6 +235,8 @@ def sets(family: str) -> dict[str, Set]:
         ),
         "addresses": Set(SetHeader((address_type,), (address_type,)), {vip: Element(backend)}),
         "marks": Set(SetHeader((address_type,), ("mark",), comment="of services"), {vip: Element(number(7), "seven")}),
+        "saved": Set(SetHeader(("ct id",), ("meta mark",), ("dynamic", "timeout"), 100, 5000), {}),
+        "of-mark": Set(SetHeader(("ct mark",), (f"{family} daddr", "th dport")), {number(5): Element(target)}),
         "networks": Set(SetHeader((address_type,), flags=("interval",)), _apart(family, networks)),
         "ranges": Set(
             SetHeader((address_type, "inet_service", address_type), flags=("interval",)),

@@ -28,9 +28,9 @@ IP = table_id("ip")
 
 def offloaded(*devices: str) -> Tables:
     """A table whose forwarded service traffic takes a flow table of these devices."""
-    rule = Rule((HasBits("ct status", pack("ct_status", "dnat")), FlowOffload("offload")))
+    rule = Rule((HasBits("ct status", pack("ct_status", "dnat")), FlowOffload("flows")))
     chains = {"forward": Chain((rule,), Hook("filter", "forward", 0))}
-    return {IP: Table("ip", IP.name, {}, chains, {"offload": Flowtable(0, devices)})}
+    return {IP: Table("ip", IP.name, {}, chains, {"flows": Flowtable(0, devices)})}
 
 
 @pytest.mark.parametrize("changed", [("one", "two"), ("two",)])
@@ -42,7 +42,7 @@ def test_a_flow_table_is_read_as_it_is_written_and_replaced(changed: tuple[str, 
         assert host.read(IP) == offloaded("one")
         host.converge(offloaded(*changed), host.read(IP))
         assert host.read(IP) == offloaded(*changed)
-        assert "flow add @offload" in host.nft("list", "ruleset")
+        assert "flow add @flows" in host.nft("list", "ruleset")
         host.converge({}, host.read(IP))
         host.nft("-f", "-", text=table_text(offloaded(*changed)[IP]))
         assert not plan_tables(offloaded(*changed), host.read(IP)).changed

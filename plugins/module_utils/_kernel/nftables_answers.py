@@ -13,7 +13,19 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import Callable, NamedTuple
 
-from .._objects.nftables import VERDICT, Chain, Element, Elements, Flowtable, Hook, Rule, SetHeader, Verdict, types_of
+from .._objects.nftables import (
+    VERDICT,
+    Chain,
+    Element,
+    Elements,
+    Flowtable,
+    Hook,
+    Operand,
+    Rule,
+    SetHeader,
+    Verdict,
+    types_of,
+)
 from .._objects.nftables_types import TYPES, key_size
 from . import nftables_messages as wire
 from .netlink import attributes, each_attribute
@@ -82,15 +94,11 @@ def decode_header(fields: dict[int, bytes]) -> SetHeader:
     """Return what the kernel says of a set or map beside its name."""
     bits = to_number(fields.get(wire.SET_FLAGS, b""))
     key, data, comment = decode_set(fields.get(wire.SET_USERDATA, b""))
-    key_types = _types(to_number(fields[wire.SET_KEY_TYPE]))
-    data_types: tuple[str, ...] = ()
-    if bits & wire.MAP:
-        data_type = to_number(fields[wire.SET_DATA_TYPE])
-        data_types = (VERDICT,) if data_type == wire.VERDICT_TYPE else _types(data_type)
+    data_type = to_number(fields[wire.SET_DATA_TYPE]) if bits & wire.MAP else 0
     description = attributes(fields.get(wire.SET_DESCRIPTION, b""))
     return SetHeader(
-        key if types_of(key) == key_types else key_types,
-        data if types_of(data) == data_types else data_types,
+        _operands(key, to_number(fields[wire.SET_KEY_TYPE])),
+        _operands(data, data_type),
         tuple(flag for flag, bit in wire.SET_FLAG_BITS.items() if bits & bit),
         to_number(description.get(wire.DESCRIPTION_SIZE, b"")),
         to_number(fields.get(wire.SET_TIMEOUT, b"")),
@@ -99,9 +107,13 @@ def decode_header(fields: dict[int, bytes]) -> SetHeader:
     )
 
 
-def _types(whole: int) -> tuple[str, ...]:
-    """Return the names of the types of a concatenation."""
-    names: list[str] = []
+def _operands(fields: tuple[Operand, ...], whole: int) -> tuple[Operand, ...]:
+    """Return the fields that are said to be a key or data, if they are of these types; or else the names of the types."""
+    if whole == wire.VERDICT_TYPE:
+        return (VERDICT,)
+    if fields and wire.type_number(types_of(fields)) == whole:
+        return fields
+    names: list[Operand] = []
     while whole:
         names.insert(0, _TYPE_NAMES.get(whole & 63, "integer"))
         whole >>= 6

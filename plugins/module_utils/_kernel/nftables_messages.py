@@ -167,11 +167,11 @@ def encode_header(header: SetHeader) -> bytes:
     if len(types) > 1 and "interval" in header.flags:
         flags |= _CONCATENATION
         description += nested(DESCRIPTION_FIELDS, *(nested(1, u32(1, size)) for size in sizes))
-    parts = [u32(SET_FLAGS, flags), u32(SET_KEY_TYPE, _type_number(types)), u32(SET_KEY_SIZE, key_size(types))]
+    parts = [u32(SET_FLAGS, flags), u32(SET_KEY_TYPE, type_number(types)), u32(SET_KEY_SIZE, key_size(types))]
     if header.data:
         data = types_of(header.data)
         is_verdict = data == (VERDICT,)
-        parts.append(u32(SET_DATA_TYPE, VERDICT_TYPE if is_verdict else _type_number(data)))
+        parts.append(u32(SET_DATA_TYPE, VERDICT_TYPE if is_verdict else type_number(data)))
         parts.append(u32(SET_DATA_SIZE, _VERDICT_SIZE if is_verdict else key_size(data)))
     parts += [nested(SET_DESCRIPTION, description)] if description else []
     parts += [attribute(SET_TIMEOUT, _U64.pack(header.timeout))] if header.timeout else []
@@ -180,7 +180,7 @@ def encode_header(header: SetHeader) -> bytes:
     return b"".join([*parts, u32(SET_ID, 1)])
 
 
-def _type_number(types: Iterable[str]) -> int:
+def type_number(types: Iterable[str]) -> int:
     """Return the number of a concatenation: six bits for each type."""
     whole = 0
     for name in types:

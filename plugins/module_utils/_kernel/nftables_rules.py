@@ -64,6 +64,7 @@ CTS = {
     "ct direction": (1, None),
     "ct status": (2, None),
     "ct mark": (3, None),
+    "ct id": (23, None),
     "ct original proto-src": (11, 0),
     "ct original proto-dst": (12, 0),
     "ct original ip saddr": (19, 0),

@@ -117,6 +117,7 @@ def _number_from_text(text: str) -> bytes:
 
 
 TYPES = {
+    "ct_id": DataType(4, 4, False, lambda value: str(int.from_bytes(value, "big")), lambda text: int(text).to_bytes(4, "big")),
     "integer": DataType(4, 4, True, _integer_to_text, _number_from_text),
     "ipv4_addr": DataType(7, 4, False, _address_to_text, _address_from_text),
     "ipv6_addr": DataType(8, 16, False, _address_to_text, _address_from_text),
@@ -132,7 +133,7 @@ TYPES = {
     "fib_addrtype": _named(38, 4, _ADDRESS_TYPES),
     "ifname": DataType(41, _INTERFACE_NAME_BYTES, True, _interface_to_text, _interface_from_text),
 }
-"""By nft's own name of each."""
+"""By nft's own name of each; to nft the number of a connection is an integer, but of the other order."""
 
 FIELDS = {
     "ip saddr": "ipv4_addr",
@@ -155,6 +156,7 @@ FIELDS = {
     "ct status": "ct_status",
     "ct direction": "ct_dir",
     "ct mark": "mark",
+    "ct id": "ct_id",
     "ct original ip saddr": "ipv4_addr",
     "ct original ip daddr": "ipv4_addr",
     "ct original ip6 saddr": "ipv6_addr",
