@@ -118,7 +118,7 @@ def test_installed_filter_runs(installed: Path, host: Host, tmp_path: Path, name
 def test_installed_playbook_converges_a_host(installed: Path, host: Host, tmp_path: Path) -> None:
     service = {"name": "web", "vip": "10.96.0.10", "port": 80, "backends": [{"address": "10.0.0.11", "port": 8080}]}
     variables = {**host_variables(host), "service_proxy_services": [service]}
-    (tmp_path / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": {TARGET: variables}}}))
+    (tmp_path / "inventory.yml").write_text(yaml.safe_dump({"service_proxy": {"hosts": {TARGET: variables}}}))
     arguments = ("-i", "inventory.yml", f"{COLLECTION_NAME}.site")
     first, second = (ansible_playbook(tmp_path, *arguments, collections=str(installed)) for dummy in range(2))
     assert "-A L4-SERVICES -d 10.96.0.10/32" in host.run("iptables-save", "-t", "nat").stdout

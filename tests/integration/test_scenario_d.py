@@ -32,7 +32,7 @@ for last; do :; done
 case "$1" in
     start) touch "/run/started-$last" ;;
     stop) rm -f "/run/started-$last" ;;
-    is-active) [ -e "/run/started-$last" ] ;;
+    is-active) shift; for one; do if [ -e "/run/started-$one" ]; then echo active; else echo inactive; fi; done ;;
 esac
 """
 

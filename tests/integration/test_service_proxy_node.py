@@ -208,3 +208,79 @@ def test_a_misspelt_variable_is_refused_with_the_nearest_name(world: Bridged, co
     run = controller.run(expect_failure=True, service_proxy_localhost_nodeports=True)
     assert run.message == "service_proxy_localhost_nodeports is set: did you mean service_proxy_localhost_node_ports?"
     assert differences(world.snapshot(), found) == []
+
+
+def test_the_tag_of_a_role_does_its_part_alone(world: Bridged, controller: Controller) -> None:
+    done = controller.run_anyhow(SITE, False, "--tags", "backend")
+    assert done.returncode == 0, done.stdout + done.stderr
+    held = world.snapshot()
+    assert any("L4-BACKEND" in line for line in held)
+    assert not any("L4-SERVICES" in line or "L4-BRIDGE" in line for line in held)
+    assert "ipv4/ip_forward:0" in held
+
+
+def test_the_diff_begins_with_what_becomes_of_services(controller: Controller) -> None:
+    (diff,) = [diff for _task, _host, diff in controller.run().changes if diff]
+    assert diff["after"].startswith("# services\nweb: added, 10.9.9.9:80/tcp, 2 backends\n")
+    one_less = {**SERVICE, "backends": SERVICE["backends"][:1]}  # type: ignore[index]
+    check = controller.run(check=True, service_proxy_services=[one_less])
+    (diff,) = [diff for _task, _host, diff in check.changes if diff]
+    assert diff["after"].startswith("# services\nweb: - 10.0.0.21:8080, shares 50 -> 100 %\n# ")
+
+
+def test_check_mode_on_a_host_without_tools_predicts_what_it_can(controller: Controller) -> None:
+    with Bridged() as bare:
+        bare.node.run(
+            "sh", "-c", "rm -f /usr/sbin/iptables /usr/sbin/ip6tables /usr/sbin/ipset /sbin/iptables /sbin/ipset"
+        )
+        found = bare.node.run("find", "/etc", "/var/lib", "-xdev", "-newer", "/etc/hostname").stdout
+        controller.inventory({"node1": bare.node}, bare.variables)
+        run = controller.run(check=True)
+        (diff,) = [diff for _task, _host, diff in run.changes if diff]
+        assert "ipset\n" in diff["after"].split("# packages\n")[1].split("# ")[0]
+        for expected in (
+            "net.ipv4.ip_forward = 1",
+            "-A L4-BRIDGE -i br0 -o br0",
+            "-A L4-BACKEND -s 10.0.0.11/32",
+            "L4-SVC-",
+        ):
+            assert expected in diff["after"]
+        assert "cannot be read before" in run.output
+        assert bare.node.run("find", "/etc", "/var/lib", "-xdev", "-newer", "/etc/hostname").stdout == found
+        refused = controller.run(check=True, expect_failure=True, service_proxy_install_packages="no")
+        assert "and service_proxy_install_packages is false" in refused.message
+
+
+@pytest.mark.parametrize("how", [{"serial": 1}, {"strategy": "free"}, {}], ids=["serial", "free", "linear"])
+def test_drain_changes_one_backend_and_nothing_else_however_it_is_run(tmp_path: Path, how: dict[str, Any]) -> None:
+    with Bridged() as first, Bridged() as second:
+        controller = Controller(tmp_path)
+        nodes = {"node1": first.node, "node2": second.node}
+        controller.inventory(nodes, first.variables)
+        controller.run()
+        other = {"name": "later", "vip": "10.9.9.8", "port": 80, "backends": [{"address": "10.0.0.31"}]}
+        pending = {"service_proxy_services": [{**SERVICE, "port": 81}, other], "service_proxy_masquerade_all": True}
+        controller.inventory(nodes, {**first.variables, **pending})
+        before = [world.snapshot() for world in (first, second)]
+        for task in ("drain", "undrain"):
+            include = {"name": "layer4.service_proxy.proxy", "tasks_from": task}
+            playbook = controller.play([{"name": task, "ansible.builtin.include_role": include}], **how)
+            run = controller.run(playbook, service_proxy_backend="10.0.0.21", service_proxy_drain_seconds=0)
+            assert "the inventory asks for other services or settings" in run.output
+            for world in (first, second):
+                rules = "\n".join(world.snapshot())
+                assert "10.9.9.8" not in rules
+                assert "--dport 81" not in rules
+                assert ("to-destination 10.0.0.21:8080" in rules) == (task == "undrain")
+        unchanged = [world.snapshot() for world in (first, second)]
+        assert [[one for one in side if "generation" not in one] for side in unchanged] == [
+            [one for one in side if "generation" not in one] for side in before
+        ]
+        known = controller.run(
+            controller.play(
+                [{"name": "drain", "ansible.builtin.include_role": {**include, "tasks_from": "drain"}}], **how
+            ),
+            service_proxy_backend="10.0.0.31",
+            service_proxy_drain_seconds=0,
+        )
+        assert known.stats["node2"]["failures"] == 0

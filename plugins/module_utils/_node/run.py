@@ -7,6 +7,8 @@
 Everything is validated before anything is changed. Then each step compares and, unless in check mode, applies.
 """
 
+# pylint: disable=import-outside-toplevel
+
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
@@ -23,17 +25,19 @@ from .._model.fields import quoted
 from .._model.request import Request
 from .._model.requirements import find_needs
 from .._model.service import parse_services
+from .._model.service_changes import describe_changes
+from .._objects.iptables import COMMANDS
 from .._objects.iptables_text import XtablesError
 from .._plan.iptables_steps import FamilyPlans
 from .._plan.transaction import UndoFailed
 from .._resource.chain.plan import plan_chains
-from .._resource.chain.request import FAMILIES, InvalidChainError, parse_chain
+from .._resource.chain.request import FAMILIES, ChainRequest, InvalidChainError, parse_chain
 from . import backend_rules, bridges, kernel_modules, managers, sysctls, tools, units
 from .boot import Part, asked_of, observe, plan_boot, without_systemd
 from .boot import Settings as BootSettings
 from .boot_parts import chains_part, services_part
 from .bridge_modes import Links
-from .change import Change, NodeError, merge_diffs
+from .change import Change, NodeError, lines, merge_diffs
 from .given import (
     Drain,
     Given,
@@ -75,6 +79,7 @@ class NodeRun:
         self.settings = Settings(self.given.settings)
         self.services = self.given.services
         self.links = Links()
+        self.missing: Sequence[str] = ()
         self.changes: list[Change] = []
         self.result: dict[str, Any] = {}
 
@@ -93,8 +98,8 @@ class NodeRun:
     def run(self) -> dict[str, Any]:
         """Return the result of the module. Raises InvalidServices and RUN_ERRORS."""
         if "node" in self.parts:
-            missing = tools.missing_tools(self.settings, self.runner)
-            if missing and not self._go_on_without(missing):
+            self.missing = tools.missing_tools(self.settings, self.runner)
+            if self.missing and not self._go_on_without(self.missing):
                 return self.result
         self._validate()
         steps = [self._prepare_node, self._bridges, self._backends, self._proxy, self._open_loopback]
@@ -112,13 +117,21 @@ class NodeRun:
             raise NodeError(
                 f"{self.settings.name} has no {', '.join(missing)}, and service_proxy_install_packages is false"
             )
-        self.result = {"changed": False, "missing_packages": packages, "diff": {"before": "", "after": ""}}
-        return False
+        if not self.module.check_mode:
+            self.result = {"changed": False, "missing_packages": packages, "diff": {"before": "", "after": ""}}
+            return False
+        self.changes.append(Change("packages", "", lines(packages)))
+        self.module.warn(
+            f"what this host has cannot be read before {', '.join(packages)} are installed: rules and services are shown as "
+            "for a host that has none"
+        )
+        return True
 
     def _validate(self) -> None:
         """Everything that can be wrong, before anything is changed."""
         settings = self.settings
-        self.node = node_of(self.module, settings.node)
+        unread: dict[str, Any] = {"addresses": []} if "ip" in self.missing and settings.addresses is None else {}
+        self.node = node_of(self.module, {**settings.node, **unread})
         self.needs = find_needs(self.services, self.node.name)
         if settings.is_present:
             registry.load(settings.dataplane)
@@ -129,7 +142,7 @@ class NodeRun:
             parse_services(self.services, self.node, registry.load(settings.dataplane).problems)
         if "bridge" in self.parts:
             bridges.refuse_wrong_bridges(settings, self.links, settings.name)
-        self.local = bridges.local_bridges(settings, self.links, self.runner)
+        self.local = [] if "ip" in self.missing else bridges.local_bridges(settings, self.links, self.runner)
         if "node" in self.parts:
             self.modules = kernel_modules.wanted_modules(
                 settings, schedulers=self.needs["schedulers"], bridges=self._has_bridges()
@@ -212,6 +225,9 @@ class NodeRun:
         tables = both_families(self.module)
         requests = [parse_chain(one) for one in options]
         self.boot_parts[part] = chains_part(requests)
+        if self.missing:
+            self._do(*(Change("", "", one) for one in map(_predicted, requests) if one))
+            return
         plans = {}
         for family in FAMILIES["both"]:
             concerned = [
@@ -241,8 +257,13 @@ class NodeRun:
             payload = self.given.payload._asdict()
         exclusive = settings.exclusive or not settings.is_present
         request = Request(settings.state, services, exclusive, settings.dataplane)
-        done = converge_services(self.module, request, settings.node, payload)
+        done = (
+            self._predict_services()
+            if self.missing
+            else converge_services(self.module, request, settings.node, payload)
+        )
         if done["changed"]:
+            self.changes.insert(0, Change("services", "", lines(self._service_changes(drained))))
             self.changes.append(Change("", done["diff"]["before"], done["diff"]["after"]))
         self.result.update({key: done[key] for key in ("added", "updated", "removed", "conntrack_deleted")})
         self._tell_drained(drained)
@@ -250,6 +271,39 @@ class NodeRun:
         self.boot_parts["services"] = (
             services_part(given, drained, listed, self.node, self.kept.program) if settings.is_present else None
         )
+
+    def _service_changes(self, drained: Sequence[str]) -> list[str]:
+        """Return the lines that say what becomes of services, against what the node was last given."""
+        held = self.held_given
+        after = without_drained(self.services, drained) if self.settings.is_present else []
+        if held is None:
+            return describe_changes([], after, self.node)
+        listed = self.kept.asked.get("services", {}).get("drained") or ()
+        before = without_drained(held.services, [*(held.settings.get("drained") or ()), *listed])
+        names = {one["name"] for one in after}
+        if self.settings.is_present and not self.settings.exclusive:
+            before = [one for one in before if one["name"] in names]
+        return describe_changes(before, after, self.node)
+
+    def _predict_services(self) -> dict[str, Any]:
+        """Return the result of services on a host that has none, for want of the tools that read it."""
+        options = {
+            "node": {**self.settings.node, "addresses": list(self.node.addresses)},
+            "dataplane": self.settings.dataplane,
+        }
+        from .._dataplane.offline import render_services  # what a run needs hardly ever is compiled only then
+
+        text = render_services(self.services, options)
+        names = sorted(one["name"] for one in self.services)
+        diff = {"before": "", "after": text}
+        return {
+            "changed": bool(text),
+            "diff": diff,
+            "added": names,
+            "updated": [],
+            "removed": [],
+            "conntrack_deleted": 0,
+        }
 
     def _tell_drained(self, drained: Sequence[str]) -> None:
         self.result["drained"] = list(drained)
@@ -280,6 +334,23 @@ class NodeRun:
 
     def _told(self) -> dict[str, Any]:
         return {"changed": bool(self.changes), "diff": merge_diffs(self.changes), **self.result}
+
+
+def _predicted(request: ChainRequest) -> str:
+    """Return the lines of a chain on a host without rules."""
+    if not request.present:
+        return ""
+    jumps = [f"-A {jump.hook} {jump.rule(request.chain)}" for jump in request.jumps or ()]
+    text = lines(
+        [
+            f"*{request.table}",
+            f":{request.chain} - [0:0]",
+            *jumps,
+            *(f"-A {request.chain} {one}" for one in request.rules or ()),
+            "COMMIT",
+        ]
+    )
+    return "".join(f"# {COMMANDS[family]}\n{text}" for family in request.families)
 
 
 def _refuse_wrong_networks(variable: str, networks: Sequence[str]) -> None:
