@@ -118,6 +118,18 @@ def test_what_is_kept_for_boot_is_kept_unless_that_is_switched_off_by_a_string(
     assert {"services.iptables", "services.iptables.jumps", "bridge.iptables", "backend.iptables"} < set(names)
 
 
+def test_what_was_given_and_is_damaged_is_not_taken_for_nothing(world: Bridged, controller: Controller) -> None:
+    controller.run()
+    path = "/var/lib/layer4-service-proxy/generations/1/asked.json"
+    world.node.run("sh", "-c", f"echo '{{' > {path}")
+    found = world.snapshot()
+    run = controller.run(PLAYBOOKS / "drain.yml", expect_failure=True, service_proxy_backend="10.0.0.11")
+    assert f"{path} is damaged: it is not JSON: run site.yml first" in run.message
+    assert differences(world.snapshot(), found) == []
+    assert controller.run().changed == 1
+    assert controller.run().changed == 0
+
+
 def test_a_rollback_is_a_run_with_what_an_earlier_run_was_given(world: Bridged, controller: Controller) -> None:
     controller.run()
     wanted = world.snapshot()

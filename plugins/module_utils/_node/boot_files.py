@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
 
 from .._model import addresses as ip
 from .._objects.boot import UNCHANGED_TIMEOUTS, BootState
@@ -84,7 +85,7 @@ def _table(table: str, chains: Sequence[tuple[str, Rules]]) -> list[str]:
 
 def _jumps(jumps: Iterable[Jump]) -> str:
     """One a line, as a list of JSON: the fields of `Jump` in their order."""
-    return _lines(json.dumps([one.table, one.hook, one.rule, one.position, one.anchored]) for one in jumps)
+    return _lines(json.dumps(astuple(one)) for one in jumps)
 
 
 def _lines(lines: Iterable[str]) -> str:
@@ -97,9 +98,14 @@ def parse_jumps(text: str) -> list[Jump]:
         found = [Jump(*json.loads(line)) for line in text.split("\n") if line]
     except (ValueError, TypeError) as error:
         raise InvalidFileError("it is no list of jumps") from error
-    if not all(isinstance(text, str) for one in found for text in (one.table, one.hook, one.rule, one.position)):
+    if not all(map(_is_jump, found)):
         raise InvalidFileError("it is no list of jumps")
     return found
+
+
+def _is_jump(one: Jump) -> bool:
+    texts, answers = astuple(one)[:4], astuple(one)[4:]
+    return all(isinstance(text, str) for text in texts) and all(isinstance(answer, bool) for answer in answers)
 
 
 def parse_timeouts(text: str) -> Timeouts:

@@ -92,7 +92,8 @@ class NodeRun:
         if not self.drain.backend:
             return self.asked
         if self.held_given is None:
-            raise NodeError("this node was not given any services yet: run site.yml first")
+            lost = self.kept.problems[0] if self.kept.problems else "this node was not given any services yet"
+            raise NodeError(f"{lost}: run site.yml first")
         return self.held_given
 
     def run(self) -> dict[str, Any]:
