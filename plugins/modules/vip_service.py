@@ -257,7 +257,7 @@ notes:
   - Runs on the same host take turns, each network namespace for itself. One that waits for another longer than two minutes fails. Checks
     do not wait.
 requirements:
-  - iptables and ip6tables 1.8 or newer (nft or legacy back end), each when there are services of its family
+  - iptables and ip6tables 1.8 or newer (nft or legacy variant), each when there are services of its family
   - ip (iproute2)
   - ipset in the kernel, when a service has O(services[].session_affinity=client_ip)
   - connection tracking over netlink in the kernel (nf_conntrack_netlink), when a service has O(services[].protocol=udp)

@@ -45,6 +45,9 @@ class FakeIpvs:
     def service(self, key: ServiceKey) -> HeldService | None:
         return self.services().get(key)
 
+    def open_connections(self) -> int:
+        return 0
+
     def connections(self, keys: Iterable[ServiceKey]) -> dict[ServiceKey, dict[tuple[str, int], tuple[int, int]]]:
         return {key: dict.fromkeys(self.held[key].destinations, (self.active, 0)) for key in keys}
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -20,7 +21,11 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs
     VirtualService,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.ipvs import plan_virtual_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.ipvs_steps import virtual_steps, wait_step
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.ipvs_steps import (
+    settle_step,
+    virtual_steps,
+    wait_step,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.transaction import run
 from ansible_collections.layer4.service_proxy.tests.unit.fake_ipvs import FakeIpvs, RefusedError
 
@@ -142,3 +147,28 @@ def test_connections_are_waited_for_until_they_end_or_the_time_is_over(ends_at: 
     going = [(KEYS[0], ("10.0.0.1", 8080))]
     wait_step(going, ipvs, 10.0, sleep, lambda: clock[0]).apply()
     assert clock[0] == waited
+
+
+@pytest.mark.parametrize(
+    ("counts", "waited"),
+    [
+        ([0], 0.3),
+        ([3, 2, 1, 0], 0.3),
+        ([3, 2, 2, 2, 1, 0], 0.5),
+        ([5], 1.0),
+        ([9, 8, 7, 6, 5], 1.4),
+        (range(99, 0, -1), 5.0),
+    ],
+)
+def test_what_is_under_way_is_waited_for_as_long_as_it_gets_less(counts: Sequence[int], waited: float) -> None:
+    left, clock = list(counts), [0.0]
+
+    class Counting(FakeIpvs):
+        def open_connections(self) -> int:
+            return left.pop(0) if len(left) > 1 else left[0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] = round(clock[0] + seconds, 3)
+
+    settle_step(Counting({}), sleep, lambda: clock[0]).apply()
+    assert clock[0] == pytest.approx(waited, abs=0.11)

@@ -161,7 +161,8 @@ class TestSwitch:
     """From iptables to ipvs and back, with clients that ask all the time."""
 
     @pytest.mark.semantics(23)
-    def test_no_connection_fails_and_nothing_of_the_other_stays(self, network: Network) -> None:
+    @pytest.mark.parametrize("drain_timeout", [60, 0])
+    def test_no_connection_fails_and_nothing_of_the_other_stays(self, network: Network, drain_timeout: int) -> None:
         node = network.hosts["node1"]
         network.applied([_web("b11")])  # tables of iptables-nft stay, empty
         network.applied([], state="absent")
@@ -174,7 +175,9 @@ class TestSwitch:
                 switched = network.applied([_web("b11", "b12")], dataplane="ipvs")
                 ipvs = network.rules()
                 assert not of_iptables & _remembered()
-                back = network.applied([_web("b11", "b12")], dataplane="iptables", node={"drain_timeout": 60})
+                back = network.applied(
+                    [_web("b11", "b12")], dataplane="iptables", node={"drain_timeout": drain_timeout}
+                )
             assert [result["updated"] for result in (switched, back)] == [["web"], ["web"]]
             assert "L4-SVC-" not in ipvs
             assert network.rules() == iptables

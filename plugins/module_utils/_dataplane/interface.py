@@ -165,7 +165,9 @@ class Dataplane(Protocol):
         """
 
     def plan(self, host: Host, node: Node, desired: Any, observed: Observation) -> Plan:
-        """Compare both states. With ``observed.request`` not exclusive, services that it does not name are kept to the letter.
+        """Compare both states. Where ``observed.request.dataplane`` is another, that one takes over what this one had.
+
+        With ``observed.request`` not exclusive, services that it does not name are kept to the letter.
 
         desired: what ``observed.request.services`` compile to; nothing with state absent. Raises one of ``errors``, also where the host
         has no means for a family that has services, and InvalidServices where an object of somebody else is in the way.

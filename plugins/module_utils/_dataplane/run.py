@@ -184,7 +184,7 @@ def _refuse_conflicts(
 
 def _plan_removal(dataplane: Dataplane, request: Request, names: frozenset[str], node: Node, host: Host) -> Part:
     """What another dataplane has goes. Raises InvalidServices where that is a service that the request does not name."""
-    removal = Request("absent", [], True, dataplane.name)
+    removal = Request("absent", [], True, request.dataplane)
     observation = dataplane.observe(host, node, removal)
     held = {claim.service for found in dataplane.claims(observation, node).values() for claim in found}
     if not request.exclusive and held - names:

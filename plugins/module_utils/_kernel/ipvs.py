@@ -15,6 +15,7 @@ import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from .._model.addresses import endpoint as endpoint_text
 from .._objects.conntrack import Endpoint
@@ -70,6 +71,10 @@ _DESTINATION_ERRORS = {
     errno.EINVAL: "the kernel takes no such destination: its address must be a host's, its family the virtual service's unless it is "
     "tunnelled; and interface lo must have been up in this network namespace",
 }
+
+
+_CONNECTIONS = Path("/proc/net/ip_vs_conn")
+_OVER = ("TIME_WAIT", "CLOSE", "NONE")
 
 
 class IpvsError(IpvsRefusedError):
@@ -128,6 +133,17 @@ class Ipvs:
             key: {(one.address, one.port): (active, inactive) for one, active, inactive in self._destinations(key)}
             for key in keys
         }
+
+    def open_connections(self) -> int:
+        """Return how many TCP connections of all virtual services are being made, open or being closed. Raises IpvsError."""
+        try:
+            lines = _CONNECTIONS.read_text().splitlines()
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise IpvsError(f"IPVS: {_CONNECTIONS} cannot be read: {error.strerror}") from error
+        found = (line.split(maxsplit=8) for line in lines if line.startswith("TCP "))
+        return sum(fields[7] not in _OVER for fields in found)
 
     def timeouts(self) -> Timeouts:
         try:

@@ -16,12 +16,19 @@ from .ipvs import VirtualServicePlan
 from .transaction import Step, UndoFailed
 
 _POLL_SECONDS = 0.5
+_SETTLING_POLL = 0.1
+_IN_FLIGHT = 0.3
+"""Seconds that a packet may be on its way through the node, its first rules passed and IPVS not reached."""
+_SETTLED_AFTER = 1.0
+_LONGEST_SETTLING = 5.0
 
 
 class VirtualServices(Protocol):
     """What is needed of IPVS (`kernel.ipvs.Ipvs`)."""
 
     def apply(self, changes: Sequence[IpvsChange]) -> None: ...
+
+    def open_connections(self) -> int: ...
 
     def connections(self, keys: Iterable[ServiceKey]) -> dict[ServiceKey, dict[Endpoint, tuple[int, int]]]: ...
 
@@ -58,6 +65,27 @@ def wait_step(
         until = now() + seconds
         while now() < until and _any_active(going, ipvs):
             sleep(_POLL_SECONDS)
+
+    return Step(wait, lambda: None)
+
+
+def settle_step(
+    ipvs: VirtualServices,
+    sleep: Callable[[float], None] = time.sleep,
+    now: Callable[[], float] = time.monotonic,
+) -> Step:
+    """Until connections that are just being made or served are through: as long as their number falls, and a moment more."""
+
+    def wait() -> None:
+        started = fell = now()
+        least = ipvs.open_connections() + 1
+        while now() - started < _LONGEST_SETTLING and now() - fell < _SETTLED_AFTER:
+            count = ipvs.open_connections()
+            if count < least:
+                least, fell = count, now()
+            if not count and now() - started >= _IN_FLIGHT:
+                return
+            sleep(_SETTLING_POLL)
 
     return Step(wait, lambda: None)
 

@@ -94,10 +94,10 @@ def difference(cached: CachedState, state: str, services: Sequence[Any], exclusi
         return None
     wanted = {raw["name"]: raw for raw in services}
     known = cached.services
-    if len(wanted) != len(services) or (state == "absent" and exclusive):
+    if len(wanted) != len(services):
         return None
     if state == "absent":
-        changed, removed = [], wanted.keys() & known.keys()
+        changed, removed = [], set(known) if exclusive else wanted.keys() & known.keys()
     else:
         changed = [raw for name, raw in wanted.items() if name not in known or known[name].raw != raw]
         removed = known.keys() - wanted.keys() if exclusive else set()
@@ -125,7 +125,7 @@ def cached_state(
             known.sets.extend(sorted(layout.affinity_sets(rules)))
     shared = {
         family: Observed(
-            {key: rules for key, rules in one.chains.items() if not layout.is_per_service(key)}, dict(one.hooks)
+            {key: rules for key, rules in one.chains.items() if not _owner(key, rules, layout)}, dict(one.hooks)
         )
         for family, one in held.items()
     }
@@ -259,7 +259,12 @@ def _foreign(plain: Any) -> list[ChainOfOthers]:
 def _chains_by_owner(one: Observed, layout: Layout) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for key, rules in one.chains.items():
-        owner = owner_of(rules[0]) if rules and layout.is_per_service(key) else None
+        owner = _owner(key, rules, layout)
         if owner:
             found.setdefault(owner, []).append(key[1])
     return found
+
+
+def _owner(key: ChainKey, rules: Rules, layout: Layout) -> str | None:
+    """The service that has a chain for itself; None for one that serves all, and for one in which nothing tells whose it is."""
+    return owner_of(rules[0]) if rules and layout.is_per_service(key) else None

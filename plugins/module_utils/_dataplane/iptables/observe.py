@@ -99,7 +99,7 @@ def _narrowed(store: Store, node: Node) -> Observation | None:
     """Return the observation of the services that differ; None where the whole is no more work, or is needed."""
     cached, request = store.rest(), store.request
     found = cached and cache.difference(cached, request.state, request.services, request.exclusive)
-    if not cached or not found or not (found.kept or found.changed) or set(cached.shared) != set(COMMANDS):
+    if not cached or not found or set(cached.shared) != set(COMMANDS):
         return None
     if _keeps_chains(cached, node):
         return None
@@ -111,7 +111,7 @@ def _narrowed(store: Store, node: Node) -> Observation | None:
     kept = [one for name, one in found.kept.items() if name in asked] if present else []
     narrower = request._replace(
         services=found.changed,
-        exclusive=False,
+        exclusive=request.exclusive and not present,
         removed=frozenset(found.removed),
         unchanged=[raw for raw in request.services if raw.get("protocol") == "udp" and raw["name"] in found.kept]
         if present

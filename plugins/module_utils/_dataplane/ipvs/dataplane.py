@@ -31,7 +31,7 @@ from .compile import Frontends, bound_addresses, compile_frontends
 from .host import State, is_in_use
 from .info import node_info
 from .ownership import claim_of, virtual_services
-from .plan import IpvsPlan, plan_frontends
+from .plan import NAME, IpvsPlan, plan_frontends
 from .plan_addresses import plan_addresses
 from .plan_sets import plan_service_sets
 from .problems import problems
@@ -43,7 +43,7 @@ from .trace import trace_ipvs
 class Ipvs:
     """Services as virtual services of IPVS, with rules whose number does not depend on theirs."""
 
-    name = "ipvs"
+    name = NAME
     errors = (DeviceError, IpsetError, IpvsError, NftError, NoIpvsError, SysctlError, XtablesError)
 
     def problems(self, services: Sequence[Service], node: Node) -> list[str]:

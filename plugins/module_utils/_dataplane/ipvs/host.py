@@ -75,6 +75,10 @@ class NoIpvs:
     def apply(self, changes: Sequence[object]) -> None:
         """There is nothing to change."""
 
+    def open_connections(self) -> int:
+        """Return 0."""
+        return 0
+
     def connections(self, keys: Iterable[ServiceKey]) -> dict[ServiceKey, dict[Endpoint, tuple[int, int]]]:
         """Return nothing of each."""
         return {key: {} for key in keys}

@@ -18,7 +18,7 @@ from ..._plan.ipset_steps import bind
 from ..._plan.iptables import ChainPlan
 from ..._plan.iptables_steps import FamilyPlans
 from ..._plan.ipvs import plan_virtual_services
-from ..._plan.ipvs_steps import virtual_step, wait_step
+from ..._plan.ipvs_steps import settle_step, virtual_step, wait_step
 from ..._plan.transaction import Step
 from ..interface import Host, Observation, Summary
 from ..netfilter.facilities import sets, tables
@@ -33,14 +33,25 @@ from .rules import services_chain, wanted_chains
 from .sets import wanted_sets
 from .stages import StagedChains, stage_chains
 
+NAME = "ipvs"
+
 
 class IpvsPlan:
     """The difference, as `interface.Plan` describes it."""
 
     def __init__(
-        self, host: Host, node: Node, wanted: Frontends, ours: Frontends, state: State, leftovers: Leftovers
+        self,
+        host: Host,
+        node: Node,
+        wanted: Frontends,
+        ours: Frontends,
+        state: State,
+        leftovers: Leftovers,
+        is_replaced: bool,
     ) -> None:
+        """is_replaced: whether another dataplane carries new connections by the time that this one retires."""
         self._host, self._node, self._ipvs, self._leftovers = host, node, state.ipvs, leftovers
+        self._is_replaced = is_replaced
         chains = wanted_chains(wanted, node)
         state.families.require([family for family, one in chains.items() if one.chains])
         services = services_chain(node.chain_prefix)
@@ -113,6 +124,8 @@ class IpvsPlan:
         if self._node.drain_timeout and virtual.draining:
             steps.append(virtual_step(virtual, virtual.drain, self._ipvs))
             steps.append(wait_step(virtual.draining, self._ipvs, self._node.drain_timeout))
+        elif self._is_replaced and virtual.draining:
+            steps.append(settle_step(self._ipvs))
         steps += _address_steps(held, [], self._addresses.remove)
         if virtual.removals:
             steps.append(virtual_step(virtual, virtual.removals, self._ipvs))
@@ -143,7 +156,7 @@ def plan_frontends(
         wanted = {} if request.exclusive else {key: one for key, one in ours.items() if one.service not in names}
     else:
         wanted = desired if request.exclusive else merged(desired, ours, names)
-    return IpvsPlan(host, node, wanted, ours, state, leftovers)
+    return IpvsPlan(host, node, wanted, ours, state, leftovers, request.dataplane != NAME)
 
 
 def _settings(wanted: Frontends, state: State, node: Node, host: Host) -> SettingsPlan:
