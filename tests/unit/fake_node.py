@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.interface import Facility, Host
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs import host as ipvs
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs import presence as ipvs
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter import facilities
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.other_variant import (
     other_families,

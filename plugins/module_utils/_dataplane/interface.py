@@ -114,8 +114,8 @@ class Plan(Protocol):
         """What is removed last, once nothing leads to it any more. A plan without any service left has all its steps here."""
 
 
-class Dataplane(Protocol):
-    """One way to carry packets. Desired and observed state are of types of its own, which nobody else looks into."""
+class Presence(Protocol):
+    """The part of a dataplane that is asked in runs of others (`registry.presence`)."""
 
     @property
     def name(self) -> str:
@@ -125,6 +125,16 @@ class Dataplane(Protocol):
     def errors(self) -> tuple[type[Exception], ...]:
         """What reading or changing its facilities raises; each text is one line for the user."""
 
+    def in_use(self, host: Host, node: Node) -> bool:
+        """Tell whether anything of this dataplane is on the host, without needing its tools, and at no cost worth mentioning.
+
+        Raises one of ``errors`` where that cannot be told: could not read is never nothing there.
+        """
+
+
+class Dataplane(Presence, Protocol):
+    """One way to carry packets. Desired and observed state are of types of its own, which nobody else looks into."""
+
     def problems(self, services: Sequence[Service], node: Node) -> list[str]:
         """Return what this dataplane cannot do, one line each that begins with ``service "NAME": `` or ``node: ``. Pure."""
 
@@ -133,12 +143,6 @@ class Dataplane(Protocol):
 
     def bound_addresses(self, services: Sequence[Service], node: Node) -> Collection[str]:
         """Return the addresses of services that the node itself has in this dataplane, beside its own. Pure."""
-
-    def in_use(self, host: Host, node: Node) -> bool:
-        """Tell whether anything of this dataplane is on the host, without needing its tools, and at no cost worth mentioning.
-
-        Raises one of ``errors`` where that cannot be told: could not read is never nothing there.
-        """
 
     def observe(self, host: Host, node: Node, request: Request) -> Observation:
         """Look at what the kernel holds. The long part of it may wait until `claims`, `warnings` or `plan` needs it, so that a

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from .._model.fields import quoted
 from .._model.service import InvalidServices
-from .interface import Dataplane
+from .interface import Dataplane, Presence
 
 NAMES = ("iptables", "ipvs", "nftables")
 DEFAULT = "iptables"
@@ -30,3 +30,16 @@ def load(name: str) -> Dataplane:
 
         return Ipvs()
     raise InvalidServices([f"dataplane is {quoted(name)}: not supported yet: must be {', '.join(IMPLEMENTED)}"])
+
+
+def presence(name: str) -> Presence:
+    """Return what tells whether a dataplane is in use, where that is a part that is compiled alone."""
+    if name == "iptables":
+        from .iptables.presence import IptablesPresence
+
+        return IptablesPresence()
+    if name == "ipvs":
+        from .ipvs.presence import IpvsPresence
+
+        return IpvsPresence()
+    return load(name)

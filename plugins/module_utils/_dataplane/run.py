@@ -25,7 +25,7 @@ from .._plan.transaction import Step, UndoFailed
 from .._plan.transaction import run as run_steps
 from . import registry
 from .conntrack_cleanup import ConntrackCleanup, plan_cleanup
-from .interface import Dataplane, Host, Observation, Plan, Summary
+from .interface import Dataplane, Host, Observation, Plan, Presence, Summary
 
 _MOST_NAMED = 5
 """Services that an error names."""
@@ -139,9 +139,9 @@ def plan_run(request: Request, node: Node, host: Host) -> NodeRun:
 def _participants(request: Request, node: Node, host: Host) -> list[Dataplane]:
     """The dataplanes that a run concerns: the one that is asked for, and those in use. What is absent goes from these alone."""
     asked = registry.load(request.dataplane)
-    others = [one for one in map(registry.load, registry.IMPLEMENTED) if one.name != asked.name]
+    others = [registry.presence(name) for name in registry.IMPLEMENTED if name != asked.name]
     with _reported(others):
-        used = [one for one in others if one.in_use(host, node)]
+        used = [registry.load(one.name) for one in others if one.in_use(host, node)]
     if request.state == "absent" and used:
         with _reported([asked]):
             return ([asked] if asked.in_use(host, node) else []) + used
@@ -226,7 +226,7 @@ def info(name: str, node: Node, host: Host) -> dict[str, Any]:
 
 
 @contextmanager
-def _reported(dataplanes: Iterable[Dataplane]) -> Iterator[None]:
+def _reported(dataplanes: Iterable[Presence]) -> Iterator[None]:
     """Turn what facilities raise into RunError."""
     errors = [error for one in dataplanes for error in one.errors]
     try:

@@ -16,13 +16,12 @@ from ..._model.request import Request
 from ..._model.service import Claim, Node, Service
 from ..._objects.boot import BootState
 from ..._objects.ipset import create_line
-from ..._objects.iptables import COMMANDS, ChainKey, Observed
+from ..._objects.iptables import COMMANDS, Observed
 from ..._objects.iptables_text import XtablesError
 from ..._plan.iptables import plan
 from ..interface import Host, Observation
-from ..netfilter.facilities import chain_presence
 from ..netfilter.names import Layout
-from ..netfilter.other_variant import Leftovers, leftovers, other_variant_warnings
+from ..netfilter.other_variant import other_variant_warnings
 from ..netfilter.walk import trace
 from ..packet import Packet, Trace
 from ..problems import ipvs_keys
@@ -31,17 +30,14 @@ from .compile import Compiled, compile_parts, whole_state
 from .info import node_info
 from .observe import observe
 from .plan import IptablesPlan, plan_services
+from .presence import IptablesPresence
 from .readback import claims_of
 
-_OF_ROLES = ("BRIDGE", "BACKEND")
-"""Chains that roles make with `nat_chain`; in the other variant of iptables nobody else would remove them."""
 
-
-class Iptables:
+class Iptables(IptablesPresence):
     """Services as chains of iptables, in kube-proxy's layout."""
 
-    name = "iptables"
-    errors = (IpsetError, NftError, XtablesError)
+    errors: tuple[type[Exception], ...] = (IpsetError, NftError, XtablesError)
 
     def problems(self, services: Sequence[Service], dummy: Node) -> list[str]:
         return ipvs_keys(services, self.name)
@@ -51,11 +47,6 @@ class Iptables:
 
     def bound_addresses(self, dummy: Sequence[Service], _node: Node) -> Collection[str]:
         return ()
-
-    def in_use(self, host: Host, node: Node) -> bool:
-        layout = Layout(node.chain_prefix)
-        keys = [("nat", layout.shared("SERVICES")), ("filter", layout.shared("FIREWALL"))]
-        return host.facility(chain_presence)(keys) or self._leftovers(host, node).changed
 
     def observe(self, host: Host, node: Node, request: Request) -> Observation:
         return observe(host, node, request)
@@ -74,7 +65,7 @@ class Iptables:
         return other_variant_warnings(host, node.chain_prefix, families)
 
     def plan(self, host: Host, node: Node, desired: Compiled, observed: Observation) -> IptablesPlan:
-        return plan_services(host, node, desired, observed, self._leftovers(host, node))
+        return plan_services(host, node, desired, observed, self.leftovers(host, node))
 
     def review(self, desired: Compiled, node: Node, families: Sequence[str]) -> str:
         states = {family: state for family, state in whole_state(desired, node).items() if family in families}
@@ -94,12 +85,3 @@ class Iptables:
 
     def info(self, host: Host, node: Node) -> dict[str, Any]:
         return node_info(host, node)
-
-    def _leftovers(self, host: Host, node: Node) -> Leftovers:
-        layout = Layout(node.chain_prefix)
-        of_roles = {layout.shared(name) for name in _OF_ROLES}
-
-        def ours(key: ChainKey) -> bool:
-            return layout.is_ours(key) or key[1] in of_roles
-
-        return leftovers(host, node.chain_prefix, ours)

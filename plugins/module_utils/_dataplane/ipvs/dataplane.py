@@ -28,23 +28,32 @@ from ..netfilter.facilities import NoSets, sets
 from ..netfilter.other_variant import leftovers, other_variant_warnings
 from ..packet import Packet, Trace
 from .compile import Frontends, bound_addresses, compile_frontends
-from .host import State, is_in_use
+from .host import State
 from .info import node_info
+from .names import chain_keys
 from .ownership import claim_of, virtual_services
-from .plan import NAME, IpvsPlan, plan_frontends
+from .plan import IpvsPlan, plan_frontends
 from .plan_addresses import plan_addresses
 from .plan_sets import plan_service_sets
+from .presence import IpvsPresence
 from .problems import problems
-from .rules import chain_keys, wanted_chains
+from .rules import wanted_chains
 from .sets import wanted_sets
 from .trace import trace_ipvs
 
 
-class Ipvs:
+class Ipvs(IpvsPresence):
     """Services as virtual services of IPVS, with rules whose number does not depend on theirs."""
 
-    name = NAME
-    errors = (DeviceError, IpsetError, IpvsError, NftError, NoIpvsError, SysctlError, XtablesError)
+    errors: tuple[type[Exception], ...] = (
+        DeviceError,
+        IpsetError,
+        IpvsError,
+        NftError,
+        NoIpvsError,
+        SysctlError,
+        XtablesError,
+    )
 
     def problems(self, services: Sequence[Service], node: Node) -> list[str]:
         return problems(services, node)
@@ -54,9 +63,6 @@ class Ipvs:
 
     def bound_addresses(self, services: Sequence[Service], node: Node) -> Collection[str]:
         return bound_addresses(compile_frontends(services, node).values(), node)
-
-    def in_use(self, host: Host, node: Node) -> bool:
-        return is_in_use(host, node.chain_prefix)
 
     def observe(self, host: Host, node: Node, request: Request) -> Observation:
         facility = host.facility(sets)

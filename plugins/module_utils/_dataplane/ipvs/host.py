@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
 
-from ..._kernel import dummy as kernel_device
 from ..._kernel import ipvs as kernel
 from ..._kernel import sysctl
 from ..._kernel.ipvs import NoIpvsError
@@ -24,27 +23,12 @@ from ..._objects.node_facts import DeviceState
 from ..._plan.iptables_steps import AllTables
 from ..._plan.ipvs_steps import VirtualServices
 from ..interface import Host
-from ..netfilter.facilities import HeldFamilies, chain_presence, pick, sets, tables
-from .compile import DEVICE, Frontends
+from ..netfilter.facilities import HeldFamilies, pick, sets, tables
+from .compile import Frontends
+from .names import chain_keys, set_names
 from .ownership import held_frontends
-from .rules import HOOKS, chain_keys, services_chain
-from .sets import set_names
-
-
-class Device(Protocol):
-    """What is needed of the device that holds the addresses (`_kernel.dummy.Device`)."""
-
-    def state(self) -> DeviceState | None: ...
-
-    def create(self) -> None: ...
-
-    def set_up(self, up: bool) -> None: ...
-
-    def delete(self) -> None: ...
-
-    def add(self, addresses: Iterable[str]) -> None: ...
-
-    def remove(self, addresses: Iterable[str]) -> None: ...
+from .presence import device
+from .rules import HOOKS
 
 
 class Sysctls(Protocol):
@@ -91,11 +75,6 @@ class NoIpvs:
         """There is nothing to set."""
 
 
-def device(dummy: Host) -> Device:
-    """Return the device that holds the addresses."""
-    return kernel_device.Device(DEVICE)
-
-
 def sysctls(dummy: Host) -> Sysctls:
     """Return the kernel's settings."""
     return sysctl
@@ -112,15 +91,6 @@ def ipvs_if_any(host: Host) -> Ipvs:
         return host.facility(ipvs)
     except NoIpvsError:
         return NoIpvs()
-
-
-def is_in_use(host: Host, prefix: str) -> bool:
-    """Tell whether the node has a device, a set or a chain of this dataplane."""
-    return (
-        host.facility(device).state() is not None
-        or not set_names(prefix).isdisjoint(host.facility(sets).headers())
-        or host.facility(chain_presence)([services_chain(prefix)])
-    )
 
 
 class State:

@@ -12,8 +12,9 @@ from ..._kernel.ipvs import NoIpvsError
 from ..._model.service import Node
 from ..interface import Host
 from ..netfilter.report import as_dicts
-from .host import State, ipvs, is_in_use
+from .host import State, ipvs
 from .ownership import virtual_services
+from .presence import IpvsPresence
 from .readback import observed_virtual_services
 from .sets import recorded_frontends
 
@@ -22,7 +23,7 @@ _COUNTS = ("services", "virtual_services", "destinations", "sets", "chains", "ru
 
 def node_info(host: Host, node: Node) -> dict[str, Any]:
     """Return services, counts, and what could not be read. IPVS is only asked where this dataplane is, or was, in use."""
-    if not is_in_use(host, node.chain_prefix):
+    if not IpvsPresence().in_use(host, node):
         return {"services": [], "counts": dict.fromkeys(_COUNTS, 0), "unreadable": {}}
     unreadable = {}
     try:

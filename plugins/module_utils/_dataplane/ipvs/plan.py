@@ -24,16 +24,16 @@ from ..interface import Host, Observation, Summary
 from ..netfilter.facilities import sets, tables
 from ..netfilter.other_variant import Leftovers
 from .compile import Frontends, bound_addresses
-from .host import Device, State, device, sysctls
+from .host import State, sysctls
+from .names import services_chain
 from .ownership import foreign_services, merged, summarise, virtual_services
 from .plan_addresses import plan_addresses
 from .plan_sets import plan_service_sets
 from .plan_settings import SettingsPlan, plan_settings, wanted_sysctls
-from .rules import services_chain, wanted_chains
+from .presence import Device, IpvsPresence, device
+from .rules import wanted_chains
 from .sets import wanted_sets
 from .stages import StagedChains, stage_chains
-
-NAME = "ipvs"
 
 
 class IpvsPlan:
@@ -156,7 +156,7 @@ def plan_frontends(
         wanted = {} if request.exclusive else {key: one for key, one in ours.items() if one.service not in names}
     else:
         wanted = desired if request.exclusive else merged(desired, ours, names)
-    return IpvsPlan(host, node, wanted, ours, state, leftovers, request.dataplane != NAME)
+    return IpvsPlan(host, node, wanted, ours, state, leftovers, request.dataplane != IpvsPresence.name)
 
 
 def _settings(wanted: Frontends, state: State, node: Node, host: Host) -> SettingsPlan:

@@ -10,15 +10,14 @@ that the node itself sends never sees INPUT, and IPVS has it before the filter t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ..._model import addresses as ip
 from ..._model.service import Node
 from ..._objects.iptables import ChainKey, Desired, Jump
 from ..netfilter.masquerade import masquerade_chains
 from ..netfilter.names import Layout, rule
 from .compile import Frontends
-from .sets import SetNames, is_one_way
+from .names import NAT, SetNames, services_chain
+from .sets import is_one_way
 
 _ECHO = {ip.IPV4: "icmp", ip.IPV6: "ipv6-icmp"}
 _UNREACHABLE = {ip.IPV4: "icmp-port-unreachable", ip.IPV6: "icmp6-port-unreachable"}
@@ -26,14 +25,6 @@ _ESTABLISHED = "-m conntrack --ctstate RELATED,ESTABLISHED"
 _INVALID = "-m conntrack --ctstate INVALID"
 _NEW = "-m conntrack --ctstate NEW"
 _UNTRACKED = "-m conntrack --ctstate UNTRACKED"
-_NAT = "IPVS-"
-"""What the names of chains of table nat begin with, so that the iptables dataplane can have its own beside them."""
-_CHAINS: Sequence[ChainKey] = (
-    *(("nat", _NAT + name) for name in ("SERVICES", "POSTROUTING", "MARK-MASQ", "MARK-NONLOCAL")),
-    *(("filter", name) for name in ("INPUT", "NEW", "OUTPUT", "REPLIES", "SOURCES")),
-    ("mangle", "SOURCES"),
-    ("raw", "ONE-WAY"),
-)
 HOOKS: frozenset[ChainKey] = frozenset(
     (table, hook)
     for table, hooks in {
@@ -46,17 +37,6 @@ HOOKS: frozenset[ChainKey] = frozenset(
 )
 """The built-in chains in which our jumps stand."""
 _SERVICE_SETS = {"VIP": "to a vip", "EXTERNAL": "external traffic", "LOCAL": "external traffic, local backends"}
-
-
-def chain_keys(prefix: str) -> set[ChainKey]:
-    """Return every chain that this dataplane may have."""
-    layout = Layout(prefix)
-    return {(table, layout.shared(name)) for table, name in _CHAINS}
-
-
-def services_chain(prefix: str) -> ChainKey:
-    """Return the chain of table nat that all service traffic comes to first."""
-    return ("nat", Layout(prefix).shared(_NAT + "SERVICES"))
 
 
 def wanted_chains(frontends: Frontends, node: Node) -> dict[str, Desired]:
@@ -93,9 +73,9 @@ class _Chains:
         return f"-m set --match-set {self.sets[what]} {','.join(directions or ('dst', 'dst'))}"
 
     def nat(self) -> dict[ChainKey, list[str]]:
-        chains = masquerade_chains(self.layout, self.node, self.family, _NAT)
-        postrouting = ("nat", self.layout.shared(_NAT + "POSTROUTING"))
-        mark = self.layout.shared(_NAT + "MARK-MASQ")
+        chains = masquerade_chains(self.layout, self.node, self.family, NAT)
+        postrouting = ("nat", self.layout.shared(NAT + "POSTROUTING"))
+        mark = self.layout.shared(NAT + "MARK-MASQ")
         hairpin = self._in("LOOP-BACK", "dst", "dst", "src")
         chains[postrouting].insert(0, rule(mark, "hairpin traffic", interface="! -o lo", match=hairpin))
         chains[services_chain(self.node.chain_prefix)] = self._services(mark)
@@ -114,7 +94,7 @@ class _Chains:
         if self.node.masquerade_all:
             rules.append(rule(mark, "masquerade all", match=self._in("VIP")))
         elif any(ip.family_of(cidr) == self.family for cidr in self.node.local_cidrs):
-            rules.append(rule(self.layout.shared(_NAT + "MARK-NONLOCAL"), "to a vip", match=self._in("VIP")))
+            rules.append(rule(self.layout.shared(NAT + "MARK-NONLOCAL"), "to a vip", match=self._in("VIP")))
         rules.append(rule(mark, "the node itself, from the vip", match=self._in("VIP", "src", "dst")))
         return rules + [rule("ACCEPT", what, match=self._in(name)) for name, what in _SERVICE_SETS.items()]
 
@@ -178,10 +158,10 @@ class _Chains:
         guarded = f"{_NEW} {self._in('GUARDED')}"
         return [
             *(
-                Jump("nat", hook, rule(shared(_NAT + "SERVICES"), f"{prefix} services"))
+                Jump("nat", hook, rule(shared(NAT + "SERVICES"), f"{prefix} services"))
                 for hook in ("PREROUTING", "OUTPUT")
             ),
-            Jump("nat", "POSTROUTING", rule(shared(_NAT + "POSTROUTING"), f"{prefix} masquerade")),
+            Jump("nat", "POSTROUTING", rule(shared(NAT + "POSTROUTING"), f"{prefix} masquerade")),
             Jump("filter", "INPUT", rule(shared("INPUT"), f"{prefix} services")),
             Jump("filter", "OUTPUT", rule(shared("OUTPUT"), f"{prefix} services")),
             Jump("filter", "FORWARD", rule(shared("REPLIES"), f"{prefix} replies")),

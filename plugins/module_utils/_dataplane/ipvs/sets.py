@@ -18,32 +18,12 @@ from ..._model.service import Node
 from ..._objects.ipset import MIN_HASHSIZE, Entries, Entry, SetHeader
 from ..._objects.ipvs import HeldService, ServiceKey
 from .compile import EXTERNAL_IP, KINDS, NODE_PORT, VIP, Frontend, Frontends, bound_addresses
+from .names import SET_TYPES, SetNames
 
 _MOST_ENTRIES = 1 << 20
 _RECORD = {"VIP": "vip", "EXTERNAL": "external", "LOCAL": "local"}
 """The sets that tell of each virtual service whose connections are masqueraded."""
-_TYPES = {
-    "VIP": "hash:ip,port",
-    "EXTERNAL": "hash:ip,port",
-    "LOCAL": "hash:ip,port",
-    "REJECT": "hash:ip,port",
-    "GUARDED": "hash:ip,port",
-    "SOURCES": "hash:ip,port,net",
-    "ONE-WAY": "hash:ip,port",
-    "BOUND": "hash:ip",
-    "LOOP-BACK": "hash:ip,port,ip",
-}
 _WITHOUT_COMMENT = ("BOUND", "LOOP-BACK")
-
-
-class SetNames:
-    """The names of our sets in one address family, under the prefix of our chains."""
-
-    def __init__(self, prefix: str, family: str) -> None:
-        self._start = prefix + ("-6-" if family == ip.IPV6 else "-")
-
-    def __getitem__(self, what: str) -> str:
-        return self._start + what
 
 
 class WantedSet(NamedTuple):
@@ -51,11 +31,6 @@ class WantedSet(NamedTuple):
 
     header: SetHeader
     entries: Entries
-
-
-def set_names(prefix: str) -> set[str]:
-    """Every name that a set of this dataplane can have."""
-    return {SetNames(prefix, family)[what] for family in ip.FAMILIES for what in _TYPES}
 
 
 def wanted_sets(frontends: Frontends, node: Node) -> dict[str, WantedSet]:
@@ -74,7 +49,7 @@ def wanted_sets(frontends: Frontends, node: Node) -> dict[str, WantedSet]:
 def _header(name: str, what: str, family: str) -> SetHeader:
     return SetHeader(
         name,
-        _TYPES[what],
+        SET_TYPES[what],
         family,
         comment=what not in _WITHOUT_COMMENT,
         hashsize=MIN_HASHSIZE,
@@ -83,7 +58,7 @@ def _header(name: str, what: str, family: str) -> SetHeader:
 
 
 def _entries(frontends: list[Frontend], node: Node) -> dict[str, list[Entry]]:
-    found: dict[str, list[Entry]] = {what: [] for what in _TYPES}
+    found: dict[str, list[Entry]] = {what: [] for what in SET_TYPES}
     record = {masquerade: found[what] for what, masquerade in _RECORD.items()}
     for one in frontends:
         element = _element(one.key)
@@ -129,7 +104,7 @@ def recorded_frontends(
     result: Frontends = {}
     for family in ip.FAMILIES:
         names = SetNames(prefix, family)
-        held = {what: sets.get(names[what], {}) for what in _TYPES}
+        held = {what: sets.get(names[what], {}) for what in SET_TYPES}
         sources = _sources(held["SOURCES"])
         for what, masquerade in _RECORD.items():
             for element, entry in held[what].items():
