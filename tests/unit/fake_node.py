@@ -24,6 +24,8 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipta
 class FakeTables:
     """Tables of one address family, that are read as they were filled."""
 
+    is_nft = False
+
     def __init__(self) -> None:
         self.tables: dict[str, dict[str, list[str]]] = {"nat": {}, "filter": {}, "mangle": {}, "raw": {}}
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,12 +25,13 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.iptab
     settle,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.process import ModuleRunner
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import Desired, Jump, Observed
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables_text import (
     clean_message,
     refusal,
     rule_at,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.iptables import ChainPlan
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.iptables import ChainPlan, plan
 from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.iptables_steps import FamilyPlans
 from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.chain.plan import plan_chains
 from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.chain.request import (
@@ -338,3 +340,50 @@ def test_second_family_fails(host: FakeHost) -> None:
         change.diff["after"]
         == "# iptables\n*nat\n:WEB - [0:0]\n-A WEB -p tcp\nCOMMIT\n# ip6tables\n*nat\n:WEB - [0:0]\n-A WEB -p tcp\nCOMMIT\n"
     )
+
+
+# the removal of thousands of chains
+
+
+def _many() -> tuple[Desired, Observed]:
+    """Chains that lead from one to the next, with a jump to the first, and what a kernel holds once they are there."""
+    names = [f"L4-{number:04}" for number in range(1200)]
+    chains = {("nat", name): [f"-j {after}"] for name, after in zip(names, names[1:])}
+    state = Desired({**chains, ("nat", names[-1]): ["-j RETURN"]}, [Jump("nat", "OUTPUT", f"-j {names[0]}")])
+    return state, plan(state, Observed({}, {("nat", "OUTPUT"): []})).result
+
+
+def test_many_chains_are_removed_in_blocks_once_nothing_leads_to_them(host: FakeHost, xtables: Xtables) -> None:
+    state, held = _many()
+    before = copy.deepcopy(host.tables)
+    xtables.restore(plan(state, Observed({}, {("nat", "OUTPUT"): []})).restore)
+    host.calls.clear()
+    FamilyPlans({"ipv4": plan(Desired(), held)}, {"ipv4": xtables}).apply()
+    assert host.tables == before
+    (dummy, first), (_argv, then) = host.calls
+    assert first == "*nat\n-D OUTPUT -j L4-0000\nCOMMIT\n"
+    assert max(block.count("\n") for block in then.split("COMMIT\n")) <= 502
+    assert then.rstrip().splitlines()[-2] == "-X L4-0000"
+    assert plan(Desired(), Observed({key: held.chains[key] for key in list(held.chains)[:900]})).stages is None
+
+
+def test_what_was_removed_in_blocks_is_put_back(
+    host: FakeHost, xtables: Xtables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, held = _many()
+    xtables.restore(plan(state, Observed({}, {("nat", "OUTPUT"): []})).restore)
+    before = copy.deepcopy(host.tables)
+    restore = host._restore
+
+    def fail(text: str, test: bool) -> Any:
+        """Block by block, as iptables-restore does; the third fails."""
+        for number, block in enumerate(text.split("COMMIT\n")[:-1]):
+            if "-I OUTPUT" not in text and number == 4:
+                return 4, "", "CHAIN_DEL failed (Device or resource busy)\n"
+            restore(block + "COMMIT\n", test)
+        return 0, "", ""
+
+    monkeypatch.setattr(host, "_restore", fail)
+    with pytest.raises(XtablesError, match="CHAIN_DEL failed"):
+        FamilyPlans({"ipv4": plan(Desired(), held)}, {"ipv4": xtables}).apply()
+    assert host.tables == before

@@ -19,6 +19,9 @@ from functools import cached_property
 from .._objects.iptables import ChainKey, Desired, Jump, Observed, Rules, target_of
 
 _BUILT_IN_TARGET = re.compile(r"[A-Z][A-Z0-9]*$")
+_FEW_CHAINS = 1000
+_BLOCK = 500
+"""Chains."""
 _LONGEST_EXACT_DIFF = 500
 """Above so many lines a chain's difference is found by counting lines: an exact one costs quadratic time."""
 
@@ -68,6 +71,27 @@ class _TablePlan:
     def restore(self) -> list[str]:
         applied = [edit.apply_lines(hook) for hook, edit in sorted(self.edits.items())]
         return _table_text(self.name, self.differing, self._come, self.wanted, applied)
+
+    @property
+    def is_removed(self) -> bool:
+        return not self.wanted and len(self.held) > _FEW_CHAINS
+
+    def unhooked(self) -> list[str]:
+        """What takes the jumps away alone."""
+        return [
+            f"*{self.name}",
+            *(line for hook, edit in self.edits.items() for line in edit.apply_lines(hook)[0]),
+            "COMMIT",
+        ]
+
+    def blocks(self) -> list[str]:
+        """What empties the chains and then deletes them, some at a time; those that jumps led to, by which others are found, last."""
+        led_to = {target_of(edit.old[index]) for edit in self.edits.values() for index in edit.deleted}
+        names = sorted(self.differing, key=lambda name: (name in led_to, name))
+        parts = [names[at : at + _BLOCK] for at in range(0, len(names), _BLOCK)]
+        emptied = [[f":{name} - [0:0]" for name in part] for part in parts]
+        deleted = [[f"-X {name}" for name in part] for part in parts]
+        return [line for block in emptied + deleted for line in (f"*{self.name}", *block, "COMMIT")]
 
     def undo(self) -> list[str]:
         undone = [edit.undo_lines(hook) for hook, edit in sorted(self.edits.items())]
@@ -123,6 +147,17 @@ class ChainPlan:
     def restore(self) -> str:
         """What to feed to ``iptables-restore --noflush``."""
         return _lines(table.restore() for table in self._tables)
+
+    @cached_property
+    def stages(self) -> tuple[str, str] | None:
+        """The same, where all of many chains are removed: what takes the jumps away, then what removes the chains in many blocks.
+
+        iptables-nft searches a list of all chains that a block names for each of its lines; in small blocks it takes a seventh of the
+        time. Once nothing leads to the chains, nobody sees that they are removed one after the other.
+        """
+        if not (self._tables and all(table.is_removed or not table.differing for table in self._tables)):
+            return None
+        return _lines(table.unhooked() for table in self._tables), _lines(table.blocks() for table in self._tables)
 
     @cached_property
     def undo(self) -> str:

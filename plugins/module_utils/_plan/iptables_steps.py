@@ -15,7 +15,11 @@ from .transaction import Step, run
 
 
 class Tables(Protocol):
-    """What is needed of an address family's iptables (`kernel.xtables.Xtables`)."""
+    """What is needed of an address family's iptables (`_kernel.iptables.Xtables`)."""
+
+    @property
+    def is_nft(self) -> bool:
+        """Whether it is known to be iptables-nft."""
 
     def save(self, table: str) -> str:
         """The text of ``iptables-save``."""
@@ -73,9 +77,16 @@ class FamilyPlans(NamedTuple):
         run(self.steps())
 
     def steps(self) -> list[Step]:
-        """One step for each family that changes."""
-        return [self._step(family, one) for family, one in self.plans.items() if one.changed]
+        """One step for each family that changes, two where iptables-nft removes all of many chains."""
+        return [step for family, one in self.plans.items() if one.changed for step in self._steps(family, one)]
 
-    def _step(self, family: str, one: ChainPlan) -> Step:
+    def _steps(self, family: str, one: ChainPlan) -> list[Step]:
         tables = self.tables[family]
-        return Step(tables.restoring(one.restore), lambda: tables.restore(one.undo))
+
+        def undo() -> None:
+            tables.restore(one.undo)
+
+        if one.stages is None or not tables.is_nft:
+            return [Step(tables.restoring(one.restore), undo)]
+        unhooked, removed = one.stages
+        return [Step(tables.restoring(unhooked), undo), Step(tables.restoring(removed), lambda: None)]
