@@ -15,6 +15,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane import registry
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import find_errors
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.drain import find_endpoints
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.fields import quoted
@@ -29,6 +30,9 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._node.setting
 from ansible_collections.layer4.service_proxy.plugins.plugin_utils._services_variable import plain_text, resolved
 
 _ABOUT_THE_RUN = ("parts", "validate_only", "drain", "undrain", "generation")
+
+for _name in registry.IMPLEMENTED:
+    registry.load(_name)  # once, before Ansible forks a worker for each task and host
 
 
 class ActionModule(ActionBase):

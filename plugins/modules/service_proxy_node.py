@@ -328,6 +328,10 @@ diff:
       type: str
 """
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel import code_cache
+
+code_cache.install()  # before the other imports
+
 import gc
 from contextlib import nullcontext
 
@@ -362,6 +366,8 @@ def main() -> None:
     try:
         with nullcontext() if module.check_mode else exclusive_run(_LONGEST_WAIT):
             result = NodeRun(module).run()
+            if not module.check_mode:
+                code_cache.keep() if module.params["state"] == "present" else code_cache.forget()
     except InvalidServices as error:
         module.fail_json(msg=str(error), problems=error.problems)
     except RUN_ERRORS as error:

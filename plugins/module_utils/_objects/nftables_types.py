@@ -117,7 +117,9 @@ def _number_from_text(text: str) -> bytes:
 
 
 TYPES = {
-    "ct_id": DataType(4, 4, False, lambda value: str(int.from_bytes(value, "big")), lambda text: int(text).to_bytes(4, "big")),
+    "ct_id": DataType(
+        4, 4, False, lambda value: str(int.from_bytes(value, "big")), lambda text: int(text).to_bytes(4, "big")
+    ),
     "integer": DataType(4, 4, True, _integer_to_text, _number_from_text),
     "ipv4_addr": DataType(7, 4, False, _address_to_text, _address_from_text),
     "ipv6_addr": DataType(8, 16, False, _address_to_text, _address_from_text),
