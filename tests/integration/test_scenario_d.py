@@ -140,7 +140,7 @@ def test_sysctls_and_rules_survive_a_reboot(world: ScenarioD) -> None:
 @pytest.mark.parametrize("unit", ["layer4-service-proxy.service", "layer4-service-proxy-hairpin.service"])
 def test_units_are_what_systemd_reads(world: ScenarioD, tmp_path: Path, unit: str) -> None:
     text = world.node.run("cat", f"/etc/systemd/system/{unit}").stdout
-    (tmp_path / unit).write_text(text.replace("/usr/local/sbin/layer4-service-proxy-rules", "/bin/true"))
+    (tmp_path / unit).write_text(text.replace("/usr/local/sbin/layer4-service-proxy ", "/bin/true "))
     verified = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit)], capture_output=True, text=True, check=False
     )

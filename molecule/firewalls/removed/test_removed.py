@@ -20,7 +20,7 @@ def test_it_answers_nobody(place: Place) -> None:
 @pytest.mark.parametrize("node", NODES)
 def test_nothing_of_it_is_left(node: str) -> None:
     host = machine(node)
-    for command in ("iptables-save", "ipset save", "cat /var/lib/layer4-service-proxy/*"):
+    for command in ("iptables-save", "ipset save", "cat /var/lib/layer4-service-proxy/current/services.*"):
         found = host.check_output(command)
         assert "removed: " not in found
         assert "10.100.100.3" not in found

@@ -17,7 +17,7 @@ def test_the_service_answers_nobody(name: str) -> None:
 
 
 def test_nothing_of_it_is_left() -> None:
-    for command in ("iptables-save", "ipset save", "cat /var/lib/layer4-service-proxy/*"):
+    for command in ("iptables-save", "ipset save", "cat /var/lib/layer4-service-proxy/current/services.*"):
         found = machine().check_output(command)
         assert "removed: " not in found
         assert "10.100.100.103" not in found
@@ -26,5 +26,5 @@ def test_nothing_of_it_is_left() -> None:
 
 def test_nothing_of_ipvs_is_left() -> None:
     assert not machine().interface("l4-ipvs0").exists
-    assert not machine().file("/var/lib/layer4-service-proxy/ipvs").exists
+    assert not machine().file("/var/lib/layer4-service-proxy/current/services.ipvsadm").exists
     assert not machine().file("/proc/net/ip_vs").exists
