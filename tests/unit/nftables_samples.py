@@ -245,6 +245,7 @@ def sets(family: str) -> dict[str, Set]:
         "hairpins": Set(SetHeader((address_type, address_type)), {backend + backend: Element()}),
         "counted": Set(SetHeader((address_type,), size=100, counter=True), {vip: Element(comment="counted")}),
         "timed": Set(SetHeader((address_type,), flags=("timeout",)), {vip: Element(timeout=3_600_000)}),
+        "timed-alike": Set(SetHeader((address_type,), flags=("timeout",), timeout=3_600_000), {vip: Element()}),
     }
 
 

@@ -127,7 +127,7 @@ def decode_elements(header: SetHeader, lists: Iterable[bytes]) -> Elements:
             return _ranges(header, lists)
         return _intervals(header, lists)
     elements = {}
-    rest_of = _rest_decoder(header)
+    rest_of = _rest_decoder()
     for key, rest in _split(header, lists):
         elements[key] = rest_of(rest)
     return elements
@@ -149,7 +149,7 @@ def _split(header: SetHeader, lists: Iterable[bytes]) -> Iterator[tuple[bytes, b
             offset += (length + 3) & ~3
 
 
-def _rest_decoder(header: SetHeader) -> Callable[[bytes], Element]:
+def _rest_decoder() -> Callable[[bytes], Element]:
     """Return what makes elements of the attributes behind their keys; of equal ones it makes one and the same."""
     made: dict[bytes, Element] = {}
     verdicts: dict[bytes, Verdict] = {}
@@ -157,13 +157,13 @@ def _rest_decoder(header: SetHeader) -> Callable[[bytes], Element]:
     def decode(rest: bytes) -> Element:
         element = made.get(rest)
         if element is None:
-            element = made[rest] = _decode_rest(header, rest, verdicts)
+            element = made[rest] = _decode_rest(rest, verdicts)
         return element
 
     return decode
 
 
-def _decode_rest(header: SetHeader, rest: bytes, verdicts: dict[bytes, Verdict]) -> Element:
+def _decode_rest(rest: bytes, verdicts: dict[bytes, Verdict]) -> Element:
     fields = attributes(rest)
     data: bytes | Verdict | None = None
     if wire.ELEMENT_DATA in fields:
@@ -173,12 +173,12 @@ def _decode_rest(header: SetHeader, rest: bytes, verdicts: dict[bytes, Verdict])
             verdicts[content] = data
     timeout = to_number(fields.get(wire.ELEMENT_TIMEOUT, b""))
     comment = decode_comment(fields[wire.ELEMENT_USERDATA]) if wire.ELEMENT_USERDATA in fields else ""
-    return Element(data, comment, 0 if timeout == header.timeout else timeout)
+    return Element(data, comment, timeout)
 
 
 def _ranges(header: SetHeader, lists: Iterable[bytes]) -> Elements:
     elements = {}
-    rest_of = _rest_decoder(header)
+    rest_of = _rest_decoder()
     for key, rest in _split(header, lists):
         high = attributes(rest).get(wire.ELEMENT_KEY_END, b"")
         elements[key + (attributes(high)[DATA_VALUE] if high else key)] = rest_of(rest)
@@ -193,7 +193,7 @@ def _intervals(header: SetHeader, lists: Iterable[bytes]) -> Elements:
         points.append((key, not is_end, rest))
     points.sort()
     elements = {}
-    rest_of = _rest_decoder(header)
+    rest_of = _rest_decoder()
     for index, (key, is_start, rest) in enumerate(points):
         if is_start:
             behind = points[index + 1][0] if index + 1 < len(points) else b""

@@ -167,7 +167,7 @@ def _load_hash(operand: Jhash, index: int) -> list[bytes]:
     source = index + _JHASH_SOURCE
     parts = [_register(1, source), _register(2, index), u32(3, _hashed_bytes(operand.fields))]
     parts += [u32(4, operand.modulus)] + ([] if operand.seed is None else [u32(5, operand.seed)])
-    parts += [u32(6, operand.offset), u32(7, 0)]
+    parts.append(u32(6, operand.offset))
     return _load_key(operand.fields, source) + [expression("hash", *parts)]
 
 

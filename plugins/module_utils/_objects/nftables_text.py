@@ -104,7 +104,7 @@ def header_lines(header: SetHeader) -> list[str]:
     lines = [f"{keyword} {' . '.join(names)}" + (f" : {' . '.join(data)}" if data else "")]
     if header.size:
         lines.append(f"size {header.size}")
-    if header.flags:
+    if header.flags and not (header.timeout and header.flags == ("timeout",)):
         lines.append(f"flags {','.join(header.flags)}")
     if header.timeout:
         lines.append(f"timeout {duration(header.timeout)}")
