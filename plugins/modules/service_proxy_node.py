@@ -337,7 +337,10 @@ from contextlib import nullcontext
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.run_lock import exclusive_run
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.run_lock import (
+    exclusive_run,
+    remove_run_directory,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.run import RUN_ERRORS, NodeRun
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.settings import PARTS, SPECIFICATION
@@ -367,7 +370,7 @@ def main() -> None:
         with nullcontext() if module.check_mode else exclusive_run(_LONGEST_WAIT):
             result = NodeRun(module).run()
             if not module.check_mode:
-                code_cache.keep() if module.params["state"] == "present" else code_cache.forget()
+                code_cache.keep() if module.params["state"] == "present" else remove_run_directory()
     except InvalidServices as error:
         module.fail_json(msg=str(error), problems=error.problems)
     except RUN_ERRORS as error:

@@ -10,6 +10,8 @@ import os
 import shutil
 import stat
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.run_l
     NAME,
     LockTimeout,
     exclusive_run,
+    remove_run_directory,
 )
 
 
@@ -43,6 +46,36 @@ def test_the_lock_is_released_by_a_run_that_fails(directory: Path) -> None:
         raise ZeroDivisionError
     with exclusive_run(0, directory):
         pass
+
+
+def test_who_has_waited_for_a_lock_that_is_removed_has_the_one_that_is_there(directory: Path) -> None:
+    held, waiting, late = (threading.Event() for dummy in range(3))
+    order: list[str] = []
+
+    def first() -> None:
+        with exclusive_run(0, directory):
+            held.set()
+            waiting.wait(30)
+            remove_run_directory(directory)
+
+    def second() -> None:
+        held.wait(30)
+        with exclusive_run(30, directory):
+            order.append("second")
+            with pytest.raises(LockTimeout), exclusive_run(0, directory):
+                order.append("both")
+            late.set()
+
+    threads = [threading.Thread(target=one) for one in (first, second)]
+    for thread in threads:
+        thread.start()
+    held.wait(30)
+    time.sleep(0.3)  # for the second to wait for the file that the first removes
+    waiting.set()
+    assert late.wait(30)
+    for thread in threads:
+        thread.join()
+    assert order == ["second"]
 
 
 def test_nobody_else_can_open_the_lock_whatever_the_umask(directory: Path) -> None:

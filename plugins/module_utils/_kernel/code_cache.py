@@ -21,7 +21,7 @@ from pkgutil import get_importer
 from types import CodeType
 from zipimport import zipimporter
 
-from .files import RUN_DIRECTORY, FileError, ensure_directory, read_file, remove_file, write_file
+from .files import RUN_DIRECTORY, FileError, ensure_directory, read_file, write_file
 
 _FILE = RUN_DIRECTORY / "code"
 _PACKAGE = __name__.rpartition(".")[0].rpartition(".")[0] + "."
@@ -81,12 +81,6 @@ def keep() -> None:
     with suppress(FileError):
         ensure_directory(RUN_DIRECTORY)
         write_file(_FILE, hashlib.sha256(content).digest() + content)
-
-
-def forget() -> None:
-    """Leave nothing."""
-    with suppress(FileError):
-        remove_file(_FILE)
 
 
 def _parse(text: bytes) -> dict[bytes, CodeType]:

@@ -9,16 +9,17 @@ The kernel releases it when the process that holds it ends, however it ends. A s
 
     umask 077; mkdir -p /run/layer4-service-proxy; exec 9>> /run/layer4-service-proxy/lock; flock -w SECONDS 9 || exit
 
-and gives ``9>&-`` to whatever it leaves running. The file is never removed, so that two holders never have different files.
+and gives ``9>&-`` to whatever it leaves running. Only its holder removes the file, as the last thing that it does; who has waited for a
+file that is removed takes the one that is there now.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from .files import RUN_DIRECTORY, FileError, open_lock_file
@@ -37,16 +38,56 @@ def exclusive_run(seconds: float, directory: Path = RUN_DIRECTORY) -> Iterator[N
 
     Raises LockTimeout, and FileError where the lock file is not ours alone.
     """
-    descriptor = open_lock_file(directory, NAME)
+    lock = _Lock(directory)
     try:
-        if not wait_until(partial(_try_acquire, descriptor), seconds):
+        if not wait_until(lock.try_acquire, seconds):
             raise LockTimeout(
                 f"another run is under way on this host and has not ended in {seconds:g} seconds: wait for it, or end it "
                 f"(fuser -v {directory / NAME} names the process)"
             )
         yield
     finally:
-        os.close(descriptor)
+        lock.close()
+
+
+def remove_run_directory(directory: Path = RUN_DIRECTORY) -> None:
+    """Remove all that runs have left until the next boot, the lock too: the last thing that its holder does. Raises FileError."""
+    try:
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise FileError(f"directory {directory} cannot be removed: {error.strerror}") from error
+
+
+class _Lock:
+    """The file of the lock, opened when it is first asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._descriptor: int | None = None
+
+    def try_acquire(self) -> bool:
+        """Tell whether the lock is ours now, and still the one that others ask for."""
+        if self._descriptor is None:
+            self._descriptor = open_lock_file(self._directory, NAME)
+        if not _try_acquire(self._descriptor):
+            return False
+        if self._is_there(self._descriptor):
+            return True
+        self.close()
+        return False
+
+    def _is_there(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self._directory / NAME))
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def _try_acquire(descriptor: int) -> bool:
