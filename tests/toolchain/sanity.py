@@ -23,7 +23,8 @@ from ansible_test._internal.python_requirements import get_venv_packages
 
 from paths import CACHE, CHECKOUT, project_files
 
-COPY = CACHE / "sanity" / "ansible_collections" / "layer4" / "service_proxy"
+COPY = CACHE / "sanity" / Path(sys.prefix).name / "ansible_collections" / "layer4" / "service_proxy"
+"""One for each environment, with an ansible-core of its own."""
 NOTHING_CHECKED = "All targets skipped"
 PIP_FROM_ENSUREPIP = "import ensurepip\n\nensurepip.bootstrap()\n"
 

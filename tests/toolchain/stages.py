@@ -17,6 +17,12 @@ from paths import CHECKOUT, COLLECTION, VENV
 
 CORES = len(os.sched_getaffinity(0))
 TARGET_PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+ANSIBLE_CORES = {
+    "2.16": ("3.12", "3.11", "3.10"),
+    "2.18": ("3.13", "3.12", "3.11"),
+    "newest": ("3.14", "3.13", "3.12"),
+}
+"""What the collection is tried with beside the development environment's, each with the Pythons that it takes."""
 TOOLCHAIN = Path(__file__).parent
 OF_EVERY_KERNEL = ("bed", "ipvs_choosing", "ipvs_kernel", "ipvs_service")
 SEMANTICS_OF_IPVS = ("affinity", "changing", "choosing", "flows", "node", "reaching", "refusing", "rewriting", "sctp")
@@ -59,7 +65,7 @@ def python() -> str:
 
 def stages() -> list[Stage]:
     """All stages, the long ones of one core first, those that need the whole machine last."""
-    return [*_molecule(), *_static(), *_units(), *_fast(), *_namespaces(), *_virtual()]
+    return [*_molecule(), *_static(), *_units(), *_cores(), *_fast(), *_namespaces(), *_virtual()]
 
 
 def selected(words: Sequence[str]) -> list[Stage]:
@@ -95,6 +101,16 @@ def _static() -> list[Stage]:
 def _units() -> list[Stage]:
     tool = [python(), str(TOOLCHAIN / "units.py")]
     return [Stage(f"units-{version}", [*tool, found], "units") for version, found in _interpreters().items()]
+
+
+def _cores() -> list[Stage]:
+    """The oldest ansible-core that the collection runs on, one between, and the newest, each with the newest Python that it takes."""
+    tool = [python(), str(TOOLCHAIN / "ansible_core.py")]
+    return [
+        Stage(f"ansible-core-{core}", [*tool, f"requirements-core-{core}.txt", found], "cores", timeout=1800.0)
+        for core, pythons in ANSIBLE_CORES.items()
+        for found in [next((path for path in map(interpreter, pythons) if path), "no-such-python")]
+    ]
 
 
 def _molecule() -> list[Stage]:
