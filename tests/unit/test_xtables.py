@@ -349,7 +349,8 @@ def _many() -> tuple[Desired, Observed]:
     """Chains that lead from one to the next, with a jump to the first, and what a kernel holds once they are there."""
     names = [f"L4-{number:04}" for number in range(1200)]
     chains = {("nat", name): [f"-j {after}"] for name, after in zip(names, names[1:])}
-    state = Desired({**chains, ("nat", names[-1]): ["-j RETURN"]}, [Jump("nat", "OUTPUT", f"-j {names[0]}")])
+    chains.update({("nat", names[-1]): ["-j RETURN"], ("filter", "L4-FORWARD"): ["-j ACCEPT"]})
+    state = Desired(chains, [Jump("nat", "OUTPUT", f"-j {names[0]}")])
     return state, plan(state, Observed({}, {("nat", "OUTPUT"): []})).result
 
 
@@ -361,7 +362,7 @@ def test_many_chains_are_removed_in_blocks_once_nothing_leads_to_them(host: Fake
     FamilyPlans({"ipv4": plan(Desired(), held)}, {"ipv4": xtables}).apply()
     assert host.tables == before
     (dummy, first), (_argv, then) = host.calls
-    assert first == "*nat\n-D OUTPUT -j L4-0000\nCOMMIT\n"
+    assert first == "*filter\nCOMMIT\n*nat\n-D OUTPUT -j L4-0000\nCOMMIT\n"
     assert max(block.count("\n") for block in then.split("COMMIT\n")) <= 502
     assert then.rstrip().splitlines()[-2] == "-X L4-0000"
     assert plan(Desired(), Observed({key: held.chains[key] for key in list(held.chains)[:900]})).stages is None

@@ -72,10 +72,6 @@ class _TablePlan:
         applied = [edit.apply_lines(hook) for hook, edit in sorted(self.edits.items())]
         return _table_text(self.name, self.differing, self._come, self.wanted, applied)
 
-    @property
-    def is_removed(self) -> bool:
-        return not self.wanted and len(self.held) > _FEW_CHAINS
-
     def unhooked(self) -> list[str]:
         """What takes the jumps away alone."""
         return [
@@ -155,7 +151,8 @@ class ChainPlan:
         iptables-nft searches a list of all chains that a block names for each of its lines; in small blocks it takes a seventh of the
         time. Once nothing leads to the chains, nobody sees that they are removed one after the other.
         """
-        if not (self._tables and all(table.is_removed or not table.differing for table in self._tables)):
+        held = sum(len(table.held) for table in self._tables)
+        if held <= _FEW_CHAINS or any(table.wanted for table in self._tables):
             return None
         return _lines(table.unhooked() for table in self._tables), _lines(table.blocks() for table in self._tables)
 
