@@ -19,6 +19,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ip
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.cache import (
     CachedState,
     CacheHeader,
+    all_facts,
     cached_state,
     decode,
     decode_header,
@@ -73,7 +74,11 @@ def _header() -> CacheHeader:
 
 def test_what_is_kept_comes_back() -> None:
     text = encode(_header(), _cached())
-    assert decode(text) == _cached()
+    found = decode(text)
+    assert found is not None
+    assert encode(_header(), found) == text
+    assert found.services["s1"].raw == RAW[0]
+    assert all_facts(found.services.values()) == all_facts(_cached().services.values())
     assert decode_header(text) == _header()
 
 

@@ -25,7 +25,13 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.iptab
     settle,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.process import ModuleRunner
-from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import Desired, Jump, Observed
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import (
+    ChainKey,
+    Desired,
+    Jump,
+    Observed,
+    Rules,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables_text import (
     clean_message,
     refusal,
@@ -348,7 +354,7 @@ def test_second_family_fails(host: FakeHost) -> None:
 def _many() -> tuple[Desired, Observed]:
     """Chains that lead from one to the next, with a jump to the first, and what a kernel holds once they are there."""
     names = [f"L4-{number:04}" for number in range(1200)]
-    chains = {("nat", name): [f"-j {after}"] for name, after in zip(names, names[1:])}
+    chains: dict[ChainKey, Rules] = {("nat", name): [f"-j {after}"] for name, after in zip(names, names[1:])}
     chains.update({("nat", names[-1]): ["-j RETURN"], ("filter", "L4-FORWARD"): ["-j ACCEPT"]})
     state = Desired(chains, [Jump("nat", "OUTPUT", f"-j {names[0]}")])
     return state, plan(state, Observed({}, {("nat", "OUTPUT"): []})).result

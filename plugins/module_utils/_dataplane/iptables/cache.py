@@ -12,7 +12,9 @@ anything else than `encode` would, is as if there were none.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -177,7 +179,7 @@ def decode(text: str) -> CachedState | None:
     try:
         services, shared = _checked(text.partition("\n")[2].rstrip("\n"))
         return CachedState(
-            {_require(str, name): _service(*one) for name, one in services.items()},
+            _services(services),
             {_require(str, family): Observed(*map(_chains, parts)) for family, parts in shared.items()},
         )
     except (TypeError, ValueError, AttributeError, KeyError):
@@ -197,7 +199,7 @@ def _checked(line: str) -> Any:
 
 
 def _checksum(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _require(kind: type, *values: Any) -> Any:
@@ -214,12 +216,40 @@ def _texts(values: Any) -> list[str]:
     return list(values)
 
 
-def _service(raw: Any, chains: Any, backends: Any, sets: Any, facts: Any) -> CachedService:
-    if raw is not None:
-        _require(dict, raw)
-        _require(str, raw["name"])
-    names = {_require(str, family): _texts(listed) for family, listed in chains.items()}
-    return CachedService(raw, names, _texts(backends), _texts(sets), _facts(facts))
+def _services(plain: Any) -> dict[str, CachedService]:
+    """All services; of ten thousand the types are checked together. Facts have lists for sets, which are merged alike."""
+    found = {
+        name: CachedService(raw, chains, backends, sets, _listed_facts(*facts))
+        for name, (raw, chains, backends, sets, facts) in plain.items()
+    }
+    lists: list[Any] = []
+    for one in found.values():
+        facts = one.facts
+        lists += one[2:4]
+        lists += facts[:2]
+        lists += facts[3:]
+        if one.chains:
+            lists += one.chains.values()
+    raws = [one.raw for one in found.values() if one.raw is not None]
+    _require_all(list, lists)
+    _require_all(str, itertools.chain.from_iterable(lists))
+    _require_all(bool, (one.facts.has_node_port for one in found.values()))
+    _require_all(dict, (one.chains for one in found.values()))
+    _require_all(dict, raws)
+    _require_all(str, (raw["name"] for raw in raws))
+    return found
+
+
+def _listed_facts(
+    families: Any, local: Any, has_node_port: bool, addresses: Any, unmasqueraded: Any, warnings: Any
+) -> ServiceFacts:
+    return ServiceFacts(families, local, has_node_port, addresses, unmasqueraded, warnings)
+
+
+def _require_all(kind: type, values: Iterable[Any]) -> None:
+    others = set(map(type, values)) - {kind}
+    if others:
+        raise TypeError(f"{others} instead of {kind.__name__}")
 
 
 def _listed(chains: Mapping[ChainKey, Rules]) -> list[Any]:
