@@ -15,6 +15,7 @@ A generation is complete before it has its number, and is never changed after. I
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -129,7 +130,8 @@ def current(directory: Path) -> Generation | None:
             return None
         raise BootError(f"{directory / _CURRENT} is missing") from None
     except OSError as error:
-        raise BootError(f"{directory / _CURRENT} is no link: {error.strerror}") from error
+        reason = "it is no link" if error.errno == errno.EINVAL else error.strerror
+        raise BootError(f"{directory / _CURRENT} cannot be read: {reason}") from error
     if not _NUMBER.fullmatch(name):
         raise BootError(f"{directory / _CURRENT} does not lead to a generation")
     return load(directory, int(name))
