@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -32,6 +33,11 @@ LIBRARY = COLLECTION / ".cache" / "collections"
 DIRECTORY = "/var/lib/layer4-service-proxy"
 PROGRAM = "/usr/local/sbin/layer4-service-proxy"
 NODE = {"name": "node", "addresses": ["192.0.2.1", "2001:db8::1"], "local_cidrs": ["10.0.0.0/24"]}
+SET_ODD_RULES = """
+while IFS= read -r -d "" text; do iptables -t nat -A OUTPUT -m comment --comment "$text" -j RETURN; done
+"""
+"""For bash, with comments on standard input, each behind a null character."""
+RULES_OF_OTHERS = "iptables-save -t nat | grep -a -v L4- | sed 's/\\[[0-9:]*\\]//; /^#/d' | sha256sum"
 OURS = re.compile(r"^:L4-|^-A L4-|-[jg] L4-[A-Z-]+$")
 
 _WRITER = """
@@ -195,3 +201,28 @@ def service(number: int, **options: Any) -> dict[str, Any]:
         "backends": backends,
         **options,
     }
+
+
+def odd_texts(count: int) -> list[str]:
+    """Comments of at most 255 bytes as people and tools may write them, made of what shells, iptables and line readers take apart."""
+    chance = random.Random(23)
+    pieces = [
+        '"',
+        "\\",
+        "'",
+        "$(touch /PWNED)",
+        "`touch /PWNED`",
+        "\n-A L4-SERVICES -j ACCEPT\n",
+        '\n-A OUTPUT -m comment --comment "L4 services" -j L4-SERVICES\n',
+        "\n*nat\n",
+        "\nCOMMIT\n",
+        "-j",
+    ]
+    pieces += ["\u2028", "\x85", "\x0b", "\x1b[2J", "\t", "%s", "L4-SERVICES", " ", "é", "\U0001f600", "#", "x", "\n"]
+    found = []
+    for _one in range(count):
+        text = "".join(chance.choice(pieces) for _piece in range(chance.randint(1, 12)))
+        while len(text.encode()) > 255:
+            text = text[:-1]
+        found.append(text)
+    return found

@@ -7,14 +7,24 @@
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from boot_host import DIRECTORY, PROGRAM, BootHost, boot_host, keep, restore, service
+from boot_host import (
+    DIRECTORY,
+    PROGRAM,
+    RULES_OF_OTHERS,
+    SET_ODD_RULES,
+    BootHost,
+    boot_host,
+    keep,
+    odd_texts,
+    restore,
+    service,
+)
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.nftables import Nftables
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.boot import BootState
@@ -306,49 +316,22 @@ def test_tables_of_nftables_come_back_and_are_watched(tmp_path: Path) -> None:
         assert list(held(node)) == wanted[1:]
 
 
-def _odd_texts(count: int) -> list[str]:
-    """Comments of 1 to 255 bytes as people and tools may write them, made of what shells, iptables and line readers take apart."""
-    chance = random.Random(23)
-    pieces = [
-        '"',
-        "\\",
-        "'",
-        "$(touch /PWNED)",
-        "`touch /PWNED`",
-        "\n-A L4-SERVICES -j ACCEPT\n",
-        '\n-A OUTPUT -m comment --comment "L4 services" -j L4-SERVICES\n',
-        "\n*nat\n",
-        "\nCOMMIT\n",
-        "-j",
-    ]
-    pieces += ["\u2028", "\x85", "\x0b", "\x1b[2J", "\t", "%s", "L4-SERVICES", " ", "é", "\U0001f600", "#", "x", "\n"]
-    found = []
-    for _one in range(count):
-        text = "".join(chance.choice(pieces) for _piece in range(chance.randint(1, 12)))
-        while len(text.encode()) > 255:
-            text = text[:-1]
-        found.append(text)
-    return found
-
-
 def test_comments_of_others_are_never_rules_and_stay_to_the_byte(nft_host: BootHost) -> None:
     """Beside ours, in chains that ours are in too, through what a run keeps, a boot, the watch, and removal."""
     nft_host.write(**GIVEN)
     before = _held(nft_host)
-    script = 'while IFS= read -r -d "" text; do iptables -t nat -A OUTPUT -m comment --comment "$text" -j RETURN; done'
-    odd = _odd_texts(150)
-    nft_host.run("bash", "-c", f"{script}; iptables -t nat -N THEIRS", text="".join(f"{text}\0" for text in odd))
-    others = "iptables-save -t nat | grep -a -v L4- | sed 's/\\[[0-9:]*\\]//; /^#/d' | sha256sum"
-    theirs = nft_host.run("sh", "-c", others)
+    odd = "".join(f"{text}\0" for text in odd_texts(150))
+    nft_host.run("bash", "-c", SET_ODD_RULES, text=odd)
+    theirs = nft_host.run("sh", "-c", RULES_OF_OTHERS)
     assert theirs.strip()
     for action in ("reload", "watch"):
         done = nft_host.boot(action)
         assert (done.returncode, done.stderr) == (0, "")
-        assert nft_host.run("sh", "-c", others) == theirs
+        assert nft_host.run("sh", "-c", RULES_OF_OTHERS) == theirs
     nft_host.run("iptables", "-t", "nat", "-D", "PREROUTING", "1")
     nft_host.run("iptables", "-t", "nat", "-D", "OUTPUT", "1")
     assert nft_host.boot("watch").returncode == 0
-    assert nft_host.run("sh", "-c", others) == theirs
+    assert nft_host.run("sh", "-c", RULES_OF_OTHERS) == theirs
     rules = nft_host.run("iptables", "-t", "nat", "-S", "PREROUTING")
     assert rules.splitlines()[1:] == ['-A PREROUTING -m comment --comment "L4 services" -j L4-SERVICES']
     assert not nft_host.run("sh", "-c", "ls / | grep PWNED || true")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from boot_host import RULES_OF_OTHERS, SET_ODD_RULES, odd_texts
 from worlds import World, differences
 
 from module_runner import COLLECTION
@@ -128,6 +129,30 @@ def test_what_was_given_and_is_damaged_is_not_taken_for_nothing(world: Bridged, 
     assert differences(world.snapshot(), found) == []
     assert controller.run().changed == 1
     assert controller.run().changed == 0
+
+
+def test_comments_of_others_stay_to_the_byte_through_runs_a_boot_and_removal(
+    world: Bridged, controller: Controller
+) -> None:
+    node = world.node
+    odd = "".join(f"{text}\0" for text in odd_texts(100))
+    found = node.run("iptables-save").stdout
+    node.run("bash", "-c", SET_ODD_RULES, input=odd)
+    theirs = node.run("sh", "-c", RULES_OF_OTHERS).stdout
+    controller.run()
+    assert controller.run().changed == 0
+    assert node.run("sh", "-c", RULES_OF_OTHERS).stdout == theirs
+    ours = node.run("iptables-save", "-t", "filter").stdout.count("L4-")
+    node.run("iptables-restore", input=found)
+    node.run("bash", "-c", SET_ODD_RULES, input=odd)
+    node.run("/usr/local/sbin/layer4-service-proxy", "boot", "restore")
+    assert node.run("sh", "-c", RULES_OF_OTHERS).stdout == theirs
+    assert node.run("iptables-save", "-t", "filter").stdout.count("L4-") == ours
+    assert controller.run().changed == 0
+    controller.run(service_proxy_state="absent")
+    assert node.run("sh", "-c", RULES_OF_OTHERS).stdout == theirs
+    assert "PWNED" not in node.run("ls", "/").stdout
+    node.run("iptables-restore", input=found)
 
 
 def test_a_rollback_is_a_run_with_what_an_earlier_run_was_given(world: Bridged, controller: Controller) -> None:
