@@ -17,6 +17,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -38,6 +39,7 @@ OTHER_TESTS = re.compile(
 KILLED = ("killed", "timeout")
 NOT_TRIED = "not checked"
 REQUIRED = 92.0
+STOP_SECONDS = 60
 
 SETTINGS = """[tool.mutmut]
 source_paths = {sources}
@@ -80,7 +82,8 @@ def main() -> int:
         names = sorted(said(tree, python, LIST).split())
         sample = random.Random(chosen.seed).sample(names, min(chosen.count, len(names)))
         known = json.loads(said(tree, python, REPORT)) if chosen.again else {}
-        run(tree, python, [name for name in sample if known.get(name, NOT_TRIED) == NOT_TRIED], chosen.workers)
+        left = [name for name in sample if known.get(name, NOT_TRIED) == NOT_TRIED]
+        run(tree, python, left, chosen.workers, 60 * chosen.minutes)
         found = json.loads(said(tree, python, REPORT))
         return report(tree, python, {name: found[name] for name in sample}, len(names))
 
@@ -91,6 +94,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=int, default=400, help="how many are tried")
     parser.add_argument("--only", default="", metavar="REGEX", help="change files whose path in module_utils matches")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=60, help="stop after so many; --again goes on")
     parser.add_argument("--again", action="store_true", help="go on with the copy that is there, and its results")
     return parser
 
@@ -121,35 +125,54 @@ def pure_files(utils: Path) -> list[Path]:
     ]
 
 
-def run(tree: Path, python: Path, names: list[str], workers: int) -> None:
-    """Try these mutants; mutmut's own output goes to a log, of which a failure shows the end."""
+def run(tree: Path, python: Path, names: list[str], workers: int, seconds: float) -> None:
+    """Try these mutants, as many as the time allows; mutmut's own output goes to a log, of which a failure shows the end."""
     if not names:
         return
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "HYPOTHESIS_STORAGE_DIRECTORY": str(tree / "hypothesis")}
     command = [str(python), "-m", "mutmut", "run", "--max-children", str(workers), *names]
     with open(LOGS / "mutants.log", "w") as log:
-        done = subprocess.run(command, cwd=tree, env=environment, stdout=log, stderr=log, check=False)
-    if done.returncode:
+        process = subprocess.Popen(
+            command, cwd=tree, env=environment, stdout=log, stderr=log, preexec_fn=_heed_interrupt
+        )
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            process.wait(STOP_SECONDS)
+            return
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
         sys.exit(f"{(LOGS / 'mutants.log').read_text()[-4000:]}\nmutmut failed; log: {LOGS / 'mutants.log'}")
 
 
+def _heed_interrupt() -> None:
+    """In the background of a shell the signal is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def report(tree: Path, python: Path, found: dict[str, str], total: int) -> int:
-    """Print each mutant that lives, and how many of each room were killed; 1 if they are too few."""
-    living = {name: status for name, status in found.items() if status not in KILLED}
+    """Print each mutant that lives, and how many of each room were killed; 1 if they are too few, 2 if some were not tried."""
+    tried = {name: status for name, status in found.items() if status != NOT_TRIED}
+    living = {name: status for name, status in tried.items() if status not in KILLED}
     for name, status in sorted(living.items()):
         change = subprocess.run(
             [str(python), "-m", "mutmut", "show", name], cwd=tree, capture_output=True, text=True, check=True
         ).stdout
         print(f"{name}: {status}", *(line for line in change.splitlines() if line[:1] in "+-@"), sep="\n", end="\n\n")
-    rooms = Counter(room_of(name) for name in found)
-    survivors = Counter(room_of(name) for name in living)
+    rooms, survivors = Counter(map(room_of, tried)), Counter(map(room_of, living))
     for room, count in sorted(rooms.items()):
         print(f"{room:<12} {count - survivors[room]:>4} of {count:>4} killed")
-    rate = 100 * (len(found) - len(living)) / len(found)
+    rate = 100 * (len(tried) - len(living)) / max(1, len(tried))
     print(
-        f"{len(found) - len(living)} of {len(found)} killed ({rate:.1f} %), chosen of {total}; {REQUIRED} % are asked for"
+        f"{len(tried) - len(living)} of {len(tried)} killed ({rate:.1f} %), chosen of {total}; {REQUIRED} % are required"
     )
+    if len(tried) < len(found):
+        print(f"{len(found) - len(tried)} are left: go on with --again")
+        return 2
     return int(rate < REQUIRED)
 
 
