@@ -17,10 +17,10 @@ import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from paths import CACHE, CHECKOUT, LOGS
@@ -34,12 +34,10 @@ IMPURE = re.compile(
     re.MULTILINE,
 )
 OTHER_TESTS = re.compile(
-    r"test_(?:boot\w*|collection\w*|compiled_once|lab_\w+|lookup_\w+|netlink_\w+|netns_connection|roles)\.py"
+    r"test_(?:boot\w*|collection\w*|compiled_once|lab_\w+|lookup_\w+|netlink_\w+|netns_connection|properties|roles|trace_matrix)\.py"
 )
 KILLED = ("killed", "timeout")
-NOT_TRIED = "not checked"
 REQUIRED = 92.0
-STOP_SECONDS = 60
 
 SETTINGS = """[tool.mutmut]
 source_paths = {sources}
@@ -62,7 +60,7 @@ REPORT = """
 import json, sys
 from mutmut.configuration import config
 from mutmut.mutation.data import SourceFileMutationData
-from mutmut.models.results import status_by_exit_code
+from mutmut.stats import status_by_exit_code
 found = {}
 for path in config().source_paths:
     data = SourceFileMutationData(path=path)
@@ -74,33 +72,36 @@ print(json.dumps(found))
 
 def main() -> int:
     chosen = arguments().parse_args()
-    tree = CACHE / "mutants"
+    tree, found, total = CACHE / "mutants", dict[str, str](), 0
     with locked(CACHE / "mutants.lock"):
         python = virtual_environment(sys.executable, CHECKOUT / "requirements-mutants.txt") / "bin" / "python"
-        if not chosen.again:
-            copy_checkout(tree, chosen.only)
-        names = sorted(said(tree, python, LIST).split())
-        sample = random.Random(chosen.seed).sample(names, min(chosen.count, len(names)))
-        known = json.loads(said(tree, python, REPORT)) if chosen.again else {}
-        left = [name for name in sample if known.get(name, NOT_TRIED) == NOT_TRIED]
-        run(tree, python, left, chosen.workers, 60 * chosen.minutes)
-        found = json.loads(said(tree, python, REPORT))
-        return report(tree, python, {name: found[name] for name in sample}, len(names))
+        copy_checkout(tree)
+        rooms = {room: files for room, files in by_room(tree).items() if re.search(chosen.only, str(room))}
+        lines = {room: sum(len(file.read_text().splitlines()) for file in files) for room, files in rooms.items()}
+        for room, files in rooms.items():
+            configure(tree, room, files)
+            names = sorted(said(tree, python, LIST).split())
+            count = min(len(names), round(chosen.count * lines[room] / sum(lines.values())))
+            sample = random.Random(chosen.seed).sample(names, count)
+            run(tree, python, sample, chosen.workers)
+            results = json.loads(said(tree, python, REPORT)) if sample else {}
+            show_living(tree, python, {name: results[name] for name in sample})
+            found.update({name: results[name] for name in sample})
+            total += len(names)
+    return report(found, total)
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, required=True, help="of the choice among all mutants")
-    parser.add_argument("--count", type=int, default=400, help="how many are tried")
-    parser.add_argument("--only", default="", metavar="REGEX", help="change files whose path in module_utils matches")
+    parser.add_argument("--count", type=int, default=400, help="how many are tried; of each room by its lines")
+    parser.add_argument("--only", default="", metavar="REGEX", help="change rooms of module_utils whose path matches")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=60, help="stop after so many; --again goes on")
-    parser.add_argument("--again", action="store_true", help="go on with the copy that is there, and its results")
     return parser
 
 
-def copy_checkout(tree: Path, only: str) -> None:
-    """Copy what git knows or does not ignore to the place that the collection's full name asks for, and configure mutmut."""
+def copy_checkout(tree: Path) -> None:
+    """Copy what git knows or does not ignore to the place that the collection's full name asks for."""
     shutil.rmtree(tree, ignore_errors=True)
     listing = ["git", "-C", str(CHECKOUT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in filter(None, subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")):
@@ -108,13 +109,26 @@ def copy_checkout(tree: Path, only: str) -> None:
             target = tree / COLLECTION / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(CHECKOUT / name, target)
+
+
+def by_room(tree: Path) -> dict[Path, list[Path]]:
+    """The files to change, by their folder in module_utils."""
     utils = tree / COLLECTION / "plugins" / "module_utils"
-    sources = [
-        str(path.relative_to(tree)) for path in pure_files(utils) if re.search(only, str(path.relative_to(utils)))
-    ]
+    rooms: dict[Path, list[Path]] = {}
+    for path in pure_files(utils):
+        rooms.setdefault(path.parent.relative_to(utils), []).append(path)
+    return rooms
+
+
+def configure(tree: Path, room: Path, files: Sequence[Path]) -> None:
+    """Have mutmut change these files, and try that with those unit tests that import something of their room."""
+    shutil.rmtree(tree / "mutants", ignore_errors=True)
     units = sorted((tree / COLLECTION / "tests" / "unit").glob("test_*.py"))
-    tests = [str(path.relative_to(tree)) for path in units if not OTHER_TESTS.fullmatch(path.name)]
-    (tree / "pyproject.toml").write_text(SETTINGS.format(sources=sources, tests=tests, collection=COLLECTION))
+    imported = f"module_utils.{'.'.join(room.parts)}."
+    tests = [one for one in units if not OTHER_TESTS.fullmatch(one.name) and imported in one.read_text()]
+    paths = {"sources": files, "tests": tests}
+    told = {key: [str(path.relative_to(tree)) for path in given] for key, given in paths.items()}
+    (tree / "pyproject.toml").write_text(SETTINGS.format(collection=COLLECTION, **told))
 
 
 def pure_files(utils: Path) -> list[Path]:
@@ -125,59 +139,41 @@ def pure_files(utils: Path) -> list[Path]:
     ]
 
 
-def run(tree: Path, python: Path, names: list[str], workers: int, seconds: float) -> None:
-    """Try these mutants, as many as the time allows; mutmut's own output goes to a log, of which a failure shows the end."""
+def run(tree: Path, python: Path, names: Sequence[str], workers: int) -> None:
+    """Try these mutants; mutmut's own output goes to a log, of which a failure shows the end."""
     if not names:
         return
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "HYPOTHESIS_STORAGE_DIRECTORY": str(tree / "hypothesis")}
     command = [str(python), "-m", "mutmut", "run", "--max-children", str(workers), *names]
     with open(LOGS / "mutants.log", "w") as log:
-        process = subprocess.Popen(
-            command, cwd=tree, env=environment, stdout=log, stderr=log, preexec_fn=_heed_interrupt
-        )
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
-            process.wait(STOP_SECONDS)
-            return
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode:
+        done = subprocess.run(command, cwd=tree, env=environment, stdout=log, stderr=log, check=False)
+    if done.returncode:
         sys.exit(f"{(LOGS / 'mutants.log').read_text()[-4000:]}\nmutmut failed; log: {LOGS / 'mutants.log'}")
 
 
-def _heed_interrupt() -> None:
-    """In the background of a shell the signal is ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def show_living(tree: Path, python: Path, found: Mapping[str, str]) -> None:
+    for name in sorted(name for name, status in found.items() if status not in KILLED):
+        command = [str(python), "-m", "mutmut", "show", name]
+        change = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True).stdout
+        print(f"{name.partition('module_utils.')[2]}: {found[name]}")
+        print(*(line for line in change.splitlines() if line[:1] in "+-"), sep="\n", end="\n\n", flush=True)
 
 
-def report(tree: Path, python: Path, found: dict[str, str], total: int) -> int:
-    """Print each mutant that lives, and how many of each room were killed; 1 if they are too few, 2 if some were not tried."""
-    tried = {name: status for name, status in found.items() if status != NOT_TRIED}
-    living = {name: status for name, status in tried.items() if status not in KILLED}
-    for name, status in sorted(living.items()):
-        change = subprocess.run(
-            [str(python), "-m", "mutmut", "show", name], cwd=tree, capture_output=True, text=True, check=True
-        ).stdout
-        print(f"{name}: {status}", *(line for line in change.splitlines() if line[:1] in "+-@"), sep="\n", end="\n\n")
-    rooms, survivors = Counter(map(room_of, tried)), Counter(map(room_of, living))
-    for room, count in sorted(rooms.items()):
-        print(f"{room:<12} {count - survivors[room]:>4} of {count:>4} killed")
-    rate = 100 * (len(tried) - len(living)) / max(1, len(tried))
-    print(
-        f"{len(tried) - len(living)} of {len(tried)} killed ({rate:.1f} %), chosen of {total}; {REQUIRED} % are required"
-    )
-    if len(tried) < len(found):
-        print(f"{len(found) - len(tried)} are left: go on with --again")
-        return 2
+def report(found: Mapping[str, str], total: int) -> int:
+    """Print how many of each room were killed; 1 if they are too few."""
+    tried = Counter(map(room_of, found))
+    killed = Counter(room_of(name) for name, status in found.items() if status in KILLED)
+    for room, count in sorted(tried.items()):
+        print(f"{room:<24} {killed[room]:>4} of {count:>4} killed")
+    rate = 100 * sum(killed.values()) / max(1, len(found))
+    print(f"{sum(killed.values())} of {len(found)} killed ({rate:.1f} %), chosen of {total}; {REQUIRED} % are required")
     return int(rate < REQUIRED)
 
 
 def room_of(name: str) -> str:
-    return name.split(".")[5]
+    """The folder in module_utils of a mutant's file."""
+    return "/".join(name.partition("module_utils.")[2].split(".")[:-2])
 
 
 def said(tree: Path, python: Path, program: str) -> str:
