@@ -261,3 +261,10 @@ def test_changes_are_told_in_numbers_that_agree() -> None:
         service = {"name": "a", "vip": "10.96.0.1", "port": 80, "backends": backends}
         assert describe_changes([], [service], node) == [f"a: added, 10.96.0.1:80/tcp, {words}"]
         assert describe_changes([service], [], node) == ["a: removed"]
+
+
+def test_no_network() -> None:
+    with pytest.raises(InvalidServices) as raised:
+        parse_node({"name": "node1", "local_cidrs": ["x"]})
+    allowed = "a network in CIDR notation, such as 10.0.0.0/24 or fd00::/64"
+    assert str(raised.value) == f'node: local_cidrs[0] is "x": must be {allowed}'
