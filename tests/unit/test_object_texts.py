@@ -30,8 +30,14 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs
     service_name,
     sort_key,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import Table
-from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_text import table_text
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import Element, Nat, Table
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import SetHeader as MapHeader
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_text import (
+    concatenation_text,
+    element_writer,
+    statement_text,
+    table_text,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_types import TYPES, pack, unpack
 
 V4, V6 = ServiceKey("ipv4", "tcp", "192.0.2.1", 80, 0), ServiceKey("ipv6", "udp", "2001:db8::1", 53, 0)
@@ -195,3 +201,13 @@ def test_bits_without_names_are_a_number() -> None:
         (12, 1, False),
         (15, 1, False),
     ]
+
+
+def test_elements_and_addresses_of_nftables() -> None:
+    backend = bytes([10, 0, 0, 1, 0x1F, 0x90, 0, 0])
+    assert concatenation_text(["ipv4_addr", "inet_service"], backend) == "10.0.0.1 . 8080"
+    to_text = element_writer(MapHeader(("inet_service",), ("ipv4_addr", "inet_service")))
+    assert to_text(b"\0\x50", Element(backend, "x", 60000)) == '80 timeout 1m comment "x" : 10.0.0.1 . 8080'
+    assert element_writer(MapHeader(("inet_service",)))(b"\0\x50", Element()) == "80"
+    assert statement_text(Nat("dnat", bytes([10, 0, 0, 1]), b"\x1f\x90")) == "dnat to 10.0.0.1:8080"
+    assert statement_text(Nat("snat", bytes([0xFD, *[0] * 14, 1]), family="ip6")) == "snat to fd00::1"
