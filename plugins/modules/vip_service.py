@@ -154,7 +154,8 @@ options:
     default: false
   dataplane:
     description:
-      - What carries the packets. V(nftables) is not supported yet.
+      - What carries the packets. V(nftables) has tables of its own, C(l4-service-proxy) of the families ip and ip6, and needs neither
+        iptables nor ipset; Linux 5.10 or newer.
       - A node has one dataplane. When it changes, all of its services have to be named, or O(exclusive=true) be set. What the
         other left goes once the new one serves. Connections that iptables had go on. Those that IPVS had are given
         O(node.drain_timeout) to end.

@@ -32,8 +32,8 @@ def _is_led(packet: Packet) -> bool:
     return packet.dnat or bool(packet.forwarded)
 
 
-def agree(found: Trace, wanted: Expected) -> bool:
+def agree(found: Trace, wanted: Expected, rounding: Fraction = KERNEL_ROUNDING) -> bool:
     verdict, shares, snat = met(found)
     if (verdict, set(shares), snat) != (wanted.verdict, set(wanted.shares), wanted.snat):
         return False
-    return all(abs(share - wanted.shares[at]) < KERNEL_ROUNDING for at, share in shares.items())
+    return all(abs(share - wanted.shares[at]) < rounding for at, share in shares.items())

@@ -15,6 +15,7 @@ from network import IPV4, IPV6, Network
 
 BACK_ENDS = ("nft", "legacy")
 WITHOUT_BACKEND_CHAINS = "lean"
+NFTABLES = "nftables"
 RECORDS = Path("/run/layer4-service-proxy")
 STARTED = time.time()
 
@@ -44,26 +45,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "network" in metafunc.fixturenames and "network" not in own:
         dataplane = metafunc.config.getoption("--dataplane")
         if dataplane == "iptables":
-            found = ids = [*BACK_ENDS, WITHOUT_BACKEND_CHAINS]
+            found = ids = [*BACK_ENDS, WITHOUT_BACKEND_CHAINS, NFTABLES]
         else:
             found, ids = list(BACK_ENDS), [f"{dataplane}-{back_end}" for back_end in BACK_ENDS]
         metafunc.parametrize("network", found, ids=ids, indirect=True, scope="module")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What another dataplane does differently is left out there, and proved by a test of its own in tests/virtual."""
+    """What another dataplane does differently is left out there, and proved by a test of its own."""
     if config.getoption("--dataplane") == "iptables":
-        return
-    differing = [item for item in items if item.get_closest_marker("iptables_only")]
+        differing = [item for item in items if item.get_closest_marker("needs_iptables") and _is_of_nftables(item)]
+    else:
+        differing = [item for item in items if item.get_closest_marker("iptables_only")]
     config.hook.pytest_deselected(items=differing)
     items[:] = [item for item in items if item not in differing]
 
 
+def _is_of_nftables(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("network") == NFTABLES
+
+
 @pytest.fixture(scope="module")
 def network(request: pytest.FixtureRequest) -> Iterator[Network]:
-    """The network of the traffic tests, once with each back end of iptables and layout of chains; each test applies its own services."""
+    """The network of the traffic tests, with each back end of iptables, layout of chains and nftables; each test applies its own services."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw")
-    dataplane = request.config.getoption("--dataplane")
+    dataplane = NFTABLES if request.param == NFTABLES else request.config.getoption("--dataplane")
     node = {"backend_chains": request.param != WITHOUT_BACKEND_CHAINS}
     with Network(f"l4{os.getpid()}{worker}", request.param == "legacy", dataplane, node) as made:
         yield made

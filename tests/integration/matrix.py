@@ -116,7 +116,7 @@ _ALL_QUESTIONS = [Question(way, source) for way in WAYS for source in SOURCES] +
 
 def questions(kind: Kind, dataplane: str = "iptables") -> list[Question]:
     """All that can be asked; of the last two ranges only those that they may concern."""
-    possible = [one for one in _ALL_QUESTIONS if dataplane == "iptables" or one.way != LOCALHOST_PORT]
+    possible = [one for one in _ALL_QUESTIONS if dataplane != "ipvs" or one.way != LOCALHOST_PORT]
     return [one for one in possible if kind.ranges in ("everyone", "inside") or one.way == BALANCER]
 
 
@@ -124,7 +124,7 @@ def node(settings: str, dataplane: str = "iptables") -> dict[str, Any]:
     """node1, with the settings of this name, as far as the dataplane knows them."""
     addresses = [ADDRESSES[name][family] for family in FAMILIES for name in ("node1", "bridge1")]
     made = {"name": "node1", "addresses": addresses, "local_cidrs": LOCAL_CIDRS, **SETTINGS[settings]}
-    return made if dataplane == "iptables" else {**made, "localhost_node_ports": False}
+    return made if dataplane != "ipvs" else {**made, "localhost_node_ports": False}
 
 
 def kinds(family: str, settings: str) -> Iterator[Kind]:

@@ -183,10 +183,41 @@ class Network:
 
     def rules(self, host: str = "node1") -> str:
         """All rules of both families, without the policies' counters and comments of the tool."""
+        if self.dataplane == "nftables":
+            return _sorted_elements(self.hosts[host].run("nft", "list", "ruleset").stdout)
         tools = [self.iptables, self.iptables.replace("iptables", "ip6tables")]
         texts = [self.hosts[host].run(tool + "-save").stdout for tool in tools]
         lines = [line for text in texts for line in text.splitlines() if not line.startswith("#")]
         return "\n".join(re.sub(r"^(:.*) \[\d+:\d+\]$", r"\1", line) for line in lines)
+
+    def save(self, family: str) -> str:
+        """The rules of node1 in one family, for `restore`."""
+        node = self.hosts["node1"]
+        if self.dataplane == "nftables":
+            table = ("ip6" if family == IPV6 else "ip", "l4-service-proxy")
+            return "delete table {} {}\n".format(*table) + node.run("nft", "list", "table", *table).stdout
+        return node.run(self.tool(family) + "-save").stdout
+
+    def restore(self, family: str, saved: str) -> None:
+        """The rules of node1 as they were saved."""
+        if self.dataplane == "nftables":
+            self.hosts["node1"].run("nft", "-f", "-", input=saved)
+        else:
+            self.hosts["node1"].run(self.tool(family) + "-restore", input=saved)
+
+    def tool(self, family: str) -> str:
+        """The iptables of a family."""
+        return self.iptables.replace("ip", "ip6", 1) if family == IPV6 else self.iptables
+
+
+def _sorted_elements(ruleset: str) -> str:
+    """The ruleset with each element in a line of its own, in order, and without those that packets have made."""
+
+    def in_order(found: re.Match[str]) -> str:
+        elements = sorted(" ".join(one.split()) for one in found[1].split(",") if " expires " not in one)
+        return "\n".join(elements)
+
+    return re.sub(r"elements = \{(.*?)\}", in_order, ruleset, flags=re.DOTALL)
 
 
 def backends(*names: str, family: str = IPV4, port: int = PORT, **common: Any) -> list[dict[str, Any]]:

@@ -109,6 +109,7 @@ def test_a_client_moves_when_its_backend_is_gone_and_others_stay(network: Networ
             assert network.ask(host, vip(1, family), 80, count=5).backends == {backend: 5}
 
 
+@pytest.mark.needs_iptables
 @pytest.mark.iptables_only
 @pytest.mark.semantics(10)
 @pytest.mark.semantics(18)
@@ -182,6 +183,7 @@ def _is_among(service: dict[str, Any], name: str, port: int) -> bool:
     return any(one["address"] == ADDRESSES[name][IPV4] and one["port"] == port for one in service["backends"])
 
 
+@pytest.mark.needs_iptables
 @pytest.mark.iptables_only
 def test_no_chain_asks_for_more_clients_than_a_list_has(network: Network, family: str) -> None:
     _forget(network)

@@ -234,15 +234,11 @@ def test_only_stale_udp_entries_to_our_destinations_are_deleted(network: Network
 @pytest.mark.semantics(21)
 def test_a_run_that_changes_no_rule_heals_one_that_was_interrupted(network: Network, family: str) -> None:
     """Killed between the rules and conntrack, a run leaves the one changed and the other not."""
-    node, tool = (
-        network.hosts["node1"],
-        network.iptables.replace("ip", "ip6", 1) if family == IPV6 else network.iptables,
-    )
     network.applied([_dns(family, "b12")])
-    changed = node.run(tool + "-save").stdout
+    changed = network.save(family)
     network.applied([_dns(family, "b11")])
     with LongLivedConnection(network.hosts["client"], vip(1, family), 53, "udp") as connection:
-        node.run(tool + "-restore", input=changed)
+        network.restore(family, changed)
         assert connection.ask().backend == "b11"
         healed = network.applied([_dns(family, "b12")])
         assert (healed["changed"], healed["conntrack_deleted"]) == (False, 1)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from network import ADDRESSES, IPV4, Network, backends, external_ip, vip
+from warned import texts
 
 
 def _web(family: str, *names: str, **options: Any) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def test_traffic_between_ports_of_one_bridge_goes_through_a_vip(network: Network
         assert set(tally.backends) == {"b11", "b12"}
 
 
+@pytest.mark.needs_iptables
 @pytest.mark.semantics(26)
 @pytest.mark.parametrize("policy", ["cluster", "local"])
 def test_service_traffic_passes_a_closed_forward_chain(network: Network, family: str, policy: str) -> None:
@@ -55,6 +57,24 @@ def test_service_traffic_passes_a_closed_forward_chain(network: Network, family:
                 assert tally.answered == 30, (source, address, tally)
         direct = network.ask("client", ADDRESSES["b11"][family], 8080, timeout=1.5)
         assert direct.failures == {"timeout": 1}, "only service traffic is let through"
+
+
+@pytest.mark.semantics(26)
+@pytest.mark.parametrize("network", ["nftables"], indirect=True, scope="module")
+def test_a_closed_forward_chain_of_iptables_is_warned_of(network: Network, family: str) -> None:
+    """No table of nftables overrules another: the advice is what lets service traffic pass, and ends the warning."""
+    tool, web = network.tool(family), _web(family, "b11")
+    with _closed_forward(network):
+        (warning,) = texts(network.applied([web]))
+        assert warning.startswith(f"{tool}: the policy of FORWARD is DROP".replace("-nft", ""))
+        assert network.ask("client", vip(1, family), 80, timeout=1.5).answered == 0
+        advice = warning.rpartition("by: ")[2].split()
+        network.hosts["node1"].run(*advice)
+        try:
+            assert network.ask("client", vip(1, family), 80, count=20).answered == 20
+            assert texts(network.applied([web])) == []
+        finally:
+            network.hosts["node1"].run(*["-D" if word == "-I" else word for word in advice])
 
 
 PROBE = """

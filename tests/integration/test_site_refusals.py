@@ -35,7 +35,6 @@ class Bare(World):
         ),
         ({"service_proxy_services": [GOOD], "service_proxy_masquerade_mark": "x"}, ["masquerade_mark", "hexadecimal"]),
         ({"service_proxy_services": GOOD}, ["service_proxy_services is a dict: must be a list of dicts"]),
-        ({"service_proxy_services": [GOOD], "service_proxy_dataplane": "nftables"}, ["dataplane", "not supported yet"]),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_touched(

@@ -16,6 +16,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ne
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.other_variant import (
     other_families,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.presence import table_names
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.conntrack import NoConntrackError
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.conntrack import Flow
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import ChainKey
@@ -128,6 +129,7 @@ class FakeNode:
             facilities.rules_state: _UnknownState(),
             other_families: {},
             ipvs.device: _NoDevice(),
+            table_names: set,
             **(further or {}),
         }
 

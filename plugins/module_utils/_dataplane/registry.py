@@ -16,7 +16,7 @@ from .interface import Dataplane, Presence
 
 NAMES = ("iptables", "ipvs", "nftables")
 DEFAULT = "iptables"
-IMPLEMENTED = ("iptables", "ipvs")
+IMPLEMENTED = NAMES
 
 
 def load(name: str) -> Dataplane:
@@ -29,6 +29,10 @@ def load(name: str) -> Dataplane:
         from .ipvs.dataplane import Ipvs
 
         return Ipvs()
+    if name == "nftables":
+        from .nftables.dataplane import Nftables
+
+        return Nftables()
     raise InvalidServices([f"dataplane is {quoted(name)}: not supported yet: must be {', '.join(IMPLEMENTED)}"])
 
 
@@ -42,4 +46,8 @@ def presence(name: str) -> Presence:
         from .ipvs.presence import IpvsPresence
 
         return IpvsPresence()
+    if name == "nftables":
+        from .nftables.presence import NftablesPresence
+
+        return NftablesPresence()
     return load(name)

@@ -24,7 +24,8 @@ from .netlink import NLA_F_NESTED, NetlinkError, NetlinkSocket, attribute, attri
 
 _NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8
-_GET_CHAIN, _GET_RULE = 4, 7
+_GET_TABLE, _GET_CHAIN, _GET_RULE = 1, 4, 7
+_TABLE_NAME = 1
 _FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
 _NUMBERS = {name: number for number, name in _FAMILIES.items()}
 _HOOKS = {0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting"}
@@ -74,6 +75,11 @@ class Nft:
 
     def __exit__(self, *dummy: object) -> None:
         self._netlink.close()
+
+    def tables(self) -> set[tuple[str, str]]:
+        """Return family and name of those of the families inet, ip and ip6."""
+        found = self._dump(_GET_TABLE, 0, b"")
+        return {(_FAMILIES[one[0]], _text(attributes(one[4:])[_TABLE_NAME])) for one in found if one[0] in _FAMILIES}
 
     def base_chains(self) -> list[BaseChain]:
         """Those of the families inet, ip and ip6."""

@@ -14,7 +14,7 @@ from ..._objects.iptables_text import XtablesError
 from ..interface import Host
 from ..netfilter.facilities import sets, tables
 from ..netfilter.names import Layout
-from ..netfilter.report import as_dicts
+from ..report import as_dicts
 from .observe import read
 from .readback import observed_services
 

@@ -20,7 +20,7 @@ from ..._model.service import Claim
 from ..._objects.conntrack import Endpoint
 from ..._objects.iptables import Observed, target_of
 from ..netfilter.names import Layout, owner_of
-from ..netfilter.report import Refusal
+from ..report import Refusal
 
 _KEYS = {"vip": "vip", "external ip": "external_ips", "load balancer": "load_balancer_ips"}
 """What the rules in the chain of services say, and the key of the service under which such an address is given."""

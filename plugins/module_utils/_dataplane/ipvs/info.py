@@ -11,7 +11,7 @@ from typing import Any
 from ..._kernel.ipvs import NoIpvsError
 from ..._model.service import Node
 from ..interface import Host
-from ..netfilter.report import as_dicts
+from ..report import as_dicts
 from .host import State, ipvs
 from .ownership import virtual_services
 from .presence import IpvsPresence

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..._model import addresses as ip
 from ..._objects.conntrack import Endpoint
 from ..._objects.ipvs import ServiceKey
-from ..netfilter.report import Refusal
+from ..report import Refusal
 from .compile import EXTERNAL_IP, LOAD_BALANCER, NODE_PORT, VIP, Frontend, Frontends
 
 Connections = Mapping[ServiceKey, Mapping[Endpoint, tuple[int, int]]]

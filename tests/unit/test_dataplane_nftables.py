@@ -1,0 +1,279 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The nftables dataplane without a kernel: what it compiles to, in every combination and for any services at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from agreement import agree, met
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from matrix import FAMILIES, SETTINGS, Kind, Question, kinds, node, questions
+from semantics import BALANCER, EXTERNAL, NODE_PORT, VIP, expected
+from strategies import CLIENTS, NODE, NODE_ADDRESSES, services
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.interface import Summary
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.cache import Record, store
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.compile import compile_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.dataplane import Nftables
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.host import (
+    TABLES,
+    OwnTables,
+    own_tables,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.slots import (
+    TABLES as MOST_TABLES,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.slots import (
+    share_slots,
+    slot_shares,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.tables import make_table
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.trace import trace
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.packet import Packet
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model import addresses as ip
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import Table
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.transaction import run
+from ansible_collections.layer4.service_proxy.tests.unit.fake_nftables import FakeNftables
+from ansible_collections.layer4.service_proxy.tests.unit.fake_node import FakeNode
+
+Raw = dict[str, Any]
+thorough = settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.generate])
+EXACT = Fraction(1, 500)
+"""0.2 % of all connections."""
+NFTABLES = Nftables()
+UNLIKE = ("no local cidrs", "node port addresses")
+"""Settings that between them ask for every chain of session affinity."""
+LOCALHOST = ("127.0.0.1", "::1")
+
+
+def tables(raw: Sequence[Raw], raw_node: Raw) -> dict[str, Table]:
+    parsed = parse_node(raw_node)
+    compiled = compile_services(parse_services(raw, parsed, NFTABLES.problems), parsed)
+    return {family: make_table(found, parsed, family) for family, found in compiled.items()}
+
+
+class NoStore:
+    """Where runs leave nothing."""
+
+    def load(self) -> None:
+        return None
+
+    def save(self, record: Record) -> None:
+        self.saved = record
+
+    def forget(self) -> None:
+        """There is nothing."""
+
+
+class Kernel(FakeNode):
+    """A host on which runs of the nftables dataplane follow one another."""
+
+    def __init__(self, raw_node: Raw) -> None:
+        self.nft = FakeNftables()
+        tables_of_node = OwnTables(lambda: self.nft)  # type: ignore[arg-type,return-value]
+        super().__init__(further={own_tables: tables_of_node, store: NoStore()})
+        self.node = parse_node(raw_node)
+
+    def run(self, raw: Sequence[Raw], state: str = "present", exclusive: bool = True) -> Summary:
+        request = Request(state, raw, exclusive, "nftables")
+        parsed, dummy = request.parse(self.node, NFTABLES.problems)
+        observed = NFTABLES.observe(self, self.node, request)
+        plan = NFTABLES.plan(self, self.node, NFTABLES.compile(parsed, self.node), observed)
+        assert plan.changed == any(plan.diff.values())
+        run([*plan.prepare(), *plan.activate(), *plan.retire()])
+        return plan.summary
+
+    @property
+    def held(self) -> dict[str, Table]:
+        found, dummy = self.nft.tables(TABLES.values())
+        return {family: found[one] for family, one in TABLES.items() if one in found}
+
+
+@pytest.mark.parametrize(
+    ("settings_of_node", "affinity"),
+    [*((name, "none") for name in SETTINGS), *((name, "client_ip") for name in UNLIKE)],
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_combination_meets_what_the_semantics_say(family: str, settings_of_node: str, affinity: str) -> None:
+    raw_node = node(settings_of_node)
+    addresses = parse_node(raw_node).addresses
+    for kind in kinds(family, settings_of_node):
+        service = {**kind.service(1), "session_affinity": affinity}
+        table = tables([service], raw_node)[family]
+        for question in questions(kind):
+            wanted = question.expected(service, raw_node, family)
+            found = trace(table, _packet(kind, question, service, addresses))
+            assert agree(found, wanted, EXACT), (kind, question, wanted, met(found), found.steps)
+            assert found.affinity == (affinity == "client_ip" and wanted.verdict == "accept")
+
+
+def _packet(kind: Kind, question: Question, service: Raw, addresses: tuple[str, ...]) -> Packet:
+    destination, port = question.destination(service, kind.family)
+    return Packet(question.origin(kind.family), destination, service["protocol"], port, addresses)
+
+
+@thorough
+@given(st.lists(st.integers(1, 65535), min_size=1, max_size=40))
+def test_weights_hold_within_a_five_hundredth_of_all_connections(weights: list[int]) -> None:
+    slots = share_slots(tuple(weights))
+    size = int(slots.chain.rpartition("-")[2])
+    owners = dict(slots.filled)
+    assert max(owners) < size * (MOST_TABLES if slots.chain.startswith("weighted") else 1)
+    shares = slot_shares(slots.chain, owners)
+    assert sum(shares.values()) == pytest.approx(1)
+    for index, weight in enumerate(weights):
+        assert shares[index] == pytest.approx(weight / sum(weights), abs=float(EXACT))
+
+
+@pytest.mark.parametrize("weights", [(1, 65535), (65535, 1), (65534, 65535), (1,) * 60 + (65535,), (7, 65535, 65535)])
+def test_no_backend_goes_without(weights: tuple[int, ...]) -> None:
+    slots = share_slots(weights)
+    shares = slot_shares(slots.chain, dict(slots.filled))
+    assert set(shares) == set(range(len(weights)))
+    for index, weight in enumerate(weights):
+        assert shares[index] == pytest.approx(weight / sum(weights), abs=float(EXACT))
+
+
+@pytest.mark.parametrize("weights", [(1, 1, 1), (5, 5), (3, 1), (2, 4, 6), (1, 9)])
+def test_few_weights_are_exact_with_a_slot_for_each(weights: tuple[int, ...]) -> None:
+    slots = share_slots(weights)
+    assert "weighted" not in slots.chain
+    shares = slot_shares(slots.chain, dict(slots.filled))
+    assert [shares[i] for i in range(len(weights))] == pytest.approx([weight / sum(weights) for weight in weights])
+
+
+@thorough
+@given(services(), NODE, st.randoms(use_true_random=False))
+def test_the_order_of_services_and_backends_does_not_matter(raw: list[Raw], raw_node: Raw, random: Any) -> None:
+    shuffled = [{**one, "backends": random.sample(one["backends"], len(one["backends"]))} for one in raw]
+    random.shuffle(shuffled)
+    assert tables(shuffled, raw_node) == tables(raw, raw_node)
+
+
+@thorough
+@given(services(least=1), NODE)
+def test_one_more_service_changes_no_element_of_another(raw: list[Raw], raw_node: Raw) -> None:
+    before, after = tables(raw[1:], raw_node), tables(raw, raw_node)
+    for family, table in before.items():
+        for name, one in table.sets.items():
+            assert one.elements.items() <= after[family].sets[name].elements.items(), name
+        for name, chain in table.chains.items():
+            assert after[family].chains[name] == chain
+
+
+@thorough
+@given(services(), NODE)
+def test_what_is_applied_is_what_is_held_and_a_second_run_changes_nothing(raw: list[Raw], raw_node: Raw) -> None:
+    kernel = Kernel(raw_node)
+    names = sorted(one["name"] for one in raw)
+    assert kernel.run(raw) == Summary(names, [], [])
+    wanted = tables(raw, raw_node)
+    assert kernel.held == {family: wanted[family] for family in kernel.held}
+    for exclusive in (True, False):
+        assert kernel.run(raw, exclusive=exclusive) == Summary([], [], [])
+    assert kernel.run([], exclusive=False) == Summary([], [], [])
+    assert kernel.run([], "absent") == Summary([], [], names)
+    assert kernel.held == {}
+
+
+@thorough
+@given(services(least=1), services(), NODE, st.integers(0, 5))
+def test_naming_some_services_keeps_the_others(old: list[Raw], new: list[Raw], raw_node: Raw, count: int) -> None:
+    named = {one["name"]: one for one in new + [{**one, "source_ranges": []} for one in old[:count]]}
+    kernel, wanted = Kernel(raw_node), Kernel(raw_node)
+    before = {one["name"]: one for one in old}
+    kernel.run(old)
+    summary = kernel.run(list(named.values()), exclusive=False)
+    wanted.run(list({**before, **named}.values()))
+    assert kernel.held == wanted.held
+    assert set(summary.added) == set(named) - set(before)
+    assert set(summary.updated) <= {one for one in named if before.get(one, named[one]) != named[one]}
+
+
+@thorough
+@given(services(least=1), NODE, st.integers(1, 5))
+def test_removing_services_leaves_what_the_others_compile_to(raw: list[Raw], raw_node: Raw, count: int) -> None:
+    kernel, wanted = Kernel(raw_node), Kernel(raw_node)
+    kernel.run(raw)
+    gone = [{"name": one["name"]} for one in raw[:count]]
+    assert kernel.run(gone, "absent", exclusive=False) == Summary([], [], sorted(one["name"] for one in gone))
+    wanted.run(raw[count:])
+    assert kernel.held == wanted.held
+
+
+@thorough
+@given(services(least=1), NODE, st.sampled_from([*CLIENTS, *NODE_ADDRESSES, "127.0.0.1", "::1"]))
+def test_every_service_meets_what_the_semantics_say(raw: list[Raw], raw_node: Raw, source: str) -> None:
+    """Beside all the others."""
+    family = ip.family_of(source)
+    table, addresses = tables(raw, raw_node)[family], parse_node(raw_node).addresses
+    for one in raw:
+        for way, destination, port in _ways(one, family):
+            if destination in LOCALHOST and source not in (*NODE_ADDRESSES, *LOCALHOST):
+                continue  # dropped: see the next test
+            wanted = expected(one, raw_node, way, source, destination)
+            found = trace(table, Packet(source, destination, one["protocol"], port, addresses))
+            assert agree(found, wanted, EXACT), (one, way, destination, wanted, met(found), found.steps)
+
+
+@pytest.mark.parametrize("source", ["192.0.2.100", "10.0.1.11"])
+def test_nobody_else_reaches_localhost(source: str) -> None:
+    """CVE-2020-8558: node ports on localhost are the node's own, and what comes from elsewhere for 127.0.0.0/8 is dropped."""
+    service = {"name": "web", "port": 80, "node_port": 30080, "backends": [{"address": "10.0.1.11"}]}
+    raw_node = {"name": "node1", "addresses": list(NODE_ADDRESSES), "localhost_node_ports": True}
+    table = tables([service], raw_node)[ip.IPV4]
+    for port in (30080, 8080):
+        (end,) = trace(table, Packet(source, "127.0.0.1", "tcp", port, NODE_ADDRESSES)).outcomes
+        assert (end.verdict, end.dnat) == ("drop", False)
+
+
+def _ways(one: Mapping[str, Any], family: str) -> list[tuple[str, str, int]]:
+    ways = [(way, address, one["port"]) for way in (VIP, EXTERNAL, BALANCER) for address in one[way]]
+    if "node_port" in one:
+        own = [*NODE_ADDRESSES, *LOCALHOST]
+        ways += [(NODE_PORT, address, one["node_port"]) for address in own]
+    return [way for way in ways if ip.family_of(way[1]) == family]
+
+
+@thorough
+@given(services(), NODE)
+def test_the_number_of_chains_does_not_depend_on_how_many_services_there_are(raw: list[Raw], raw_node: Raw) -> None:
+    """The same services at other addresses, ten times over."""
+    more = [
+        {**one, "name": f"{one['name']}-{copy}", "port": one["port"] + 1000 * copy, **_other_node_port(one, copy)}
+        for one in raw
+        for copy in range(10)
+    ]
+    few, many = tables(raw, raw_node), tables(more, raw_node)
+    for family, table in few.items():
+        assert many[family].chains == table.chains
+        assert set(many[family].sets) == set(table.sets)
+
+
+def _other_node_port(one: Raw, copy: int) -> Raw:
+    return {"node_port": one["node_port"] + 1000 * copy} if one.get("node_port") else {}
+
+
+@thorough
+@given(services(), NODE)
+def test_services_are_read_back_as_they_were_given(raw: list[Raw], raw_node: Raw) -> None:
+    kernel = Kernel(raw_node)
+    kernel.run(raw)
+    info = NFTABLES.info(kernel, kernel.node)
+    assert info["unreadable"] == {}
+    found = {one["name"]: one for one in info["services"]}
+    assert set(found) == {one["name"] for one in raw}
+    for one in raw:
+        seen = found[one["name"]]
+        assert (seen["protocol"], seen["node_port"]) == (one["protocol"], one.get("node_port"))
+        for key in (VIP, EXTERNAL, BALANCER):
+            assert set(seen[key]) == set(one[key])
