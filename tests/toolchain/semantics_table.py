@@ -30,6 +30,7 @@ class Proof(NamedTuple):
     both_back_ends: bool
     lean: bool
     ipvs: bool
+    nftables: bool
 
 
 def proofs() -> list[Proof]:
@@ -49,12 +50,21 @@ def _proofs_of(path: Path) -> Iterator[Proof]:
 def _proof(line: int, function: ast.FunctionDef, path: Path) -> Proof:
     """The traffic tests run on both back ends of iptables, without chains of backends, and in a virtual machine once more with ipvs."""
     if path.parent.name == "virtual":
-        return Proof(line, function.name, path.name, iptables=False, both_back_ends=False, lean=False, ipvs=True)
+        return Proof(
+            line, function.name, path.name, iptables=False, both_back_ends=False, lean=False, ipvs=True, nftables=False
+        )
     fixtures = {argument.arg for argument in function.args.args}
-    only_iptables = any(ast.unparse(one) == "pytest.mark.iptables_only" for one in function.decorator_list)
+    marks = [ast.unparse(one) for one in function.decorator_list]
+    if any(one.startswith("pytest.mark.parametrize('network', ['nftables']") for one in marks):
+        return Proof(line, function.name, path.name, False, False, False, False, nftables=True)
+    if path.name.startswith("test_nftables_"):
+        return Proof(line, function.name, path.name, True, True, False, False, nftables=True)
+    only_iptables = "pytest.mark.iptables_only" in marks
+    every_network = "network" in fixtures and path.name != "test_semantics_layouts.py"
+    with_nftables = every_network and "pytest.mark.needs_iptables" not in marks
     with_ipvs = "network" in fixtures and path.name.startswith("test_semantics_") and not only_iptables
     both = bool(fixtures & {"network", "host"})
-    return Proof(line, function.name, path.name, True, both, "network" in fixtures, with_ipvs)
+    return Proof(line, function.name, path.name, True, both, "network" in fixtures, with_ipvs, with_nftables)
 
 
 def _marks(function: ast.FunctionDef) -> Iterator[int]:
@@ -65,11 +75,12 @@ def _marks(function: ast.FunctionDef) -> Iterator[int]:
 
 def table() -> str:
     """The table in Markdown."""
-    columns = ["line", "proved by", "iptables-nft", "iptables-legacy", "`backend_chains: false`", "ipvs"]
+    columns = ["line", "proved by", "iptables-nft", "iptables-legacy", "`backend_chains: false`", "ipvs", "nftables"]
     rows = [f"| {' | '.join(columns)} |", f"| {' | '.join('---' for dummy in columns)} |"]
     for proof in proofs():
         words = proof.test.removeprefix("test_").replace("_", " ")
-        marks = ["yes" if proven else "" for proven in (proof.iptables, proof.both_back_ends, proof.lean, proof.ipvs)]
+        proven = (proof.iptables, proof.both_back_ends, proof.lean, proof.ipvs, proof.nftables)
+        marks = ["yes" if one else "" for one in proven]
         rows.append(f"| {proof.line} | {words} (`{proof.file}`) | {' | '.join(marks)} |")
     return "\n".join(rows)
 
