@@ -18,6 +18,7 @@ from .._dataplane import registry
 from .._dataplane.service_run import SERVICE_ERRORS, converge_services, node_of
 from .._kernel.iptables import both_families
 from .._kernel.process import ModuleRunner
+from .._kernel.rules_state import RulesState
 from .._kernel.sysctl import SysctlError
 from .._model import addresses as ip
 from .._model.drain import find_endpoints
@@ -52,6 +53,7 @@ from .given import (
     without_drained,
 )
 from .settings import Settings
+from .settled_chains import SettledChains
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -229,6 +231,10 @@ class NodeRun:
         if self.missing:
             self._do(*(Change("", "", one) for one in map(_predicted, requests) if one))
             return
+        state = RulesState(tables)
+        settled = SettledChains(lambda: state.now() if state.is_nft else "")
+        if settled.are_as_wanted(part, options):
+            return
         plans = {}
         for family in FAMILIES["both"]:
             concerned = [
@@ -242,6 +248,8 @@ class NodeRun:
         plan = FamilyPlans(plans, tables)
         plan.test()
         self._do(Change("", plan.diff["before"], plan.diff["after"], plan.apply))
+        if not plan.changed and not self.module.check_mode:
+            settled.keep(part, options)
 
     def _proxy(self) -> None:
         if "proxy" not in self.parts:
