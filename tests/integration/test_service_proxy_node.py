@@ -69,7 +69,7 @@ def private_names() -> set[str]:
         text = path.read_text()
         names |= set(re.findall(r"register: (\w+)", text))
         names |= set(re.findall(r"loop_var: (\w+)", text))
-        for block in re.findall(r"(?m)^ *vars:\n((?: +\w+:.*\n)+)", text):
+        for _indent, block in re.findall(r"(?m)^( *)vars:\n((?:\1 +\w+:.*\n)+)", text):
             names |= set(re.findall(r"(\w+):", block))
         assert "set_fact" not in text, path
     return names
