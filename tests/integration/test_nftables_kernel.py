@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 import threading
 from collections.abc import Iterator
 
@@ -19,7 +18,6 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.nftab
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import (
     Chain,
     Element,
-    Elements,
     Hook,
     Mapped,
     Nat,
@@ -49,6 +47,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.nftable
 from ansible_collections.layer4.service_proxy.tests.unit.nftables_samples import (
     address,
     affinity_fields,
+    many,
     match,
     service_fields,
     service_key,
@@ -295,29 +294,6 @@ def test_tables_are_read_of_one_generation(host: NftHost) -> None:
         read += 1
         assert len({one.sets["set"].header for one in held.values()}) <= 1
     changer.join()
-
-
-def many(services: int) -> Tables:
-    """Services with three backends each."""
-    key = struct.Struct("!IB3xH2x").pack
-    goto, chosen = Verdict("goto", "slots-3"), Numgen("random", 3)
-    found: Elements = {}
-    backends: Elements = {}
-    for index in range(services):
-        service = key(0x0A000000 + index, 6, 80)
-        found[service] = Element(goto, f"service-{index}")
-        for slot in range(3):
-            backends[number(slot) + service] = Element(struct.pack("!IH2x", 0xC0000000 + 3 * index + slot, 8080))
-    fields = service_fields("ip")
-    sets = {
-        "services": Set(SetHeader(("ipv4_addr", "inet_proto", "inet_service"), ("verdict",)), found),
-        "backends": Set(SetHeader((chosen, *fields), ("ip daddr", "th dport")), backends),
-    }
-    chains = {
-        "slots-3": Chain((Rule((Nat("dnat", Mapped((chosen, *fields), "backends"), True),)),)),
-        "nat-output": Chain((Rule((VerdictMap(fields, "services"),)),), Hook("nat", "output", -100)),
-    }
-    return {IP: Table("ip", IP.name, sets, chains, {})}
 
 
 def test_ten_thousand_services_are_one_transaction_each_way(host: NftHost) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import NamedTuple
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import (
@@ -13,6 +14,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nfta
     Chain,
     Counter,
     Element,
+    Elements,
     HasBits,
     Hook,
     InNetwork,
@@ -274,3 +276,26 @@ def chains(family: str) -> dict[str, Chain]:
 
 def table(family: str) -> Table:
     return Table(family, NAME, sets(family), chains(family), {}, "everything")
+
+
+def many(services: int) -> dict[TableId, Table]:
+    """Services with three backends each."""
+    key = struct.Struct("!IB3xH2x").pack
+    goto, chosen = Verdict("goto", "slots-3"), Numgen("random", 3)
+    found: Elements = {}
+    backends: Elements = {}
+    for index in range(services):
+        service = key(0x0A000000 + index, 6, 80)
+        found[service] = Element(goto, f"service-{index}")
+        for slot in range(3):
+            backends[number(slot) + service] = Element(struct.pack("!IH2x", 0xC0000000 + 3 * index + slot, 8080))
+    fields = service_fields("ip")
+    sets = {
+        "services": Set(SetHeader(("ipv4_addr", "inet_proto", "inet_service"), ("verdict",)), found),
+        "backends": Set(SetHeader((chosen, *fields), ("ip daddr", "th dport")), backends),
+    }
+    chains = {
+        "slots-3": Chain((Rule((Nat("dnat", Mapped((chosen, *fields), "backends"), True),)),)),
+        "nat-output": Chain((Rule((VerdictMap(fields, "services"),)),), Hook("nat", "output", -100)),
+    }
+    return {table_id("ip"): Table("ip", NAME, sets, chains, {})}
