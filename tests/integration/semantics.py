@@ -61,6 +61,19 @@ def _masquerade(node: Mapping[str, Any], destination: str) -> Any:
 
 def expected(service: Mapping[str, Any], node: Mapping[str, Any], way: str, source: str, destination: str) -> Expected:
     """What a connection from source to the service's address destination (or its node port there) meets."""
+    wanted = _expected(service, node, way, source, destination)
+    return (
+        Expected("drop") if wanted.verdict != "accept" and is_kept_from_localhost(node, source, destination) else wanted
+    )
+
+
+def is_kept_from_localhost(node: Mapping[str, Any], source: str, destination: str) -> bool:
+    """Line 30."""
+    to_localhost = ip_address(destination).is_loopback and ":" not in destination
+    return bool(node.get("localhost_node_ports")) and to_localhost and not _is_node(node, source)
+
+
+def _expected(service: Mapping[str, Any], node: Mapping[str, Any], way: str, source: str, destination: str) -> Expected:
     if way == NODE_PORT and not (_answers_in_family(service, destination) and _has_node_ports(node, destination)):
         return Expected("not_ours")
     backends = [one for one in service.get("backends", ()) if _same_family(one["address"], destination)]

@@ -14,7 +14,7 @@ import pytest
 from agreement import agree, met
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from semantics import BALANCER, EXTERNAL, NODE_PORT, VIP, expected
+from semantics import BALANCER, EXTERNAL, NODE_PORT, VIP, expected, is_kept_from_localhost
 from strategies import CLIENTS, NODE, NODE_ADDRESSES, service, services
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables import balance as chances
@@ -187,7 +187,7 @@ DISPATCH = {("nat", "L4-SERVICES"), ("filter", "L4-FIREWALL")}
         ({"masquerade_mark": "0x8/0x8"}, MARKED),
         ({"snat_address": "192.0.2.99"}, {("nat", "L4-POSTROUTING")}),
         ({"node_port_addresses": ["192.0.2.0/27", "2001:db8::/96"]}, DISPATCH),
-        ({"localhost_node_ports": True}, DISPATCH),
+        ({"localhost_node_ports": True}, DISPATCH | {("filter", "L4-LOCALHOST")}),
         ({"drop_invalid": False}, {("filter", "L4-INVALID"), ("filter", "L4-FORWARD")}),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
@@ -258,4 +258,5 @@ def test_other_ports_and_protocols_go_on_as_before(one: Raw, node: Raw, source: 
             Packet(source, destination, one["protocol"], port + 1, addresses),
             Packet(source, destination, protocol, port, addresses),
         ):
-            assert set(trace(state, packet).outcomes) == {packet}
+            dropped = is_kept_from_localhost(node, source, destination)
+            assert set(trace(state, packet).outcomes) == {packet._replace(verdict="drop") if dropped else packet}

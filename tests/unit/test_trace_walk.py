@@ -115,7 +115,7 @@ def test_what_is_dropped_goes_no_further() -> None:
     ("rule", "unknown"),
     [
         ("-m owner --uid-owner 0 -j ACCEPT", "the match --uid-owner"),
-        ("-i eth0 -j ACCEPT", "the match -i"),
+        ("-m mac --mac-source 02:00:00:00:00:01 -j ACCEPT", "the match --mac-source"),
         ("-m addrtype --dst-type BROADCAST -j ACCEPT", "the address type BROADCAST"),
         ("-j TPROXY --on-port 1", "the target TPROXY"),
     ],

@@ -92,7 +92,8 @@ class Nft:
         return [_rule(message) for message in self._dump(_GET_RULE, _NUMBERS[chain.family], wanted)]
 
     def digest(self, marked: str) -> str:
-        """Of the chains with this text in their names, and of the rules in them and to them in the tables of iptables.
+        """Of the chains with this text in their names, of the rules in them and to them in the tables of iptables, and of all rules
+        in the built-in chains of table filter: others may put theirs in front of ours.
 
         It does not depend on traffic, nor on what else there is. Reading the rules of 10,000 services takes a second; for their texts
         iptables-nft takes ten.
@@ -106,6 +107,10 @@ class Nft:
                 wanted = attribute(_RULE_TABLE, table.encode() + b"\0")
                 rules = self._dump(_GET_RULE, _NUMBERS[family], wanted, marked.encode())
                 for part in _telling(rules, _OF_RULES):
+                    found.update(part)
+            for chain in BUILT_IN_CHAINS["filter"]:
+                wanted = attribute(_RULE_TABLE, b"filter\0") + attribute(_RULE_CHAIN, chain.encode() + b"\0")
+                for part in _telling(self._dump(_GET_RULE, _NUMBERS[family], wanted), _OF_RULES):
                     found.update(part)
         return found.hexdigest()
 

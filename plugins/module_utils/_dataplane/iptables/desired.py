@@ -15,7 +15,7 @@ from ..._model.service import Node
 from ..._objects.iptables import ChainKey, Desired, Observed, Rules, target_of
 from ..netfilter.names import Layout, ServiceRules, owner_of
 from .dispatch import dispatch_chains
-from .shared_chains import assemble, endpoint_chains, hook_jumps
+from .shared_chains import assemble, endpoint_chains, jumps_to
 
 
 def with_services(
@@ -62,7 +62,7 @@ def without_services(
     for table, dispatch in (("nat", "SERVICES"), ("filter", "FIREWALL")):
         _drop_empty(chains, (table, layout.shared(dispatch)), (table, layout.shared("NODEPORTS")), layout)
     chains.update({key: rules for key, rules in endpoint_chains(chains, layout, backends).items() if key in chains})
-    return Desired(chains, hook_jumps(layout))
+    return Desired(chains, jumps_to(chains, layout))
 
 
 def _kept(observed: Observed, names: Collection[str], layout: Layout) -> ServiceRules:

@@ -42,7 +42,9 @@ def assemble(parts: Sequence[ServiceRules], node: Node, family: str, backends: C
         desired.chains.update({key: rules for key, rules in made.items() if key not in unneeded})
         _complete_for_hairpin(desired.chains, layout, family)
         _complete_for_kept(desired.chains, layout, node)
-        desired.jumps = hook_jumps(layout)
+        if _serves_localhost(node, family):
+            desired.chains[("filter", layout.shared("LOCALHOST"))] = _LOCALHOST_RULES
+        desired.jumps = jumps_to(desired.chains, layout)
     return desired
 
 
@@ -99,11 +101,28 @@ def _node_port_tail(layout: Layout, node: Node, family: str) -> list[str]:
     if not node.node_port_addresses:
         cidrs = [""]
     first = "RETURN"
-    if node.localhost_node_ports and family == ip.IPV4:
+    if _serves_localhost(node, family):
         first = target
     what = "no node ports on localhost" if first == "RETURN" else "node ports on localhost"
     tail = [rule(first, what, destination=loopback)]
     return tail + [rule(target, "node ports", destination=cidr, match=local) for cidr in cidrs]
+
+
+def _serves_localhost(node: Node, family: str) -> bool:
+    return node.localhost_node_ports and family == ip.IPV4
+
+
+_LOCALHOST_RULES = [
+    rule("DROP", "localhost is for this node", match="-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT"),
+]
+"""route_localnet, which node ports on localhost need, opens all of it to whoever routes it to this node (CVE-2020-8558)."""
+
+
+def _localhost_jump(layout: Layout) -> Jump:
+    """It comes first: what others accept in front of it would be accepted on localhost, too."""
+    comment = f"{layout.prefix} localhost"
+    jump = rule(layout.shared("LOCALHOST"), comment, destination=_LOOPBACK[ip.IPV4], interface="! -i lo")
+    return Jump("filter", "INPUT", jump, anchored=True)
 
 
 def _forward_chain(layout: Layout, node: Node) -> dict[ChainKey, list[str]]:
@@ -153,6 +172,12 @@ def endpoint_chains(
 def _networks(found: Iterable[str]) -> list[str]:
     """At most `_MOST_NETWORKS` networks that hold all these addresses, as narrow as so many can be."""
     return ip.covering_networks(set(found), _MOST_NETWORKS)
+
+
+def jumps_to(chains: Collection[ChainKey], layout: Layout) -> list[Jump]:
+    """Return the jumps that these chains of a node need, that for localhost only with its chain."""
+    localhost = [_localhost_jump(layout)] if ("filter", layout.shared("LOCALHOST")) in chains else []
+    return [*localhost, *hook_jumps(layout)]
 
 
 def hook_jumps(layout: Layout) -> list[Jump]:

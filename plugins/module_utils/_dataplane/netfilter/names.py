@@ -66,6 +66,7 @@ class Layout:
         ("filter", "FORWARD"),
         ("filter", "INVALID"),
         ("filter", "BACKENDS"),
+        ("filter", "LOCALHOST"),
     )
 
     _DISPATCH: Mapping[tuple[str, bool], str] = {

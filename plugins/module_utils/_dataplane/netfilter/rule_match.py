@@ -121,6 +121,12 @@ def _address_type(packet: Packet, address: str, kind: str) -> bool:
     return packet.is_local(address)
 
 
+def _comes_by(packet: Packet, interface: str) -> bool:
+    if interface != "lo":
+        raise UnknownRule(f"by which interface a packet comes is not known (-i {interface})")
+    return packet.is_local(packet.source)
+
+
 def _leaves_by(packet: Packet, interface: str) -> bool:
     if interface != "lo":
         raise UnknownRule(f"by which interface a packet leaves is not known (-o {interface})")
@@ -150,6 +156,7 @@ _MATCHES: dict[str, Callable[..., Chance]] = {
     "--dst-type": lambda packet, kind: _address_type(packet, packet.destination, kind),
     "--probability": _probability,
     "--bytecode": _comes_to_its_sender,
+    "-i": _comes_by,
     "-o": _leaves_by,
     "--ipvs": lambda packet: bool(packet.forwarded),
 }
