@@ -35,6 +35,7 @@ class Jump:
     anchored: whether a jump that is there must also stand at that end. It does as long as nothing but jumps
     to user-defined chains stands before (``first``) or behind it (``last``), so that two tools which both want
     to be first do not fight.
+    overtakes: whether it is put in front again where rules before it drop by default (`_plan.iptables_order`).
     """
 
     table: str
@@ -42,6 +43,7 @@ class Jump:
     rule: str
     position: str = "first"
     anchored: bool = False
+    overtakes: bool = False
 
 
 @dataclass
@@ -58,10 +60,14 @@ class Desired:
 
 @dataclass
 class Observed:
-    """What the kernel holds: our chains, and all rules of the hooks, chains of others with jumps to ours."""
+    """What the kernel holds: our chains, and all rules of the hooks, chains of others with jumps to ours.
+
+    others: further chains of others, as far as they are known.
+    """
 
     chains: dict[ChainKey, Rules] = field(default_factory=dict)
     hooks: dict[ChainKey, Rules] = field(default_factory=dict)
+    others: dict[ChainKey, Rules] = field(default_factory=dict)
 
 
 def target_of(rule: str) -> str | None:

@@ -17,6 +17,7 @@ from difflib import SequenceMatcher
 from functools import cached_property
 
 from .._objects.iptables import ChainKey, Desired, Jump, Observed, Rules, target_of
+from .iptables_order import drops_by_default
 
 _BUILT_IN_TARGET = re.compile(r"[A-Z][A-Z0-9]*$")
 _FEW_CHAINS = 1000
@@ -236,17 +237,24 @@ def _hook_edits(table: str, desired: Desired, observed: Observed, ours: set[str]
         if jump.table == table:
             wanted.setdefault(jump.hook, []).append(jump)
     held = _of_table(observed.hooks, table)
-    edits = {hook: _hook_edit(held.get(hook, ()), wanted.get(hook, []), ours) for hook in set(held) | set(wanted)}
+    others = _of_table(observed.others, table)
+    edits = {
+        hook: _hook_edit(held.get(hook, ()), wanted.get(hook, []), ours, others) for hook in set(held) | set(wanted)
+    }
     return {hook: edit for hook, edit in edits.items() if edit.changed}
 
 
-def _hook_edit(rules: Rules, jumps: Sequence[Jump], ours: set[str]) -> _HookEdit:
+def _hook_edit(rules: Rules, jumps: Sequence[Jump], ours: set[str], others: Mapping[str, Rules]) -> _HookEdit:
     candidates = [index for index, rule in enumerate(rules) if target_of(rule) in ours]
     repeated = Counter(rules[index] for index in candidates)
     missing, kept = [], set()
+    overtaking = {jump.rule for jump in jumps if jump.overtakes}
+    behind = max((index for index in candidates if rules[index] in overtaking), default=0)
+    is_overtaken = drops_by_default([rules[i] for i in range(behind) if i not in candidates], others)
     for jump in jumps:
         found = [i for i in candidates if rules[i] == jump.rule and repeated[jump.rule] == 1]
-        if found and (not jump.anchored or _at_end(rules, found[0], jump.position)):
+        is_anchored = not jump.anchored or (found and _at_end(rules, found[0], jump.position))
+        if found and is_anchored and not (jump.overtakes and is_overtaken):
             kept.add(found[0])
         else:
             missing.append(jump)

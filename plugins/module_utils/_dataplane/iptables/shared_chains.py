@@ -190,6 +190,6 @@ def hook_jumps(layout: Layout) -> list[Jump]:
     firewall = rule(
         layout.shared("FIREWALL"), f"{prefix} services without backends", match="-m conntrack --ctstate NEW"
     )
-    jumps += [Jump("filter", hook, firewall) for hook in ("INPUT", "FORWARD", "OUTPUT")]
-    jumps.append(Jump("filter", "FORWARD", rule(layout.shared("FORWARD"), f"{prefix} forwarding")))
+    jumps += [Jump("filter", hook, firewall, overtakes=True) for hook in ("INPUT", "FORWARD", "OUTPUT")]
+    jumps.append(Jump("filter", "FORWARD", rule(layout.shared("FORWARD"), f"{prefix} forwarding"), overtakes=True))
     return jumps

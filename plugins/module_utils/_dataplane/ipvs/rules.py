@@ -162,9 +162,9 @@ class _Chains:
                 for hook in ("PREROUTING", "OUTPUT")
             ),
             Jump("nat", "POSTROUTING", rule(shared(NAT + "POSTROUTING"), f"{prefix} masquerade")),
-            Jump("filter", "INPUT", rule(shared("INPUT"), f"{prefix} services")),
+            Jump("filter", "INPUT", rule(shared("INPUT"), f"{prefix} services"), overtakes=True),
             Jump("filter", "OUTPUT", rule(shared("OUTPUT"), f"{prefix} services")),
-            Jump("filter", "FORWARD", rule(shared("REPLIES"), f"{prefix} replies")),
+            Jump("filter", "FORWARD", rule(shared("REPLIES"), f"{prefix} replies"), overtakes=True),
             Jump("mangle", "OUTPUT", rule(shared("SOURCES"), f"{prefix} source ranges", match=guarded)),
         ]
 

@@ -105,8 +105,9 @@ class HeldFamilies(dict[str, Observed]):
 
 
 def pick(held: Mapping[ChainKey, Rules], ours: Callable[[ChainKey], bool], hooks: Collection[ChainKey]) -> Observed:
-    """Return our chains of all that are held, and the chains of others in which our jumps may stand."""
+    """Return our chains of all that are held, the chains of others in which our jumps may stand, and others of table filter."""
     return Observed(
         {key: rules for key, rules in held.items() if ours(key)},
         {key: rules for key, rules in held.items() if key in hooks},
+        {key: rules for key, rules in held.items() if key[0] == "filter" and not ours(key)},
     )

@@ -16,6 +16,7 @@ from ..._kernel.iptables_canonical import NoScratchError, settle
 from ..._objects.iptables import Desired, Jump, Observed, Rules, target_of
 from ..._objects.iptables_words import BUILT_IN_CHAINS
 from ..._plan.iptables import ChainPlan, plan
+from ..._plan.iptables_order import drops_by_default
 from .request import ChainRequest, InvalidChainError
 
 Warn = Callable[[str], None]
@@ -127,8 +128,8 @@ def _desired(
             warn(f"{error}. Only rules and jumps in the spelling of {xtables.command}-save are found unchanged.")
     if request.jumps is None:
         return Desired({key: rules}, unmanaged={key})
-    is_chain = lru_cache(maxsize=None)(lambda name: xtables.list_chain(request.table, name) is not None)
-    return Desired({key: rules}, [_jump(request.table, *jump, hooks, is_chain) for jump in _once(request, jumps)])
+    chains = lru_cache(maxsize=None)(lambda: parse_save(xtables.save(request.table)))
+    return Desired({key: rules}, [_jump(request.table, *jump, hooks, chains) for jump in _once(request, jumps)])
 
 
 JumpRule = tuple[str, str, str]
@@ -177,12 +178,14 @@ def _once(request: ChainRequest, jumps: Sequence[JumpRule]) -> Sequence[JumpRule
     return jumps
 
 
-def _jump(table: str, hook: str, position: str, rule: str, hooks: HookRules, is_chain: Callable[[str], bool]) -> Jump:
-    """The jump of a plan. It stays where nothing but jumps to chains that exist stands between it and its end."""
+def _jump(table: str, hook: str, position: str, rule: str, hooks: HookRules, chains: Callable[[], HookRules]) -> Jump:
+    """The jump of a plan. It stays where nothing but jumps to chains that exist stands between it and its end, and, if it is to be
+    first, none of them drops by default. chains: reads all of the table.
+    """
     rules = list(hooks[hook])
-    stays = False
+    stays = is_overtaken = False
     if rule in rules:
         beyond = rules[: rules.index(rule)] if position == "first" else rules[rules.index(rule) + 1 :]
-        targets = [target_of(other) for other in beyond]
-        stays = all(target is not None and is_chain(target) for target in targets)
-    return Jump(table, hook, rule, position, anchored=not stays)
+        stays = all(target_of(other) in chains() for other in beyond)
+        is_overtaken = position == "first" and bool(beyond) and drops_by_default(beyond, chains())
+    return Jump(table, hook, rule, position, anchored=not stays, overtakes=is_overtaken)
