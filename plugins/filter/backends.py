@@ -103,11 +103,14 @@ _value:
       type: str
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.fields import Problem, boolean
 
 try:
     import jmespath
@@ -176,15 +179,44 @@ def _integer(low: int, high: int) -> Callable[[Any], int]:
 
 
 def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _UnfitError("true or false")
-    return value
+    """Also of Ansible's words for it: what an INI inventory gives is often a string."""
+    try:
+        return boolean(value)
+    except Problem as exc:
+        raise _UnfitError(exc.allowed) from None
 
 
 def _name(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise _UnfitError("the name of a host")
     return value
+
+
+_ALTERNATIVES = re.compile(r"\s*[A-Za-z_]\w*(?:\s*\|\|\s*[A-Za-z_]\w*)*\s*", re.ASCII)
+
+
+def _alternatives(expression: str) -> Callable[[_HostVariables], Any] | None:
+    """What JMESPath makes of names with || between them: the first that is something, else the last. None for all else."""
+    if not _ALTERNATIVES.fullmatch(expression):
+        return None
+    names = [name.strip() for name in expression.split("||")]
+
+    def search(variables: _HostVariables) -> Any:
+        for name in names[:-1]:
+            value = variables.get(name)
+            if value or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+                return value
+        return variables.get(names[-1])
+
+    return search
+
+
+def _negation(value: Any) -> bool:
+    """Of a word for a boolean its opposite; of all else what JMESPath says: whether it is nothing."""
+    try:
+        return not boolean(value)
+    except Problem:
+        return not value
 
 
 class _Field:
@@ -196,19 +228,31 @@ class _Field:
         self._convert = convert
         self.is_expression = isinstance(self._given, str) and not self._given.isdigit()
         if self.is_expression:
-            try:
-                self._expression = jmespath.compile(self._given)
-            except JMESPathError as exc:
-                raise AnsibleFilterError(
-                    f"backends: {key}: {self._given!r} is no JMESPath expression: {_reason(exc)}"
-                ) from None
+            negated = self._given.strip().startswith("!") and convert is _boolean
+            expression = self._given.strip()[1:] if negated else self._given
+            search = _alternatives(expression) or self._compiled(expression)
+            self._search = (lambda variables: _negation(search(variables))) if negated else search
+
+    def _compiled(self, expression: str) -> Callable[[_HostVariables], Any]:
+        if not HAS_JMESPATH:
+            raise AnsibleFilterError(
+                f"backends: {self.key}: {self._given!r} is more than names with || between them: it needs the Python library "
+                "jmespath on the controller (pip install jmespath)"
+            )
+        try:
+            search: Callable[[_HostVariables], Any] = jmespath.compile(expression).search
+        except JMESPathError as exc:
+            raise AnsibleFilterError(
+                f"backends: {self.key}: {self._given!r} is no JMESPath expression: {_reason(exc)}"
+            ) from None
+        return search
 
     def of(self, host: str, variables: Mapping[str, Any]) -> Any:
         """The unchecked value for `host`, null included."""
         if not self.is_expression:
             return self._given
         try:
-            return self._expression.search(_HostVariables(variables))
+            return self._search(_HostVariables(variables))
         except JMESPathError as exc:
             raise AnsibleFilterError(
                 f"backends: host {host}: {self.key} {self._given!r} cannot be evaluated: {_reason(exc)}"
@@ -269,10 +313,6 @@ def backends(
     node: str | None = DEFAULT_NODE,
 ) -> list[dict[str, Any]]:
     """One backend for each address of each host, in the order of the hosts; AnsibleFilterError for what is wrong."""
-    if not HAS_JMESPATH:
-        raise AnsibleFilterError(
-            "backends: the Python library jmespath is missing on the controller (pip install jmespath)"
-        )
     if not isinstance(hostvars, Mapping):
         raise AnsibleFilterError("backends: the first argument has to be the variable hostvars")
     address_field = _Field("address", address, _address)

@@ -99,9 +99,9 @@ def _expected(service: Mapping[str, Any], node: Mapping[str, Any], way: str, sou
 
 
 def _answers_in_family(service: Mapping[str, Any], destination: str) -> bool:
-    """Line 3: the right families of a node port are those of the service's addresses and backends, or all."""
+    """Line 3: the right families of a node port are those of the service's addresses, else of its backends, else all."""
     own = [address for way in (VIP, EXTERNAL, BALANCER) for address in service.get(way, ())]
-    own += [backend["address"] for backend in service.get("backends", ())]
+    own = own or [backend["address"] for backend in service.get("backends", ())]
     return not own or any(_same_family(address, destination) for address in own)
 
 

@@ -15,8 +15,6 @@ from network import ADDRESSES, IPV4, Network, backends, vip
 from lab.sctp import IPPROTO_SCTP, init_packet, ports_of
 from lab.traffic import Servers
 
-pytestmark = [pytest.mark.iptables_only, pytest.mark.semantics(30)]
-
 DAEMON = 2379
 SETTINGS = {"localhost_node_ports": True}
 GATEWAYS = {"client": "node1", "b11": "bridge1"}
@@ -51,6 +49,8 @@ def _apply(network: Network, **node: bool) -> None:
     network.applied([web], node=node)
 
 
+@pytest.mark.iptables_only
+@pytest.mark.semantics(30)
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_a_daemon_on_localhost_stays_out_of_reach(network: Network, neighbour: str, protocol: str) -> None:
     _apply(network)
@@ -61,6 +61,8 @@ def test_a_daemon_on_localhost_stays_out_of_reach(network: Network, neighbour: s
     assert set(network.ask("node1", "127.0.0.1", 30080, count=10).backends) <= {"b12", "b21"}
 
 
+@pytest.mark.iptables_only
+@pytest.mark.semantics(30)
 def test_an_association_with_localhost_is_kept_out(network: Network, neighbour: str) -> None:
     def arrives(port: int) -> bool:
         node, host = network.hosts["node1"], network.hosts[neighbour]
@@ -81,6 +83,8 @@ def test_an_association_with_localhost_is_kept_out(network: Network, neighbour: 
     assert not arrives(41002)
 
 
+@pytest.mark.iptables_only
+@pytest.mark.semantics(30)
 def test_what_others_accept_on_every_address_is_not_accepted_on_localhost(network: Network, neighbour: str) -> None:
     node = network.hosts["node1"]
     _apply(network, localhost_node_ports=True)
@@ -93,6 +97,8 @@ def test_what_others_accept_on_every_address_is_not_accepted_on_localhost(networ
         node.run(network.iptables, "-D", *accept)
 
 
+@pytest.mark.iptables_only
+@pytest.mark.semantics(30)
 def test_what_somebody_else_translates_to_localhost_goes_on(network: Network, neighbour: str) -> None:
     node, own = network.hosts["node1"], ADDRESSES["node1"][IPV4]
     translate = ("PREROUTING", "-d", own, "-p", "tcp", "--dport", "9999", "-j", "DNAT", "--to", f"127.0.0.1:{DAEMON}")

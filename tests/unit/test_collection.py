@@ -105,7 +105,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_plan": {"_objects"},
     "_kernel": {"_objects"},
 }
-EVERYWHERE = {"_model.addresses"}
+EVERYWHERE = {"_model.addresses", "_model.messages"}
 READS_ADDRESSES = ("addresses.py", "socket")  # inet_pton and inet_ntop touch no system
 PURE = ("_model", "_objects", "_plan")
 

@@ -144,7 +144,7 @@ WRONG = [
         "host web1: weight 'ansible_host' gives '10.0.0.11', which is not a number from 0 to 65535",
     ),
     ({"ready": "web_weight"}, "host web1: ready 'web_weight' gives 3, which is not true or false"),
-    ({"ready": 1}, "host web1: ready is 1, which is not true or false"),
+    ({"ready": 2}, "host web1: ready is 2, which is not true or false"),
     ({"node": "web_weight"}, "host web1: node 'web_weight' gives 3, which is not the name of a host"),
 ]
 
@@ -160,8 +160,18 @@ def test_wrong_input_is_one_line_that_names_host_expression_and_value(arguments:
 def test_missing_jmespath_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jmespath", None)
     without = load_plugin()
-    with pytest.raises(errors.AnsibleFilterError, match="jmespath is missing on the controller"):
-        without.backends(["web1"], HOSTVARS, 80)
+    assert without.backends(["web1"], HOSTVARS, 80) == backends(["web1"], HOSTVARS, 80)
+    with pytest.raises(errors.AnsibleFilterError, match="needs the Python library jmespath on the controller"):
+        without.backends(["web1"], HOSTVARS, 80, address="addresses[0]")
+
+
+@pytest.mark.parametrize(
+    ("word", "ready"), [("no", True), ("False", True), ("0", True), (False, True), ("yes", False), (True, False)]
+)
+def test_words_of_an_ini_inventory_are_taken_for_what_they_say(word: Any, ready: bool) -> None:
+    hostvars = {"web1": {"inventory_hostname": "web1", "ansible_host": "10.0.0.11", "maintenance": word}}
+    assert backends(["web1"], hostvars, 80, ready="!maintenance")[0]["ready"] is ready
+    assert backends(["web1"], hostvars, 80, ready="maintenance")[0]["ready"] is not ready
 
 
 INVENTORY = """

@@ -129,7 +129,7 @@ def test_services_are_a_list(wanted: Any) -> None:
     question: dict[str, Any] = {"from": "192.0.2.9", "to": "10.96.0.1", "port": 80}
     answers: list[Callable[..., Any]] = [render, partial(trace, **question)]
     for answer in answers:
-        with pytest.raises(AnsibleFilterError, match=r"^services is of type \w+: must be a list of dicts$"):
+        with pytest.raises(AnsibleFilterError, match=r"^services is .*: must be a list of dicts$"):
             answer(wanted, node={"name": "node1"})
 
 

@@ -50,7 +50,7 @@ WRONG_VALUES: list[tuple[str, Any, list[str]]] = [
     ("vip", "255.255.255.255", ["broadcast"]),
     ("vip", "169.254.0.1", ["link-local"]),
     ("vip", "::ffff:10.0.0.1", ["IPv4-mapped"]),
-    ("vip", [], ["vip is []", "external_ips", "node_port"]),
+    ("vip", [], ["it has no address", "external_ips", "node_port"]),
     ("backends", {"address": "10.0.0.1"}, ["backends is {", "a list"]),
     ("backends", "10.0.0.11", ['backends is "10.0.0.11"', "a list"]),
     ("backends", ["10.0.0.11"], ['backends[0] is "10.0.0.11"', "address, port, weight"]),

@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from .._model import addresses as ip
-from .._model.fields import Field, Problem, choice, integer, one_of_type, parse_fields
+from .._model.fields import Field, Problem, choice, integer, one_of_type, parse_fields, quoted
 from .._model.service import PROTOCOLS, InvalidServices, Node, Service, parse_node, parse_services
 from . import registry
 from .interface import Dataplane
@@ -119,7 +119,7 @@ def _parse_options(owner: str, options: Mapping[str, Any], fields: Mapping[str, 
 
 def _parsed(services: Any, dataplane: Dataplane, node: Node) -> list[Service]:
     if not isinstance(services, (list, tuple)):
-        raise InvalidServices([f"services is of type {type(services).__name__}: must be a list of dicts"])
+        raise InvalidServices([f"services is {quoted(services)}: must be a list of dicts"])
     return parse_services(services, node, dataplane.problems)
 
 

@@ -48,7 +48,7 @@ def canonical_network(text: str) -> str:
     longest = _LENGTH[family_of(address)]
     if not slash:
         return f"{address}/{longest}"
-    if not (length.isascii() and length.isdigit() and int(length) <= longest):
+    if not (length.isascii() and length.isdigit() and len(length) < 4 and int(length) <= longest):
         raise ValueError(text)
     network = ipaddress.ip_network(f"{address}/{length}", strict=False)
     meant = f"{canonical_address(str(network.network_address))}/{length}"

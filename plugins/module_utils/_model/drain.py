@@ -9,12 +9,15 @@ What is wrong in a service is left as it is: to say so is for those who parse it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import addresses as ip
 from .fields import quoted
 from .service import InvalidServices
+
+_NUMBER = re.compile("[0-9]{1,5}", re.ASCII)
 
 
 def drain_backends(services: Any, selection: Any) -> list[Any]:
@@ -32,7 +35,7 @@ def find_endpoints(services: Any, selection: Any = None) -> list[dict[str, Any]]
         for backend in _backends(service)
         if wanted is None or wanted & _names(backend, service)
         for address, port in [(_canonical(str(backend.get("address"))), _port(backend, service))]
-        if _is_address(address) and str(port).isdigit()
+        if _is_address(address) and _NUMBER.fullmatch(str(port))
     }
     return [{"address": address, "port": port, "protocol": protocol} for _key, port, protocol, address in sorted(found)]
 
@@ -90,7 +93,9 @@ def _canonical(name: str) -> str:
         address = ip.canonical_address(host[1:-1] if bracketed else host)
     except ValueError:
         return name
-    return ip.endpoint(address, int(port)) if colon and port.isdigit() and bracketed == (":" in address) else name
+    return (
+        ip.endpoint(address, int(port)) if colon and _NUMBER.fullmatch(port) and bracketed == (":" in address) else name
+    )
 
 
 def _is_address(text: str) -> bool:

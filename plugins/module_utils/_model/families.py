@@ -15,12 +15,12 @@ from .service import Node, Service
 def service_families(service: Service, node: Node) -> list[str]:
     """The families in which a service answers, be it by rejecting.
 
-    Those of its addresses; a node port also answers in those of its backends, and with neither addresses nor
-    backends in every family that the node has.
+    Those of its addresses. A service that has only a node port answers in those of its backends, and without backends in
+    every family that the node has.
     """
     found = {ip.family_of(address) for dummy, address in service.addresses()}
-    if service.node_port is not None:
-        found |= {backend.family for backend in service.backends}
+    if not found:
+        found = {backend.family for backend in service.backends}
         found = found or {ip.family_of(address) for address in node.addresses} or set(ip.FAMILIES)
     return [family for family in ip.FAMILIES if family in found]
 

@@ -9,16 +9,18 @@ AnsibleModule's own suboptions would say which value is wrong, but not in which 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
+
+from .messages import did_you_mean, quoted
 
 Parser = Callable[[Any], Any]
 """From a written value to a parsed one; raises Problem."""
 
 MISSING = object()
-_LONGEST_QUOTE = 80
+_LONGEST_NUMBER = 20
+"""Digits."""
 BOOLEANS_TRUE = frozenset({"y", "yes", "on", "1", "true", "t", 1})
 BOOLEANS_FALSE = frozenset({"n", "no", "off", "0", "false", "f", 0})
 """Ansible's own (``ansible.module_utils.parsing.convert_bool``), for a program on the node that has no Ansible."""
@@ -47,15 +49,6 @@ class Fields(dict[str, Field]):
         self.defaults = {key: field.default for key, field in fields.items() if field.default is not MISSING}
 
 
-def quoted(value: Any) -> str:
-    """A value as JSON on one line, cut where it is long."""
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        text = repr(value)
-    return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 3] + "..."
-
-
 def parsed(raw: Any, fields: Fields) -> dict[str, Any] | None:
     """The parsed values of all fields; None where anything is wrong, which `parse_fields` tells, but takes longer."""
     if not isinstance(raw, Mapping):
@@ -74,7 +67,8 @@ def parse_fields(owner: str, raw: Any, fields: Mapping[str, Field], problems: li
         problems.append(f"{owner} is {quoted(raw)}: must be a dict with the keys {', '.join(fields)}")
         return {}
     problems += [
-        f"{owner}: {quoted(key)} is not a known key (its value is {quoted(raw[key])}): allowed are {', '.join(fields)}"
+        f"{owner}: {quoted(key)} is not a known key (its value is {quoted(raw[key])}): {did_you_mean(key, fields)}"
+        f"allowed are {', '.join(fields)}"
         for key in raw
         if key not in fields
     ]
@@ -111,7 +105,7 @@ def integer(low: int, high: int) -> Parser:
     """An integer, or a string of one as templates make them."""
 
     def parse(value: Any) -> int:
-        if isinstance(value, str) and re.fullmatch(r"\s*[0-9]+\s*", value, re.ASCII):
+        if isinstance(value, str) and re.fullmatch(rf"\s*[0-9]{{1,{_LONGEST_NUMBER}}}\s*", value, re.ASCII):
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise Problem(f"an integer from {low} to {high}")

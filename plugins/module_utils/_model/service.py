@@ -10,6 +10,7 @@ the value and what is allowed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
@@ -28,6 +29,7 @@ from .fields import (
     pattern,
     quoted,
 )
+from .messages import messages
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos")
@@ -42,7 +44,7 @@ class InvalidServices(ValueError):
     """What was wrong, one line a mistake, in ``problems``."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
+        super().__init__(messages(problems))
         self.problems = list(problems)
 
 
@@ -130,7 +132,29 @@ def _address(value: Any) -> str:
     try:
         return ip.canonical_address(one_of_type(str)(value))
     except ValueError:
-        raise Problem("an IPv4 or IPv6 address") from None
+        raise Problem("an IPv4 or IPv6 address" + _address_hint(value)) from None
+
+
+def _address_hint(value: Any) -> str:
+    """What helps with what is often written in place of an address."""
+    address, slash, dummy = value.partition("/") if isinstance(value, str) else ("", "", "")
+    if slash and _is_address(address):
+        return ", without a prefix length"
+    return (
+        ": names are not resolved (the filter backends makes backends of hosts)"
+        if _HOST_NAME.fullmatch(address)
+        else ""
+    )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ip.canonical_address(text))
+    except ValueError:
+        return False
+
+
+_HOST_NAME = re.compile(r"(?=.*[a-z])[a-z0-9_]([a-z0-9_.-]{0,250})", re.IGNORECASE)
 
 
 def _service_address(value: Any) -> str:
@@ -151,8 +175,8 @@ def _network(value: Any) -> str:
 
 def _mark(value: Any) -> Mark:
     allowed = Problem("value/mask in hexadecimal, such as 0x4000/0x4000, the value not 0 and inside the mask")
-    first, slash, second = str(value).partition("/")
     try:
+        first, slash, second = str(value).partition("/")
         mark = Mark(int(first, 0), int(second if slash else first, 0))
     except ValueError:
         raise allowed from None
@@ -241,6 +265,7 @@ def parse_services(raw: Sequence[Any], node: Node, check: Check = nothing_else) 
     problems += check(services, node)
     taken = [claim for service in services for claim in claims(service)]
     problems += _repeated_names(raw) or conflicts(taken, node.addresses)
+    problems += _backends_at_services(services, taken, node.addresses)
     if problems:
         raise InvalidServices(problems)
     return sorted(services)
@@ -275,14 +300,14 @@ def _parse_service(index: int, raw: Any, problems: list[str]) -> Service | None:
     values = parsed(raw, _SERVICE_FIELDS)
     backends = [parsed(item, _BACKEND_FIELDS) for item in values["backends"]] if values else []
     if values is None or None in backends:
-        problems += _mistakes(_owner(index, raw), raw)
+        problems += _errors(_owner(index, raw), raw)
         return None
     made = [_make_backend(backend, values["port"]) for backend in backends if backend]
     values["backends"] = tuple(sorted(made, key=lambda b: (ip.sort_key(b.address), b.port)))
     return Service(**values)
 
 
-def _mistakes(owner: str, raw: Any) -> list[str]:
+def _errors(owner: str, raw: Any) -> list[str]:
     """What is wrong in a service and its backends."""
     found: list[str] = []
     values = parse_fields(owner, raw, _SERVICE_FIELDS, found)
@@ -319,7 +344,7 @@ def _check_service(service: Service) -> list[str]:
     problems = []
     if not service.addresses() and service.node_port is None:
         problems.append(
-            "vip is []: without an address nothing reaches it: give vip, external_ips, load_balancer_ips or node_port"
+            "it has no address, so that nothing reaches it: give vip, external_ips, load_balancer_ips or node_port"
         )
     seen = set()
     for backend in service.backends:
@@ -371,6 +396,29 @@ def conflicts(taken: Iterable[Claim], node_addresses: Iterable[str]) -> list[str
         node_port = owners.get((claim.protocol, None, claim.port))
         if claim.address in own and node_port and node_port.service != claim.service:
             problems.append(_conflict(claim, node_port) + f" ({claim.address} is an address of this node)")
+    return problems
+
+
+def _backends_at_services(
+    services: Iterable[Service], taken: Iterable[Claim], node_addresses: Iterable[str]
+) -> list[str]:
+    """One line for each backend at which another service answers: the kernel translates a connection once.
+
+    An address that the node has itself is one at which something may listen, behind no translation, but for node ports.
+    """
+    own, problems = set(node_addresses), []
+    by_endpoint = {(claim.protocol, claim.address, claim.port): claim for claim in taken}
+    for service in services:
+        for backend in service.backends:
+            found = by_endpoint.get((service.protocol, backend.address, backend.port))
+            if backend.address in own:
+                found = by_endpoint.get((service.protocol, None, backend.port))
+            if found and (found.service != service.name or found.key != "vip"):
+                at = ip.endpoint(backend.address, backend.port)
+                problems.append(
+                    f"service {quoted(service.name)}: backends has {at}, which is {found.key} of service {quoted(found.service)}: "
+                    "must be backends of that service, since a connection is translated once"
+                )
     return problems
 
 

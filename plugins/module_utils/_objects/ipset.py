@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from .._model.messages import one_line
+
 IPV4, IPV6, NO_FAMILY = "ipv4", "ipv6", ""
 IPSET_FAMILIES = {IPV4: "inet", IPV6: "inet6"}
 """The words of ipset(8) for the families."""
@@ -77,7 +79,7 @@ class InvalidSetError(ValueError):
     """What was wrong, one line a mistake, in ``problems``."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        shown = list(problems[:_REPORTED])
+        shown = list(map(one_line, problems[:_REPORTED]))
         if len(problems) > _REPORTED:
             shown.append(f"and {len(problems) - _REPORTED} more mistakes")
         super().__init__("\n".join(shown))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from .._model.messages import one_line
+
 _FAILED_LINE = re.compile(r"(?:Error occurred at line: |\bline )(\d+)")
 _NOISE = re.compile(r"^(?:# Warning: |Try `|Error occurred at line: )")
 _QUOTED = re.compile(r'( --[\w-]+ )"(?:[^"\\]|\\.)*"(?![^ \n])', re.DOTALL)
@@ -42,7 +44,7 @@ class XtablesError(Exception):
         if rule:
             number = "" if rule.number is None else f" {rule.number}"
             place = f"table {rule.table}, chain {rule.chain}, rule{number} ({rule.text}): "
-        super().__init__(f"{command}: {place}{message}")
+        super().__init__(one_line(f"{command}: {place}{message}"))
 
 
 def refusal(command: str, text: str, stderr: str) -> XtablesError:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..._model import addresses as ip
+from ..._model.messages import one_line
 from ..._objects.iptables_words import BUILT_IN_CHAINS, Word, quote, render, words
 
 FAMILIES = {**{family: (family,) for family in ip.FAMILIES}, "both": ip.FAMILIES}
@@ -39,6 +40,9 @@ _MAX_COMMENT = 255
 
 class InvalidChainError(ValueError):
     """What a user wrote cannot be meant; one line that says where, what is wrong, and what is allowed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(one_line(text))
 
 
 class JumpRequest(NamedTuple):

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ _FAMILY_WORDS = {
     **{word: family for family, word in IPSET_FAMILIES.items()},
 }
 FAMILY_CHOICES = tuple(_FAMILY_WORDS)
+_PORT = re.compile("[0-9]{1,5}", re.ASCII)
 _BOUNDS = {"timeout": (0, MAX_TIMEOUT), "hashsize": (1, MAX_HASHSIZE), "maxelem": (1, (1 << 32) - 1)}
 _HASH_ONLY = ("hashsize", "maxelem")
 
@@ -108,7 +110,7 @@ def _parse_range(name: str, text: str | None, problems: list[str]) -> tuple[int,
     if text is None:
         return None
     first, _dash, last = text.partition("-")
-    if first.isascii() and first.isdigit() and last.isascii() and last.isdigit() and int(first) <= int(last) <= 65535:
+    if _PORT.fullmatch(first) and _PORT.fullmatch(last) and int(first) <= int(last) <= 65535:
         return int(first), int(last)
     problems.append(_wrong(name, "range", text, "two ports 1024-2047, the lower one first, from 0 to 65535"))
     return None

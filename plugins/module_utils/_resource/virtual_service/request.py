@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ..._model import addresses as ip
 from ..._model.fields import Field, Parser, Problem, boolean, choice, integer, listed, parse_fields, quoted
+from ..._model.messages import messages
 from ..._model.service import FORWARD_METHODS, PROTOCOLS, SCHEDULERS
 from ..._objects.conntrack import Endpoint
 from ..._objects.ipvs import (
@@ -37,7 +38,7 @@ class InvalidVirtualServiceError(ValueError):
     """What was wrong with a request, one line a mistake."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
+        super().__init__(messages(problems))
 
 
 class DestinationRequest(NamedTuple):

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-name: mistakes
+name: validate
 short_description: What is wrong with services, without a node
 version_added: 0.1.0
 author:
@@ -40,7 +40,7 @@ seealso:
 EXAMPLES = r"""
 - name: Refuse a merge request with wrong services
   ansible.builtin.assert:
-    that: "services | layer4.service_proxy.mistakes(node={'name': 'node1'}) == []"
+    that: "services | layer4.service_proxy.validate(node={'name': 'node1'}) == []"
   vars:
     services:
       - name: web
@@ -65,13 +65,13 @@ from ansible_collections.layer4.service_proxy.plugins.plugin_utils._filters impo
 
 
 @refusing_services
-def mistakes(services: Any, **options: Any) -> list[str]:
+def validate(services: Any, **options: Any) -> list[str]:
     """The filter. AnsibleFilterError when it is called wrongly."""
     return find_errors(services, options)
 
 
 class FilterModule:
-    """The filter `mistakes`."""
+    """The filter `validate`."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"mistakes": mistakes}
+        return {"validate": validate}
