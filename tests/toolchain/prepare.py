@@ -57,6 +57,8 @@ def main(use: str = "dev") -> None:
     LOGS.mkdir(parents=True, exist_ok=True)
     with locked(CACHE / "prepare.lock"):
         install_packages(missing_packages(python, TOOLS_OF_THE_LAB if use == "demo" else PACKAGE_OF_TOOL))
+        COLLECTION.parent.mkdir(parents=True, exist_ok=True)
+        point(COLLECTION, CHECKOUT)
         everything = environment_of(python, CHECKOUT / "requirements-dev.txt")
         if use == "demo" and not (everything / COMPLETE).exists():
             point(LAB_VENV, virtual_environment(python, CHECKOUT / "requirements-demo.txt"))
@@ -64,8 +66,6 @@ def main(use: str = "dev") -> None:
         virtual_environment(python, CHECKOUT / "requirements-dev.txt")
         point(LAB_VENV, everything)
         point(VENV, everything)
-        COLLECTION.parent.mkdir(parents=True, exist_ok=True)
-        point(COLLECTION, CHECKOUT)
         private_home()
 
 
