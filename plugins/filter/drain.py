@@ -6,14 +6,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: drain
-short_description: Services with some of their backends taken out
+short_description: Set the weight of backends to 0 in a list of services
 version_added: 0.1.0
 author:
   - layer4.service_proxy contributors (!UNKNOWN)
 description:
-  - Gives the services with the weight of the selected backends set to 0, so that they take no new connections and keep those
-    that they have.
-  - Services that have none of these backends come back as they are.
+  - Returns the services with the weight of the selected backends set to 0, so that these get no new connections and keep
+    their established ones.
+  - Services that have none of these backends are returned unchanged.
 positional: backends
 options:
   _input:

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: endpoints
-short_description: Where services are served
+short_description: List the backends of services
 version_added: 0.1.0
 author:
   - layer4.service_proxy contributors (!UNKNOWN)
 description:
   - Lists the address, port and protocol of the backends of services, each once.
-  - The list is what O(layer4.service_proxy.backend_connections_info#module:backends) takes.
+  - The list is suitable for O(layer4.service_proxy.backend_connections_info#module:backends).
 options:
   _input:
     description:

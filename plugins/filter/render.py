@@ -6,15 +6,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: render
-short_description: The rules of a node as text, without the node
+short_description: Return the rules of a node as text, offline
 version_added: 0.1.0
 author:
   - layer4.service_proxy contributors (!UNKNOWN)
 description:
   - Compiles services to the rules that M(layer4.service_proxy.vip_service) would set, as text, for review in a merge request.
     With O(dataplane=ipvs) these are ipsets, rules, virtual services and addresses.
-  - The text is what the module shows as C(diff.after) on a node that has no service yet. Chains are sorted, and a service
-    that changes changes no line of another, so that the difference of two texts is what a review needs to see.
+  - The text is what the module shows as C(diff.after) on a node that has no service yet. Chains are sorted, and a change of one
+    service changes no line of another, so that the difference of two texts is what a reviewer needs to see.
 options:
   _input:
     description:

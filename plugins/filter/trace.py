@@ -6,17 +6,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: trace
-short_description: Tell what a connection would meet on a node, without the node
+short_description: Simulate a connection to a node, offline
 version_added: 0.1.0
 author:
   - layer4.service_proxy contributors (!UNKNOWN)
 description:
   - Compiles services to the rules that M(layer4.service_proxy.vip_service) would set, and follows
-    the first packet of a connection through them as the kernel would. Where chance decides, every way is followed.
+    the first packet of a connection through them as the kernel would. Where a rule chooses at random, every branch is followed.
   - With O(dataplane=ipvs) it is followed through rules, ipsets and virtual services. What a scheduler does for one connection
     depends on those before, or on a hash, so that a chance is the share of connections in the long run, where they last alike.
-  - It needs no host and no privileges, so that a review can assert what a change of the inventory does to whom.
-  - What it says is about these rules alone. Rules of others, routes, and a C(FORWARD) policy other than ACCEPT are not seen.
+  - It needs no host and no privileges, so that CI can assert what a change of the inventory does.
+  - It considers these rules only. Rules of other programs, routes, and a C(FORWARD) policy other than ACCEPT are not seen.
 options:
   _input:
     description:

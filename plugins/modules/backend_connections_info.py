@@ -10,10 +10,10 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: backend_connections_info
 version_added: 0.1.0
-short_description: How many connections this node leads to backends
+short_description: Count the connections from this node to backends
 description:
-  - Counts the connections that this node's kernel leads to backends, as its connection tracking knows them. Connections to a
-    backend's own address that merely pass are not counted.
+  - Counts the connections that this node's kernel translates to backends, from its connection tracking. Connections to a
+    backend's own address that are merely routed are not counted.
   - Can wait until there are none, for instance before a drained backend is switched off.
 author:
   - layer4.service_proxy contributors (!UNKNOWN)

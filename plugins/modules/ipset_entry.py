@@ -9,12 +9,12 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: ipset_entry
 version_added: 0.1.0
-short_description: An ipset and its entries
+short_description: Manage an ipset and its entries
 description:
   - Creates an ipset, and adds or removes entries of it, many thousands in one task.
-  - With O(exclusive=true) the entries that are given are the whole set. They take the place of those that are there at
-    once, so that a packet meets either the old entries or the new ones.
-  - Only what is given is enforced. Options that are left out stay as they are in a set that exists.
+  - With O(exclusive=true) the given entries are the whole set. They replace the old entries in one atomic swap, so that a
+    packet sees either the old entries or the new ones.
+  - Only what is given is enforced. Options that are left out keep their values in an existing set.
 author:
   - layer4.service_proxy contributors (!UNKNOWN)
 options:

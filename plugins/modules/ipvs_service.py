@@ -9,14 +9,14 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: ipvs_service
 version_added: 0.1.0
-short_description: A virtual service of IPVS and its destinations
+short_description: Manage a virtual service of IPVS and its destinations
 description:
   - Creates, changes or removes a virtual service in the kernel's IPVS, and its destinations (real servers).
-  - Only what is given is enforced. Options that are left out stay as they are in a virtual service that exists.
-  - A virtual service that is already as wanted costs no write, and destinations come before others go, so that one that has
-    some is never without.
-  - One task is one virtual service. M(layer4.service_proxy.vip_service) with O(layer4.service_proxy.vip_service#module:dataplane=ipvs)
-    makes thousands of them at once, with addresses and rules around them.
+  - Only what is given is enforced. Options that are left out keep their values in an existing virtual service.
+  - Destinations are added before others are removed, so that a virtual service that has some is never without. Nothing is
+    written when nothing differs.
+  - One task manages one virtual service. M(layer4.service_proxy.vip_service) with O(layer4.service_proxy.vip_service#module:dataplane=ipvs)
+    manages thousands of them in one task, with the addresses and rules that they need.
 author:
   - layer4.service_proxy contributors (!UNKNOWN)
 options:

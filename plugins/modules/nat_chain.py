@@ -9,16 +9,16 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: nat_chain
 version_added: 0.1.0
-short_description: iptables chains of your own, with exactly the rules and jumps that are given
+short_description: Manage an iptables chain with exactly the given rules and jumps
 description:
-  - Gives a chain exactly the rules that are listed, in this order, and puts jumps to it into other chains. All of it is
-    set in one C(iptables-restore --noflush) for each address family, which holds only what changes.
-  - Only this chain and the jumps to it are changed. The rules of others stay as they are, byte for byte.
+  - Gives a chain exactly the listed rules, in this order, and puts jumps to it into other chains. Everything is
+    applied in one C(iptables-restore --noflush) per address family, which contains only what changes.
+  - Only this chain and the jumps to it are changed. Rules of other programs are left untouched, byte for byte.
   - A rule can be spelled in any way that C(iptables-restore) accepts. Where the spelling is not that of
-    C(iptables-save), the rules are first loaded in a network namespace that exists for a moment, and read back. Nothing of
-    the host's rules is touched by that, so it happens in check mode too, and a rule that iptables or the kernel
-    refuses is reported before anything is changed.
-  - Works with the nft and the legacy back end of iptables, whichever C(iptables) on the host is.
+    C(iptables-save), the rules are first loaded in a throwaway network namespace and read back. This does not touch
+    the host's rules, so it happens in check mode, too, and a rule that iptables or the kernel refuses is reported
+    before anything is changed.
+  - Works with the nft and the legacy variant of iptables, whichever C(iptables) on the host is.
 author:
   - layer4.service_proxy contributors (!UNKNOWN)
 options:

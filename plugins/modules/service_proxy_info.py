@@ -10,10 +10,10 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: service_proxy_info
 version_added: 0.1.0
-short_description: The services that this node's kernel holds now
+short_description: Report the services that this node's kernel holds
 description:
-  - Reads the services back from the kernel, as M(layer4.service_proxy.vip_service) or anyone else left them there, with
-    their backends and the share of new connections that each gets.
+  - Reads the services from the kernel, whoever changed them there last, with their backends and the share of new connections
+    that each gets.
   - Also counts the rules, chains, sets and destinations that carry them.
 author:
   - layer4.service_proxy contributors (!UNKNOWN)

@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: service_proxy_node
 version_added: 0.2.0
-short_description: Make a host a node that proxies services, in one call
+short_description: Prepare a host and give it its services, in one call
 description:
   - Does what the roles of this collection do on a node. It loads kernel modules and sets sysctls, sets the modes of bridges, the
     rules for bridges and backends, and the services as M(layer4.service_proxy.vip_service) does, now and at boot.

@@ -10,15 +10,15 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: vip_service
 version_added: 0.1.0
-short_description: Services with virtual IPs, load-balanced in this node's kernel
+short_description: Manage services with virtual IPs, load-balanced in this node's kernel
 description:
-  - Gives this node the services that are listed, as kube-proxy does for a cluster's services. Whoever connects to a
-    service's virtual IP, or to one of its other addresses, from this node or through it, reaches one of its backends.
-  - One task carries all services of a node. Everything is validated before anything is touched, and what differs is
-    set in one transaction for each address family.
+  - Gives this node the listed services, as kube-proxy does for the Services of a cluster. A connection to a service's virtual
+    IP, or to one of its other addresses, from this node or through it, reaches one of the service's backends.
+  - One task manages all services of a node. All input is validated before anything is changed, and changes are applied
+    in a single transaction per address family.
   - Only chains that carry O(node.chain_prefix) are changed, and jumps to them are put into the built-in chains. A jump
-    that is there already stays where it is. The rules of others stay as they are.
-  - With O(dataplane=ipvs) the addresses are on a dummy device C(l4-ipvs0), IPVS leads their connections, and the number of
+    stays where it is unless rules in front of it drop by default. Rules of other programs are left untouched.
+  - With O(dataplane=ipvs) the addresses are on a dummy device C(l4-ipvs0), IPVS load-balances connections, and the number of
     rules does not depend on that of services. Virtual services that others made in IPVS stay as they are.
 author:
   - layer4.service_proxy contributors (!UNKNOWN)
