@@ -258,6 +258,29 @@ def test_the_watch_brings_back_what_was_flushed_unless_a_run_is_under_way(host: 
     assert _held(host) == before
 
 
+DOCKER = """\
+*filter
+:DOCKER-FORWARD - [0:0]
+:DOCKER - [0:0]
+-I FORWARD -j DOCKER-FORWARD
+-A DOCKER-FORWARD -o docker0 -j DOCKER
+-A DOCKER-FORWARD -i docker0 -j ACCEPT
+-A DOCKER ! -i docker0 -o docker0 -j DROP
+COMMIT
+"""
+
+
+def test_the_watch_puts_jumps_in_front_again_of_somebody_who_drops(host: BootHost) -> None:
+    host.write(**GIVEN)
+    host.run("iptables-restore", "--noflush", text=DOCKER)
+    done = host.boot("watch")
+    assert "did not stand any more" in done.stderr
+    assert done.returncode == 0
+    targets = [line.split()[-1] for line in host.run("iptables", "-S", "FORWARD").splitlines() if " -j " in line]
+    assert targets.index("DOCKER-FORWARD") > max(i for i, target in enumerate(targets) if target.startswith("L4-"))
+    assert host.boot("watch").stderr == ""
+
+
 def _until(is_true: Callable[[], bool]) -> None:
     for _again in range(50):
         if is_true():

@@ -18,7 +18,7 @@ from .._kernel.dummy import Device, DeviceError
 from .._kernel.iptables import Xtables
 from .._kernel.process import run_tool
 from .._kernel.sysctl import SysctlError, write
-from .._objects.iptables import COMMANDS, ChainKey, Jump, Rules
+from .._objects.iptables import COMMANDS, ChainKey, Jump, Rules, target_of
 from .._objects.iptables_text import XtablesError
 from . import boot_files
 from .boot_generations import BootError
@@ -26,6 +26,8 @@ from .boot_generations import BootError
 DEVICE = "l4-ipvs0"
 _KIND = "dummy"
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+_ENDS = ("ACCEPT", "DROP", "REJECT", "RETURN", "LOG", "MARK")
+"""Targets that are no chains, without asking; of others the tool knows."""
 _WAIT_FOR_XTABLES = 60
 """Seconds."""
 
@@ -91,22 +93,34 @@ class RuleSet:
         self._tool = COMMANDS[family]
 
     def restore(self, read: Read) -> None:
-        jumps = self._jumps(read)
-        self._tables.restore(
-            boot_files.with_jumps(_text(read, self._tool), boot_files.jump_edits(jumps, self._hooks(jumps)))
-        )
+        self._tables.restore(boot_files.with_jumps(_text(read, self._tool), self._edits(read)))
 
     def stands(self, read: Read) -> bool:
         """Return whether the jumps are there, each where it counts."""
-        jumps = self._jumps(read)
-        return not boot_files.jump_edits(jumps, self._hooks(jumps))
+        return not self._edits(read)
 
-    def _jumps(self, read: Read) -> list[Jump]:
-        return boot_files.parse_jumps(_text(read, self._tool + boot_files.JUMPS))
+    def _edits(self, read: Read) -> dict[str, str]:
+        jumps = boot_files.parse_jumps(_text(read, self._tool + boot_files.JUMPS))
+        hooks = {
+            hook: self._tables.list_chain(*hook) or [] for hook in dict.fromkeys((one.table, one.hook) for one in jumps)
+        }
+        return boot_files.jump_edits(jumps, hooks, self._led_to(jumps, hooks))
 
-    def _hooks(self, jumps: Sequence[Jump]) -> Mapping[ChainKey, Rules]:
-        hooks = dict.fromkeys((jump.table, jump.hook) for jump in jumps)
-        return {hook: self._tables.list_chain(*hook) or [] for hook in hooks}
+    def _led_to(self, jumps: Sequence[Jump], hooks: Mapping[ChainKey, Rules]) -> dict[ChainKey, Rules]:
+        """The chains of others where a jump of ours must not stand behind a drop: those in which such a drop may be."""
+        found: dict[ChainKey, Rules] = {}
+        ours = {(one.table, target_of(one.rule)) for one in jumps}
+        rules = [(one.table, rule) for one in jumps if one.overtakes for rule in hooks[one.table, one.hook]]
+        while rules:
+            table, rule = rules.pop()
+            target = target_of(rule)
+            if not target or target in _ENDS or (table, target) in ours or (table, target) in found:
+                continue
+            held = self._tables.list_chain(table, target)
+            if held is not None:
+                found[table, target] = held
+                rules += [(table, one) for one in held]
+        return found
 
 
 class NftTable(NamedTuple):

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
+from types import MappingProxyType
 
 from .._model import addresses as ip
 from .._objects.boot import UNCHANGED_TIMEOUTS, BootState
@@ -128,13 +129,16 @@ def parse_sysctls(text: str) -> dict[str, int]:
     return found
 
 
-def jump_edits(jumps: Sequence[Jump], hooks: Mapping[ChainKey, Rules]) -> dict[str, str]:
+def jump_edits(
+    jumps: Sequence[Jump], hooks: Mapping[ChainKey, Rules], others: Mapping[ChainKey, Rules] = MappingProxyType({})
+) -> dict[str, str]:
     """Return what brings the jumps where they belong: by table the commands, each on a line of its own.
 
-    hooks: the rules of all chains that the jumps are in. A jump to one of the same chains that is none of these goes.
+    hooks: the rules of all chains that the jumps are in; others: of the chains that these lead to. A jump to one of the same
+    chains that is none of these goes.
     """
     targets: dict[ChainKey, Rules] = {(jump.table, target_of(jump.rule) or ""): () for jump in jumps}
-    found = plan(Desired(dict(targets), list(jumps)), Observed(dict(targets), dict(hooks))).restore
+    found = plan(Desired(dict(targets), list(jumps)), Observed(dict(targets), dict(hooks), dict(others))).restore
     return {table: body for table, body in map(_without_frame, found.split("COMMIT\n")) if table}
 
 

@@ -47,7 +47,10 @@ def chains_part(requests: Iterable[ChainRequest]) -> Part | None:
         for family in one.families if one.present else ():
             state = states.setdefault(family, Desired())
             state.chains[one.table, one.chain] = list(one.rules or ())
-            state.jumps += [Jump(one.table, jump.hook, jump.rule(one.chain), jump.position) for jump in one.jumps or ()]
+            state.jumps += [
+                Jump(one.table, jump.hook, jump.rule(one.chain), jump.position, overtakes=jump.position == "first")
+                for jump in one.jumps or ()
+            ]
     if not states:
         return None
     shown: list[Any] = [[family, sorted(one.chains.items()), one.jumps] for family, one in states.items()]
