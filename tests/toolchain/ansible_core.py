@@ -19,7 +19,7 @@ from prepare import locked, point, virtual_environment
 
 _UNITS = ("action_vip_service", "collection", "filter_backends", "filter_trace_render", "netns_connection", "roles")
 _PLAYS = "tests/integration/test_service_proxy_node.py"
-_SANITY = ("validate-modules", "runtime-metadata", "compile")
+_SANITY = ("validate-modules", "runtime-metadata")
 
 
 def main(requirements: str, interpreter: str) -> int:

@@ -67,6 +67,7 @@ def plan_units(name: str, units: Sequence[Unit], known: Mapping[str, str | None]
         files.apply()
         if files.changed and has_systemd():
             _systemctl(runner, "daemon-reload", None)
+            _forget_failures(sorted(set(known) - set(wanted)), runner)
         _systemctl(runner, "start", to_start)
 
     stopped = [f"{one} active" for one in to_stop]
@@ -81,6 +82,12 @@ def _active(names: Sequence[str], runner: Runner) -> set[str]:
     if len(states) != len(names):
         raise NodeError(f"systemctl is-active: {' '.join(err.split()) or code}")
     return {name for name, state in zip(names, states) if state in ("active", "activating", "reloading")}
+
+
+def _forget_failures(removed: Sequence[str], runner: Runner) -> None:
+    """Have systemd no longer list units that failed and are removed; it refuses those that it does not know, which is as well."""
+    if removed:
+        runner.run(["systemctl", "reset-failed", *removed])
 
 
 def _systemctl(runner: Runner, verb: str, names: Sequence[str] | None) -> None:
