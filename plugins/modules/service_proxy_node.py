@@ -111,6 +111,12 @@ options:
         needs.
     type: bool
     default: false
+  allow_management_port:
+    description:
+      - Whether a service may take the address and port by which this very run is connected over SSH, so that later ones
+        cannot connect. Without it that is an error.
+    type: bool
+    default: false
   snat_address:
     description:
       - The source address that masqueraded traffic gets. That of the outgoing interface, if not given.

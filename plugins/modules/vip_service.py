@@ -192,6 +192,12 @@ options:
         description: Whether node ports are on 127.0.0.0/8 too. Needs C(net.ipv4.conf.all.route_localnet). IPv4 only.
         type: bool
         default: false
+      allow_management_port:
+        description:
+          - Whether a service may take the address and port by which this very run is connected over SSH, so that later ones
+            cannot connect. Without it that is an error.
+        type: bool
+        default: false
       snat_address:
         description: The source address given to masqueraded traffic of its family. Default is that of the outgoing interface.
         type: str
@@ -253,7 +259,8 @@ notes:
   - Warns, before anything is applied and without any part in RV(ignore:changed), of what would keep services from working on
     this node. That is a chain of nftables that is not ours and drops service traffic, rules in both variants of iptables,
     forwarding, bridge netfilter or C(route_localnet) being off where services need it, a strict reverse path filter where
-    answers leave by another interface, service addresses that the node has no route to, and a connection tracking table that is
+    answers leave by another interface, service addresses that the node has no route to, ports of the node that a service takes from
+    a program that listens there, and a connection tracking table that is
     more than nine tenths full. What cannot be read is not warned of.
   - Runs on the same host take turns, each network namespace for itself. One that waits for another longer than two minutes fails. Checks
     do not wait.

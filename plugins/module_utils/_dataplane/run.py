@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 from .._kernel.conntrack import ConntrackError
 from .._kernel.nft import NftError
 from .._model.families import by_family
+from .._model.own_ports import OwnPort
 from .._model.request import Request
 from .._model.service import Claim, InvalidServices, Node, Service, claims, conflicts
 from .._model.service_facts import ServiceFacts, facts_of, merged_facts
-from .._node_checks.facts import chains_of_others, warnings
+from .._node_checks.facts import chains_of_others, refuse_own_connection, warnings
 from .._plan.transaction import Step, UndoFailed
 from .._plan.transaction import run as run_steps
 from . import registry
@@ -80,12 +81,21 @@ class NodeRun:
     @cached_property
     def warnings(self) -> list[str]:
         """What is likely to keep services from working on this node, one line each. Reads the node. Raises RunError."""
-        part = self.parts[0]
-        facts = merged_facts([facts_of(part.services, self._node), part.observation.facts])
-        if not facts.families:
+        if not self._facts.families:
             return []
         with self._reported():
-            return self._warnings(facts)
+            return self._warnings(self._facts)
+
+    @cached_property
+    def _facts(self) -> ServiceFacts:
+        """Of all services that the request has present."""
+        part = self.parts[0]
+        return merged_facts([facts_of(part.services, self._node), part.observation.facts])
+
+    def refuse_own_connection(self) -> None:
+        """Raise InvalidServices where a service would take the port by which the run is connected. Reads the node."""
+        if self._facts.own_ports:
+            refuse_own_connection(map(OwnPort.from_text, self._facts.own_ports), self._node)
 
     def _warnings(self, facts: ServiceFacts) -> list[str]:
         part = self.parts[0]
@@ -132,6 +142,7 @@ def plan_run(request: Request, node: Node, host: Host) -> NodeRun:
         else:
             others = [_plan_removal(one, request, first.names, node, host) for one in dataplanes[1:]]
         planned = NodeRun([first, *others], node, host)
+        planned.refuse_own_connection()
         planned.cleanup.probe()
         return planned
 

@@ -113,6 +113,7 @@ class Node(NamedTuple):
     snat_address: str | None
     masquerade_mark: Mark
     chain_prefix: str
+    allow_management_port: bool = False
     drop_invalid: bool = True
     backend_chains: bool = True
     drain_timeout: int = 0
@@ -233,6 +234,7 @@ _NODE_FIELDS: Mapping[str, Field] = {
     "masquerade_all": Field(boolean, False),
     "node_port_addresses": Field(listed(_network), ()),
     "localhost_node_ports": Field(boolean, False),
+    "allow_management_port": Field(boolean, False),
     "snat_address": Field(_service_address, None),
     "masquerade_mark": Field(_mark, Mark(0x4000, 0x4000)),
     "chain_prefix": Field(pattern(r"[A-Z0-9]{1,8}", "1 to 8 characters of A-Z and 0-9"), "L4"),

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from . import addresses as ip
 from .families import service_families
 from .fields import quoted
+from .own_ports import own_ports
 from .service import Backend, Node, Service
 
 
@@ -29,6 +30,8 @@ class ServiceFacts(NamedTuple):
     """Addresses of backends to which local sources come under their own address."""
     warnings: tuple[str, ...] = ()
     """What is allowed in services, but hardly meant: one line each."""
+    own_ports: tuple[str, ...] = ()
+    """Ports of the node's own addresses that a service takes (`OwnPort.to_text`)."""
 
 
 def merged_facts(facts: Sequence[ServiceFacts]) -> ServiceFacts:
@@ -40,6 +43,7 @@ def merged_facts(facts: Sequence[ServiceFacts]) -> ServiceFacts:
         frozenset().union(*(one.addresses for one in facts)),
         frozenset().union(*(one.unmasqueraded_backends for one in facts)),
         tuple(text for one in facts for text in one.warnings),
+        tuple(text for one in facts for text in one.own_ports),
     )
 
 
@@ -55,6 +59,7 @@ def facts_of(services: Sequence[Service], node: Node) -> ServiceFacts:
             backend.address for service in services if _keeps_sources(service, node) for backend in _taking(service)
         ),
         warnings=tuple(_warnings(services)),
+        own_ports=tuple(one.to_text() for one in own_ports(services, node)),
     )
 
 

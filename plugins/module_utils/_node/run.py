@@ -23,10 +23,12 @@ from .._kernel.sysctl import SysctlError
 from .._model import addresses as ip
 from .._model.drain import find_endpoints
 from .._model.fields import quoted
+from .._model.own_ports import own_ports
 from .._model.request import Request
 from .._model.requirements import find_needs
 from .._model.service import parse_services
 from .._model.service_changes import describe_changes
+from .._node_checks.facts import refuse_own_connection
 from .._objects.iptables import COMMANDS
 from .._objects.iptables_text import XtablesError
 from .._plan.iptables_steps import FamilyPlans
@@ -142,7 +144,8 @@ class NodeRun:
         if self.drain.backend:
             refuse_drain(self.drain, self.services, self.listed, settings.drained)
         elif settings.is_present and self.held_given != self.given:
-            parse_services(self.services, self.node, registry.load(settings.dataplane).problems)
+            parsed = parse_services(self.services, self.node, registry.load(settings.dataplane).problems)
+            refuse_own_connection(own_ports(parsed, self.node), self.node)
         if "bridge" in self.parts:
             bridges.refuse_wrong_bridges(settings, self.links, settings.name)
         self.local = [] if "ip" in self.missing else bridges.local_bridges(settings, self.links, self.runner)

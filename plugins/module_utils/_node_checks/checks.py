@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 
 from .._model import addresses as ip
+from .._model.own_ports import OwnPort
 from .._model.service import Node
 from .._model.service_facts import ServiceFacts
 from .._objects.node_facts import BaseChain, Link, NftRule, Surroundings
+from .own_ports import listener_warnings
 
 _FORWARDING = {ip.IPV4: "net.ipv4.ip_forward", ip.IPV6: "net.ipv6.conf.all.forwarding"}
 _BRIDGE_NETFILTER = {ip.IPV4: "net.bridge.bridge-nf-call-iptables", ip.IPV6: "net.bridge.bridge-nf-call-ip6tables"}
@@ -35,6 +37,7 @@ def node_warnings(facts: ServiceFacts, node: Node, around: Surroundings) -> list
         *_localhost(facts, node, around),
         *_routes(around),
         *_conntrack(around),
+        *listener_warnings(map(OwnPort.from_text, facts.own_ports), around.listeners, node),
         *(f"not checked, since it could not be read: {what}" for what in around.unread),
     ]
 

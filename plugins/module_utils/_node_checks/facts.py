@@ -6,19 +6,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Callable, TypeVar
 
 from .._kernel import sysctl
 from .._kernel.link import LinkError, links
+from .._kernel.listeners import ListenerError, listeners, process_names, ssh_server
 from .._kernel.nft import Nft, NftError, NoNftError
 from .._kernel.process import Runner
 from .._kernel.route import RouteError, Routes
 from .._model.addresses import IPV4, IPV6, sort_key
-from .._model.service import Node
+from .._model.own_ports import OwnPort
+from .._model.service import InvalidServices, Node
 from .._model.service_facts import ServiceFacts
-from .._objects.node_facts import ChainOfOthers, Link, Surroundings
+from .._objects.node_facts import ChainOfOthers, Link, Listener, Surroundings
 from .checks import node_warnings
+from .own_ports import connection_problems
 
 Read = TypeVar("Read")
 
@@ -34,8 +37,15 @@ def warnings(
 
     Never fails: of what could not be read it is said that it was not.
     """
-    around = observe(services.addresses - set(bound), runner)._replace(chains=chains)
+    around = observe(services.addresses - set(bound), runner, services.own_ports)._replace(chains=chains)
     return [*services.warnings, *node_warnings(services, node, around)]
+
+
+def refuse_own_connection(taken: Iterable[OwnPort], node: Node) -> None:
+    """Raise InvalidServices where a service would take the port by which the run is connected."""
+    problems = list(connection_problems(taken, ssh_server(), node))
+    if problems:
+        raise InvalidServices(problems)
 
 
 def chains_of_others() -> list[ChainOfOthers]:
@@ -58,13 +68,13 @@ class _Reader:
         """Return what a function returns; where it raises what a facility says, note that and return something instead."""
         try:
             return function(*arguments)
-        except (LinkError, NftError, RouteError, sysctl.SysctlError) as error:
+        except (LinkError, ListenerError, NftError, RouteError, sysctl.SysctlError) as error:
             self.unread.append(str(error))
             return instead
 
 
-def observe(addresses: Collection[str], runner: Runner) -> Surroundings:
-    """Return the surroundings of services at these addresses, but chains."""
+def observe(addresses: Collection[str], runner: Runner, own_ports: Sequence[str] = ()) -> Surroundings:
+    """Return the surroundings of services at these addresses and ports of the node, but chains."""
     reader = _Reader()
     found = reader.read(links, runner, instead=list[Link]())
     strict = reader.read(_strict, found, instead=frozenset[str]())
@@ -80,8 +90,18 @@ def observe(addresses: Collection[str], runner: Runner) -> Surroundings:
         links=found,
         bridge_netfilter=reader.read(_bridge_netfilter, instead=dict[str, bool]()),
         unreachable=reader.read(_unreachable, addresses, instead=list[str]()),
+        listeners=reader.read(_listeners, own_ports, instead=list[Listener]()),
         unread=tuple(dict.fromkeys(reader.unread)),
     )
+
+
+def _listeners(own_ports: Sequence[str]) -> list[Listener]:
+    """Those at ports that services take, with their processes; looked for only where there are such ports."""
+    taken = {(one.protocol, one.port) for one in map(OwnPort.from_text, own_ports)}
+    protocols = sorted({protocol for protocol, dummy in taken} & {"tcp", "udp"})
+    found = [one for one in listeners(protocols) if (one.protocol, one.port) in taken]
+    names = process_names({one.inode for one in found})
+    return [one._replace(process=names.get(one.inode, "")) for one in found]
 
 
 def _is_any(family: str, setting: str) -> bool | None:

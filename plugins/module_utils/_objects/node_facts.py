@@ -63,6 +63,16 @@ class DeviceState(NamedTuple):
     addresses: frozenset[str]
 
 
+class Listener(NamedTuple):
+    """A socket that takes connections, or packets of UDP, of others. process: its name, empty where it is not known."""
+
+    protocol: str
+    address: str
+    port: int
+    inode: int
+    process: str = ""
+
+
 class Surroundings(NamedTuple):
     """What could not be read is empty, None, or not in its mapping.
 
@@ -70,7 +80,7 @@ class Surroundings(NamedTuple):
     strict: interfaces on which rp_filter is strict. uplinks: interfaces that have a default route of IPv4, in whichever
     table; outside: those through which addresses of elsewhere are reached. unreachable: addresses that the node has no
     route to.
-    chains: of others. unread: what could not be read, one line each with the reason.
+    chains: of others. listeners: on ports that services take. unread: what could not be read, one line each with the reason.
     """
 
     forwarding: Mapping[str, bool] = {}
@@ -83,4 +93,5 @@ class Surroundings(NamedTuple):
     bridge_netfilter: Mapping[str, bool] = {}
     unreachable: Sequence[str] = ()
     chains: Sequence[ChainOfOthers] = ()
+    listeners: Sequence[Listener] = ()
     unread: Sequence[str] = ()

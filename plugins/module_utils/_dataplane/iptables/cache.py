@@ -24,7 +24,7 @@ from ..._objects.node_facts import BaseChain, ChainOfOthers, NftRule
 from ..netfilter.names import Layout, owner_of
 from .shared_chains import translated_to
 
-FORMAT = 1
+FORMAT = 2
 """Raised by hand whenever what stands in the file changes its shape."""
 _ENCODER = json.JSONEncoder(sort_keys=True, default=str)
 _NO_FACTS = ServiceFacts()
@@ -241,9 +241,9 @@ def _services(plain: Any) -> dict[str, CachedService]:
 
 
 def _listed_facts(
-    families: Any, local: Any, has_node_port: bool, addresses: Any, unmasqueraded: Any, warnings: Any
+    families: Any, local: Any, has_node_port: bool, addresses: Any, unmasqueraded: Any, warnings: Any, own_ports: Any
 ) -> ServiceFacts:
-    return ServiceFacts(families, local, has_node_port, addresses, unmasqueraded, warnings)
+    return ServiceFacts(families, local, has_node_port, addresses, unmasqueraded, warnings, own_ports)
 
 
 def _require_all(kind: type, values: Iterable[Any]) -> None:
@@ -265,7 +265,7 @@ def _plain_facts(facts: ServiceFacts) -> Any:
 
 
 def _facts(plain: Any) -> ServiceFacts:
-    families, local, has_node_port, addresses, unmasqueraded, warnings = plain
+    families, local, has_node_port, addresses, unmasqueraded, warnings, own_ports = plain
     return ServiceFacts(
         frozenset(_texts(families)),
         frozenset(_texts(local)),
@@ -273,6 +273,7 @@ def _facts(plain: Any) -> ServiceFacts:
         frozenset(_texts(addresses)),
         frozenset(_texts(unmasqueraded)),
         tuple(_texts(warnings)),
+        tuple(_texts(own_ports)),
     )
 
 

@@ -80,7 +80,7 @@ def _plain(part: Any) -> Any:
 
 
 def _to_facts(parts: Sequence[Any]) -> ServiceFacts:
-    families, local, has_node_port, addresses, unmasqueraded, warnings = parts
+    families, local, has_node_port, addresses, unmasqueraded, warnings, own_ports = parts
     return ServiceFacts(
         frozenset(families),
         frozenset(local),
@@ -88,4 +88,5 @@ def _to_facts(parts: Sequence[Any]) -> ServiceFacts:
         frozenset(addresses),
         frozenset(unmasqueraded),
         tuple(warnings),
+        tuple(own_ports),
     )
