@@ -247,6 +247,17 @@ def test_a_misspelt_variable_is_refused_with_the_nearest_name(world: Bridged, co
     assert differences(world.snapshot(), found) == []
 
 
+def test_the_port_of_the_play_itself_is_refused_before_anything_is_touched(
+    world: Bridged, controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_CONNECTION", "10.0.0.11 40000 10.0.0.1 30080")
+    found = world.snapshot()
+    run = controller.run(expect_failure=True)
+    assert run.message.startswith('service "web": node_port 30080/tcp is 10.0.0.1:30080, by which this run is connected')
+    assert differences(world.snapshot(), found) == []
+    assert controller.run(service_proxy_allow_management_port=True).changed == 1
+
+
 def test_the_tag_of_a_role_does_its_part_alone(world: Bridged, controller: Controller) -> None:
     done = controller.run_anyhow(SITE, False, "--tags", "backend")
     assert done.returncode == 0, done.stdout + done.stderr
