@@ -22,8 +22,8 @@ options:
     description: The dataplanes to look at. Default are all that are supported.
     type: list
     elements: str
-    choices: [iptables, ipvs]
-    default: [iptables, ipvs]
+    choices: [iptables, ipvs, nftables]
+    default: [iptables, ipvs, nftables]
   node:
     description:
       - Settings of this node, as M(layer4.service_proxy.vip_service) takes them. Only O(node.chain_prefix) matters here.

@@ -12,8 +12,10 @@ CONTROLLER_ONLY = [
     "test_action_*.py",
     "test_collection*.py",
     "test_filter_*.py",
+    "test_lab_vm.py",
     "test_lookup_*.py",
     "test_netns_connection.py",
+    "test_readme.py",
     "test_role*.py",
 ]
 

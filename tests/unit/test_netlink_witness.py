@@ -216,7 +216,10 @@ def elements(draw: st.DrawFn, type_name: str) -> str:
     return ",".join(parts)
 
 
-optional = lambda numbers: st.none() | numbers  # noqa: E731 - a strategy
+def optional(numbers: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | numbers
+
+
 entries = st.sampled_from(sorted(SET_TYPES)).flatmap(
     lambda type_name: st.tuples(
         st.just(type_name),
@@ -532,8 +535,8 @@ flows = families.flatmap(
     lambda family: st.tuples(
         st.just(family),
         st.sampled_from(["tcp", "udp", "sctp"]),
-        *(of_family(family) for _ in range(4)),
-        *(ports for _ in range(4)),
+        *(of_family(family) for dummy in range(4)),
+        *(ports for dummy in range(4)),
     )
 )
 

@@ -69,7 +69,7 @@ def _backends(old: Service, new: Service) -> Iterator[str]:
         return
     if len(set(moved.values())) == 1:
         names = "" if len(moved) == sum(one in after for one in before) else f" of {', '.join(_some([*moved]))}"
-        yield f"shares{names} {' -> '.join(map(str, next(iter(moved.values()))))} %"
+        yield f"shares{names} {' -> '.join(map(str, next(iter(moved.values()), ())))} %"
     else:
         yield "shares " + ", ".join(_some([f"{one} {was} -> {now} %" for one, (was, now) in moved.items()]))
 

@@ -80,9 +80,9 @@ def main() -> NoReturn:
     """Run ``boot ACTION`` and exit; for systemd's units alone."""
     action = " ".join(sys.argv[2:])
     if action not in _ACTIONS:
-        print(f"boot: must be one of {', '.join(_ACTIONS)}", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(run(action))
+        _complain(f"boot: must be one of {', '.join(_ACTIONS)}")
+        raise SystemExit(2)
+    raise SystemExit(run(action))
 
 
 def run(action: str, directory: Path = boot_generations.DIRECTORY, host: Host | None = None) -> int:
@@ -101,7 +101,7 @@ def run(action: str, directory: Path = boot_generations.DIRECTORY, host: Host | 
     except FileError as error:
         failures = [str(error)]
     for line in failures:
-        print(line, file=sys.stderr)
+        _complain(line)
     return 1 if failures else 0
 
 
@@ -115,7 +115,7 @@ def _run(action: str, directory: Path, host: Host) -> list[str]:
         gone = restorer.gone()
         if not gone:
             return failures + restorer.failures
-        print(f"{', '.join(gone)} did not stand any more: restoring generation {generation.number}", file=sys.stderr)
+        _complain(f"{', '.join(gone)} did not stand any more: restoring generation {generation.number}")
         restorer.failures.clear()
     restorer.restore()
     return failures + restorer.failures
@@ -162,6 +162,10 @@ def _wait_for_firewalld(host: Host) -> None:
     end = time.monotonic() + _FIREWALLD_SECONDS
     while host.run([command, "--quiet", "--state"])[0] != 0:
         if time.monotonic() > end:
-            print("firewalld has not finished: not waiting any longer", file=sys.stderr)
+            _complain("firewalld has not finished: not waiting any longer")
             return
         time.sleep(0.2)
+
+
+def _complain(line: object) -> None:
+    sys.stderr.write(f"{line}\n")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from typing import NamedTuple
 
@@ -110,9 +111,13 @@ def main() -> int:
             if not links.has(mode):
                 set_mode(mode, True)
         except (OSError, subprocess.SubprocessError) as error:
-            print(f"{mode!r}: {error}")
+            _say(f"{mode!r}: {error}")
             failed += os.path.exists(os.path.join(NET, mode.name))
     return 1 if failed else 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
 
 
 if __name__ == "__main__":

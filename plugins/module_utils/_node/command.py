@@ -30,12 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: 0, 1 where something is not as it should be, 2 for wrong arguments."""
     given = _parser().parse_args(arguments)
     try:
-        sys.exit(given.run(given))
+        raise SystemExit(given.run(given))
     except _ERRORS as error:
-        print(error, file=sys.stderr)
+        _complain(error)
     except BrokenPipeError:
         sys.stderr.close()
-    sys.exit(1)
+    raise SystemExit(1)
 
 
 def _parser() -> ArgumentParser:
@@ -74,16 +74,16 @@ def _status(dummy: Namespace) -> int:
     services = asked.services_of(wanted)
     restorer = Restorer(generation, host)
     broken, gone = generation.broken(), restorer.gone()
-    print(f"generation  {generation.number} of {_date(generation)}")
-    print(f"dataplane   {asked.settings_of(wanted).dataplane}")
-    print(f"services    {len(services)} with {sum(len(one.get('backends') or []) for one in services)} backends")
-    print(f"drained     {', '.join(asked.drained(wanted)) or 'none'}")
-    print(f"at boot     {_unit(host, UNIT)}")
-    print(f"watch       {_unit(host, TIMER)}")
+    _say(f"generation  {generation.number} of {_date(generation)}")
+    _say(f"dataplane   {asked.settings_of(wanted).dataplane}")
+    _say(f"services    {len(services)} with {sum(len(one.get('backends') or []) for one in services)} backends")
+    _say(f"drained     {', '.join(asked.drained(wanted)) or 'none'}")
+    _say(f"at boot     {_unit(host, UNIT)}")
+    _say(f"watch       {_unit(host, TIMER)}")
     problems = [*broken.values(), *(f"{name} does not stand" for name in gone)]
     problems += [line for line in restorer.failures if line.partition(": ")[0] not in broken]
-    print(f"stands      {'yes' if not problems else 'no'}")
-    print(asked.named([f"  {line}" for line in problems]), end="")
+    _say(f"stands      {'yes' if not problems else 'no'}")
+    sys.stdout.write(asked.named([f"  {line}" for line in problems]))
     return 1 if problems else 0
 
 
@@ -94,7 +94,7 @@ def _unit(host: Host, name: str) -> str:
 
 
 def _services(dummy: Namespace) -> int:
-    print(asked.named(asked.service_lines(_current().asked())), end="")
+    sys.stdout.write(asked.named(asked.service_lines(_current().asked())))
     return 0
 
 
@@ -108,7 +108,7 @@ def _trace(given: Namespace) -> int:
         node["addresses"] = own_addresses(Host(), DEVICE)
     connection = {"from": given.source, "to": given.destination, "port": given.port, "protocol": given.protocol}
     options = {**connection, "node": node, "dataplane": settings.dataplane}
-    print(asked.named(_trace_lines(trace_services(asked.effective_services(wanted), options))), end="")
+    sys.stdout.write(asked.named(_trace_lines(trace_services(asked.effective_services(wanted), options))))
     return 0
 
 
@@ -135,7 +135,7 @@ def _generations(dummy: Namespace) -> int:
             )
         except _ERRORS as error:
             told = str(error)
-        print(f"{'*' if number == current else ' '} {number:>4}  {told}")
+        _say(f"{'*' if number == current else ' '} {number:>4}  {told}")
     return 0
 
 
@@ -151,5 +151,13 @@ def _diff(given: Namespace) -> int:
         raise BootError(f"generation {new} is the only one")
     old = given.old or earlier[-1]
     before, after = (boot_generations.asked_of(DIRECTORY, number) for number in (old, new))
-    print(asked.named(asked.difference(before, after)), end="")
+    sys.stdout.write(asked.named(asked.difference(before, after)))
     return 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+def _complain(line: object) -> None:
+    sys.stderr.write(f"{line}\n")

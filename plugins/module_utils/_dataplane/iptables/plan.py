@@ -103,7 +103,7 @@ class IptablesPlan:
         begun: list[Callable[[], CachedState]] = []
 
         def make() -> CachedState:
-            _ = self.summary  # for the result, as is the diff
+            dummy = self.summary  # for the result, as is the diff
             return record()
 
         begin = Step(lambda: begun.append(start_in_background(make)), _nothing)

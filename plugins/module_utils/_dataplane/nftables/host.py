@@ -15,8 +15,9 @@ from ..._objects.nftables_changes import TableId
 from ..._plan.nftables import NftPlan, Tables, plan_tables
 from ..interface import Host
 from . import maps
+from .presence import TABLE
 
-TABLES = {family: TableId(maps.NFT_FAMILIES[family], maps.TABLE) for family in ip.FAMILIES}
+TABLES = {family: TableId(maps.NFT_FAMILIES[family], TABLE) for family in ip.FAMILIES}
 """Ours, by address family."""
 Held = dict[TableId, Table]
 

@@ -18,7 +18,6 @@ from typing import NamedTuple
 from ..._model import addresses as ip
 from ..._objects.nftables import VERDICT, Elements, Key, Numgen, SetHeader
 from ..._objects.nftables_types import concatenated, number, pack
-from .presence import TABLE as TABLE
 
 NFT_FAMILIES = {ip.IPV4: "ip", ip.IPV6: "ip6"}
 ADDRESS_TYPES = {ip.IPV4: "ipv4_addr", ip.IPV6: "ipv6_addr"}

@@ -28,6 +28,7 @@ from . import maps
 from .chains import ChainMaker
 from .compile import collapsed
 from .maps import BY_ADDRESS, FRONTS, Maps
+from .presence import TABLE
 
 _NOTHING = Element()
 
@@ -52,7 +53,7 @@ class _TableMaker:
         for name, chain in self._maker.base_chains(has_affinity).items():
             self._add_chain(name, chain)
         sets, chains = dict(sorted(self._sets.items())), dict(sorted(self._chains.items()))
-        return Table(maps.NFT_FAMILIES[self._family], maps.TABLE, sets, chains, {})
+        return Table(maps.NFT_FAMILIES[self._family], TABLE, sets, chains, {})
 
     def _add_chain(self, name: str, chain: Chain | None) -> None:
         if chain is None or name in self._chains:
