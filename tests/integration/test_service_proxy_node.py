@@ -253,7 +253,9 @@ def test_the_port_of_the_play_itself_is_refused_before_anything_is_touched(
     monkeypatch.setenv("SSH_CONNECTION", "10.0.0.11 40000 10.0.0.1 30080")
     found = world.snapshot()
     run = controller.run(expect_failure=True)
-    assert run.message.startswith('service "web": node_port 30080/tcp is 10.0.0.1:30080, by which this run is connected')
+    assert run.message.startswith(
+        'service "web": node_port 30080/tcp is 10.0.0.1:30080, by which this run is connected'
+    )
     assert differences(world.snapshot(), found) == []
     assert controller.run(service_proxy_allow_management_port=True).changed == 1
 

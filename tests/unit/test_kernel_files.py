@@ -22,7 +22,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.files
 )
 
 
-@pytest.fixture(params=[0, 0o077, 0o777])
+@pytest.fixture(params=[0, 0o022, 0o077])
 def _umask(request: pytest.FixtureRequest) -> Iterator[None]:
     old = os.umask(request.param)
     yield

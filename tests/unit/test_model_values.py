@@ -146,12 +146,12 @@ KEYS = "port, kind, free"
         (
             {"port": 1, "prt": 2},
             {"port": 1, "kind": "1", "free": None},
-            [f'it: "prt" is not a known key (its value is 2): allowed are {KEYS}'],
+            [f'it: "prt" is not a known key (its value is 2): did you mean port? allowed are {KEYS}'],
         ),
         (
             {"port": 1, "prt": None},
             {"port": 1, "kind": "1", "free": None},
-            [f'it: "prt" is not a known key (its value is null): allowed are {KEYS}'],
+            [f'it: "prt" is not a known key (its value is null): did you mean port? allowed are {KEYS}'],
         ),
     ],
 )
@@ -173,7 +173,7 @@ def test_the_wrong_item_is_shown_with_its_place() -> None:
 
 def test_quotes_are_json_and_short() -> None:
     assert fields.quoted({"a": ["ü", None]}) == '{"a": ["ü", null]}'
-    assert fields.quoted({1}) == "{1}"
+    assert fields.quoted({1}) == '"{1}"'
     assert fields.quoted("x" * 78) == f'"{"x" * 78}"'
     assert fields.quoted("x" * 79) == f'"{"x" * 76}...'
     assert len(fields.quoted("x" * 79)) == 80

@@ -270,4 +270,4 @@ def test_what_is_not_rewritten_keeps_its_source_and_is_not_tracked(method: str) 
 
 def test_a_dataplane_that_is_not_there_is_refused_by_trace() -> None:
     with pytest.raises(InvalidServices, match="dataplane"):
-        trace_services([WEB], {"from": "node", "to": "10.96.0.1", "port": 80, "node": NODE, "dataplane": "nftables"})
+        trace_services([WEB], {"from": "node", "to": "10.96.0.1", "port": 80, "node": NODE, "dataplane": "userspace"})

@@ -27,7 +27,7 @@ class Unit(NamedTuple):
     wanted_by: str | None
     """The target that starts it at boot."""
     started: bool
-    """Whether it is to be active from now on."""
+    """Whether it is to be active from now on; one that a timer starts is left alone, active or not."""
 
 
 def has_systemd() -> bool:
@@ -59,7 +59,7 @@ def plan_units(name: str, units: Sequence[Unit], known: Mapping[str, str | None]
             entries[f"{_DIRECTORY}/{target}.wants/{unit_name}"] = Link(path) if unit else None
     files = plan_files(name, entries)
     active = _active(sorted(known), runner) if has_systemd() and (wanted or files.changed) else set()
-    to_stop = sorted(active - {unit.name for unit in wanted.values() if unit.started})
+    to_stop = sorted(active - set(wanted))
     to_start = sorted({unit.name for unit in wanted.values() if unit.started} - active)
 
     def apply() -> None:
