@@ -92,6 +92,16 @@ def test_the_run_is_foretold_and_once_is_enough(converged: Converged) -> None:
     converged.assert_as_promised()
 
 
+def test_what_the_run_itself_sets_later_is_not_warned_of(converged: Converged) -> None:
+    told = [
+        str(result.get("warnings"))
+        for run in (converged.check, converged.first)
+        for _task, _host, result in run.results
+    ]
+    assert told
+    assert not [text for text in told if "route_localnet" in text]
+
+
 def test_published_ports_lead_to_their_container(world: ScenarioD) -> None:
     assert_published(world)
 

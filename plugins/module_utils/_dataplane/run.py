@@ -54,6 +54,8 @@ class NodeRun:
     def __init__(self, parts: Sequence[Part], node: Node, host: Host) -> None:
         self.parts = parts
         self._node, self._host = node, host
+        self.opens_localhost = False
+        """Whether the caller sets route_localnet once the rules stand, so that it is no lack before."""
 
     @property
     def changed(self) -> bool:
@@ -101,7 +103,8 @@ class NodeRun:
         part = self.parts[0]
         chains = part.observation.foreign_chains
         bound = part.dataplane.bound_addresses(part.services, self._node)
-        found = warnings(facts, bound, self._node, self._host.runner, chains_of_others() if chains is None else chains)
+        node = self._node._replace(localhost_node_ports=False) if self.opens_localhost else self._node
+        found = warnings(facts, bound, node, self._host.runner, chains_of_others() if chains is None else chains)
         return found + part.dataplane.warnings(self._host, part.observation, self._node, facts.families)
 
     @cached_property

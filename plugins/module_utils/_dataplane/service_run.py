@@ -38,18 +38,23 @@ def node_of(module: AnsibleModule, settings: Mapping[str, Any]) -> Node:
 
 
 def converge_services(
-    module: AnsibleModule, request: Request, settings: Mapping[str, Any], payload: Mapping[str, str]
+    module: AnsibleModule,
+    request: Request,
+    settings: Mapping[str, Any],
+    payload: Mapping[str, str],
+    opens_localhost: bool = False,
 ) -> dict[str, Any]:
     """Make the node's services as asked for, unless in check mode, and return the result of the module.
 
-    payload: the services as one text (`_model.payload`), empty where the request has them. Raises InvalidServices and
-    SERVICE_ERRORS.
+    payload: the services as one text (`_model.payload`), empty where the request has them. opens_localhost: as of `NodeRun`.
+    Raises InvalidServices and SERVICE_ERRORS.
     """
     if payload:
         request = request._replace(
             services=PackedServices(Payload(str(payload.get("digest")), str(payload.get("body"))))
         )
     run = plan_run(request, node_of(module, settings), ModuleHost(module))
+    run.opens_localhost = opens_localhost
     for warning in run.warnings:
         module.warn(warning)
     if not module.check_mode:

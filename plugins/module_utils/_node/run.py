@@ -272,7 +272,7 @@ class NodeRun:
         done = (
             self._predict_services()
             if self.missing
-            else converge_services(self.module, request, settings.node, payload)
+            else converge_services(self.module, request, settings.node, payload, "node" in self.parts)
         )
         if done["changed"]:
             self.changes.insert(0, Change("services", "", lines(self._service_changes(drained))))
