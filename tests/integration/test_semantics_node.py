@@ -21,16 +21,21 @@ def _web(family: str, *names: str, **options: Any) -> dict[str, Any]:
 
 @contextmanager
 def _closed_forward(network: Network) -> Iterator[None]:
-    """FORWARD drops whatever no rule accepts, in both families."""
+    """FORWARD drops whatever no rule accepts, in both families, but for how the ports of a bridge find each other in IPv6."""
     node = network.hosts["node1"]
     tools = (network.iptables, network.iptables.replace("iptables", "ip6tables"))
+    neighbours = [["FORWARD", "-p", "icmpv6", "--icmpv6-type", kind, "-j", "ACCEPT"] for kind in ("135", "136")]
     for tool in tools:
         node.run(tool, "-P", "FORWARD", "DROP")
+    for rule in neighbours:
+        node.run(tools[1], "-A", *rule)
     try:
         yield
     finally:
         for tool in tools:
             node.run(tool, "-P", "FORWARD", "ACCEPT")
+        for rule in neighbours:
+            node.run(tools[1], "-D", *rule)
 
 
 @pytest.mark.semantics(25)
