@@ -282,8 +282,8 @@ def test_timeouts(host: IpvsHost) -> None:
 def probe(host: IpvsHost, *prefix: str) -> str:
     """What a managed host's Python says when it is to reach IPVS."""
     code = (
-        "from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.ipvs import Ipvs, NoIpvsError\n"
-        "try:\n    Ipvs()\nexcept NoIpvsError as error:\n    print(error)\n"
+        "from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.ipvs import Ipvs, IpvsError\n"
+        "try:\n    Ipvs()\nexcept IpvsError as error:\n    print(error)\n"
     )
     env: dict[str, Any] = {"PYTHONPATH": library_path(), "PYTHONDONTWRITEBYTECODE": "1"}
     return host.namespace.run(*prefix, MANAGED_HOST_PYTHON, "-c", code, env=env).stdout.strip()
