@@ -46,7 +46,9 @@ NOT_BUILT = {
     "pyproject.toml",
     "tests",
 }
-NOT_BUILT |= {f"requirements-{use}.txt" for use in ("demo", "dev", "mutants", "units")}
+NOT_BUILT |= {
+    f"requirements-{use}.txt" for use in ("core-2.16", "core-2.18", "core-newest", "demo", "dev", "mutants", "units")
+}
 MADE_BY_BUILD = {"FILES.json", "MANIFEST.json"}
 REPLACED_BY_BUILD = {"galaxy.yml"}
 

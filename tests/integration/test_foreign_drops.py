@@ -55,6 +55,7 @@ def _clean(network: Network) -> Iterator[None]:
     network.applied([])
 
 
+@pytest.mark.needs_iptables
 @pytest.mark.usefixtures("_clean")
 @pytest.mark.iptables_only
 @pytest.mark.semantics(26)

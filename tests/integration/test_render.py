@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from matrix import FAMILIES, IPV4, Kind
 from matrix import node as node_of
 from network import Network
@@ -31,12 +32,14 @@ def _services() -> list[dict[str, Any]]:
     return services
 
 
+@pytest.mark.needs_iptables
 def test_render_is_the_diff_of_a_first_run(network: Network) -> None:
     node, services = {**node_of("usual"), **network.node}, _services()
     predicted = network.apply(services, node=node, check=True)
     assert predicted["diff"]["after"] == render(services, node=node)
 
 
+@pytest.mark.needs_iptables
 def test_what_is_rendered_can_be_restored_and_is_then_what_the_module_wants(network: Network) -> None:
     node, services = {**node_of("usual"), **network.node}, _services()[1:]
     host = network.hosts["node1"]

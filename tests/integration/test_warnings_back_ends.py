@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import pytest
 from network import IPV4, IPV6, Network, vip
 from warned import answers, warnings_of, web
 
@@ -18,6 +19,7 @@ def test_a_node_on_which_all_is_well_is_not_warned(network: Network, family: str
     assert all(answers(network, source, vip(1, family)) for source in ("node1", "b11", "b12", "client"))
 
 
+@pytest.mark.needs_iptables
 def test_rules_in_both_back_ends_of_iptables(network: Network, family: str) -> None:
     ours, other = ("legacy", "nft") if network.path_prefix else ("nft", "legacy")
     tool = f"{TOOL[family]}-{other}"

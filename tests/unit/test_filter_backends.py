@@ -267,7 +267,9 @@ def test_an_error_in_a_playbook_is_the_filters_line(tmp_path: Path) -> None:
     }
     result = playbook(tmp_path, [task])
     assert result.returncode == 2
-    said = (result.stdout + result.stderr).replace("\\'", "'").replace("''", "'")  # as ansible-core before 2.19 quotes it
+    said = (
+        (result.stdout + result.stderr).replace("\\'", "'").replace("''", "'")
+    )  # as ansible-core before 2.19 quotes it
     assert "backends: host web1: address 'never' gives None, which is not an IP address" in said
 
 

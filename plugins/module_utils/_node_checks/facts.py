@@ -145,10 +145,5 @@ def _ways_outside() -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _unreachable(addresses: Collection[str]) -> list[str]:
-    """Of neighbours (IPv4: the same 16 bits, IPv6: but for the last part) one is looked up, and all where there is no route to it."""
-    networks: dict[str, list[str]] = {}
-    for address in sorted(addresses, key=sort_key):
-        networks.setdefault(address.rpartition(":")[0] or ".".join(address.split(".")[:2]), []).append(address)
     with Routes() as routes:
-        without = set(routes.unreachable([found[0] for found in networks.values()]))
-        return routes.unreachable([one for found in networks.values() if found[0] in without for one in found])
+        return routes.unreachable(sorted(addresses, key=sort_key))

@@ -113,7 +113,9 @@ class NftablesPlan:
 def observe(host: Host, node: Node, request: Request) -> Observation:
     """Read the tables, unless the last run was asked for the same and nobody has changed anything of nftables since."""
     facility = host.facility(own_tables)
-    asked = digest_of_request(request, node) if request.state == "present" and request.exclusive else ""
+    # Where nothing is wanted any more, what connections still needed is looked at until it can be removed.
+    is_whole = request.state == "present" and request.exclusive and bool(request.services)
+    asked = digest_of_request(request, node) if is_whole else ""
     record = host.facility(store).load() if asked else None
     if record and (record.asked, record.generation) == (asked, facility.generation()):
         judged = [one for one in request.services if one.get("protocol") == "udp"] if record.has_udp else []
