@@ -51,7 +51,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.iptable
 from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.chain.request import TARGETS
 
 Raw = dict[str, Any]
-thorough = settings(max_examples=40, deadline=None)
+thorough = settings(max_examples=40, deadline=None, derandomize=True)
 LONGEST_CHAIN_NAME = 28
 
 
@@ -258,5 +258,5 @@ def test_other_ports_and_protocols_go_on_as_before(one: Raw, node: Raw, source: 
             Packet(source, destination, one["protocol"], port + 1, addresses),
             Packet(source, destination, protocol, port, addresses),
         ):
-            dropped = is_kept_from_localhost(node, source, destination)
+            dropped = bool(state.chains) and is_kept_from_localhost(node, source, destination)
             assert set(trace(state, packet).outcomes) == {packet._replace(verdict="drop") if dropped else packet}
