@@ -45,10 +45,6 @@ class InvalidFileError(ValueError):
     """A file is not what this module writes; the text is one line without the file's name."""
 
 
-def file_name(part: str, facility: str) -> str:
-    return f"{part}.{facility}"
-
-
 def render(state: BootState) -> dict[str, bytes]:
     """Return the content of each file by its facility; none for what there is nothing of."""
     files = {SETS: state.sets}
