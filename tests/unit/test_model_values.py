@@ -17,11 +17,11 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._model.fields
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.requirements import find_needs
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
     InvalidServices,
-    Mark,
     parse_node,
     parse_services,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service_changes import describe_changes
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.values import Mark
 
 PORT = "an integer from 1 to 9"
 ODD = fields.pattern("[13579]", "an odd digit")

@@ -17,9 +17,9 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.co
     udp_targets,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.addresses import FAMILIES, family_of
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.conflicts import Claim
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.families import service_families
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
-    Claim,
     Node,
     parse_node,
     parse_services,

@@ -18,11 +18,8 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ip
     observed_services,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import Layout
-from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
-    claims,
-    parse_node,
-    parse_services,
-)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.conflicts import claims
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import ChainKey, Observed, Rules
 
 LAYOUT = Layout("L4")

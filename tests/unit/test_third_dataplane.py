@@ -27,13 +27,12 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ru
     info,
     plan_run,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.conflicts import Claim, claims
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
-    Claim,
     InvalidServices,
     Node,
     Service,
-    claims,
     parse_node,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.boot import BootState

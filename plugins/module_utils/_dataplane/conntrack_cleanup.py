@@ -15,7 +15,8 @@ from typing import NamedTuple, Optional
 
 from .._kernel.conntrack import NoConntrackError
 from .._model import addresses as ip
-from .._model.service import Claim, Node, Service, claims
+from .._model.conflicts import Claim, claims
+from .._model.service import Node, Service
 from .._objects.conntrack import Endpoint, Flow
 from . import backends as pools
 from .interface import Tracking

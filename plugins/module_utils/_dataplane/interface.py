@@ -16,8 +16,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Protocol, TypeVar
 
 from .._kernel.process import Runner
+from .._model.conflicts import Claim
 from .._model.request import Request
-from .._model.service import Claim, Node, Service
+from .._model.service import Node, Service
 from .._model.service_facts import ServiceFacts
 from .._objects.boot import BootState
 from .._objects.conntrack import Flow

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 from .._kernel.conntrack import ConntrackError
 from .._kernel.nft import NftError
+from .._model.conflicts import Claim, claims, conflicts
 from .._model.families import by_family
 from .._model.own_ports import OwnPort
 from .._model.request import Request
-from .._model.service import Claim, InvalidServices, Node, Service, claims, conflicts
+from .._model.service import InvalidServices, Node, Service
 from .._model.service_facts import ServiceFacts, facts_of, merged_facts
 from .._node_checks.facts import chains_of_others, refuse_own_connection, warnings
 from .._plan.transaction import Step, UndoFailed

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from . import addresses as ip
+from .conflicts import claims
 from .families import service_families
 from .fields import quoted
-from .service import Node, Service, claims
+from .service import Node, Service
 
 WILDCARD = {ip.IPV4: "0.0.0.0", ip.IPV6: "::"}
 

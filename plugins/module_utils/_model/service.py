@@ -10,15 +10,14 @@ the value and what is allowed.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
 from . import addresses as ip
+from .conflicts import backends_at_services, claims, conflicts, repeated_names
 from .fields import (
     Field,
     Fields,
-    Problem,
     boolean,
     choice,
     integer,
@@ -30,6 +29,7 @@ from .fields import (
     quoted,
 )
 from .messages import messages
+from .values import Mark, address, mark, network, service_address
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos")
@@ -88,16 +88,6 @@ class Service(NamedTuple):
         return [(key, address) for key in ADDRESS_KEYS for address in getattr(self, key)]
 
 
-class Mark(NamedTuple):
-    """Bits of the packet mark: ``value`` inside ``mask``."""
-
-    value: int
-    mask: int
-
-    def __str__(self) -> str:
-        return "0x{:x}/0x{:x}".format(*self)
-
-
 class Node(NamedTuple):
     """The settings of the node that proxies. Timeouts: seconds; None leaves the kernel's as they are.
 
@@ -129,63 +119,6 @@ class Node(NamedTuple):
         return not networks or any(ip.contains(network, address) for network in networks)
 
 
-def _address(value: Any) -> str:
-    try:
-        return ip.canonical_address(one_of_type(str)(value))
-    except ValueError:
-        raise Problem("an IPv4 or IPv6 address" + _address_hint(value)) from None
-
-
-def _address_hint(value: Any) -> str:
-    """What helps with what is often written in place of an address."""
-    address, slash, dummy = value.partition("/") if isinstance(value, str) else ("", "", "")
-    if slash and _is_address(address):
-        return ", without a prefix length"
-    return (
-        ": names are not resolved (the filter backends makes backends of hosts)"
-        if _HOST_NAME.fullmatch(address)
-        else ""
-    )
-
-
-def _is_address(text: str) -> bool:
-    try:
-        return bool(ip.canonical_address(text))
-    except ValueError:
-        return False
-
-
-_HOST_NAME = re.compile(r"(?=.*[a-z])[a-z0-9_]([a-z0-9_.-]{0,250})", re.IGNORECASE)
-
-
-def _service_address(value: Any) -> str:
-    address = _address(value)
-    unfit = ip.unfit_for_service(address)
-    if unfit:
-        raise Problem(f"a unicast address that others can reach, not {unfit}")
-    return address
-
-
-def _network(value: Any) -> str:
-    try:
-        return ip.canonical_network(one_of_type(str)(value))
-    except ValueError as error:
-        hint = f" ({error})" if "may be meant" in str(error) else ""
-        raise Problem("a network in CIDR notation, such as 10.0.0.0/24 or fd00::/64" + hint) from None
-
-
-def _mark(value: Any) -> Mark:
-    allowed = Problem("value/mask in hexadecimal, such as 0x4000/0x4000, the value not 0 and inside the mask")
-    try:
-        first, slash, second = str(value).partition("/")
-        mark = Mark(int(first, 0), int(second if slash else first, 0))
-    except ValueError:
-        raise allowed from None
-    if not 0 < mark.mask <= 0xFFFFFFFF or mark.value <= 0 or mark.value & ~mark.mask:
-        raise allowed
-    return mark
-
-
 _NAME = pattern(
     r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?",
     "1 to 63 characters of a-z, 0-9, '-' and '.', starting and ending with a letter or digit",
@@ -197,7 +130,7 @@ _TRAFFIC_POLICY = Field(choice("cluster", "local"), "cluster")
 
 _BACKEND_FIELDS = Fields(
     {
-        "address": Field(_service_address),
+        "address": Field(service_address),
         "port": Field(_PORT, None),
         "weight": Field(integer(0, 65535), 1),
         "node": Field(one_of_type(str), None),
@@ -210,14 +143,14 @@ _BACKEND_FIELDS = Fields(
 _SERVICE_FIELDS = Fields(
     {
         "name": Field(_NAME),
-        "vip": Field(listed(_service_address), ()),
+        "vip": Field(listed(service_address), ()),
         "port": Field(_PORT),
         "protocol": Field(choice(*PROTOCOLS), "tcp"),
         "backends": Field(one_of_type(list, tuple), ()),
         "node_port": Field(_PORT, None),
-        "external_ips": Field(listed(_service_address), ()),
-        "load_balancer_ips": Field(listed(_service_address), ()),
-        "source_ranges": Field(listed(_network), ()),
+        "external_ips": Field(listed(service_address), ()),
+        "load_balancer_ips": Field(listed(service_address), ()),
+        "source_ranges": Field(listed(network), ()),
         "session_affinity": Field(choice("none", "client_ip"), "none"),
         "session_affinity_timeout": Field(integer(1, 86400), 10800),
         "internal_traffic_policy": _TRAFFIC_POLICY,
@@ -229,14 +162,14 @@ _SERVICE_FIELDS = Fields(
 
 _NODE_FIELDS: Mapping[str, Field] = {
     "name": Field(one_of_type(str)),
-    "addresses": Field(listed(_address), ()),
-    "local_cidrs": Field(listed(_network), ()),
+    "addresses": Field(listed(address), ()),
+    "local_cidrs": Field(listed(network), ()),
     "masquerade_all": Field(boolean, False),
-    "node_port_addresses": Field(listed(_network), ()),
+    "node_port_addresses": Field(listed(network), ()),
     "localhost_node_ports": Field(boolean, False),
     "allow_management_port": Field(boolean, False),
-    "snat_address": Field(_service_address, None),
-    "masquerade_mark": Field(_mark, Mark(0x4000, 0x4000)),
+    "snat_address": Field(service_address, None),
+    "masquerade_mark": Field(mark, Mark(0x4000, 0x4000)),
     "chain_prefix": Field(pattern(r"[A-Z0-9]{1,8}", "1 to 8 characters of A-Z and 0-9"), "L4"),
     "drop_invalid": Field(boolean, True),
     "backend_chains": Field(boolean, True),
@@ -266,8 +199,8 @@ def parse_services(raw: Sequence[Any], node: Node, check: Check = nothing_else) 
         problems += [f"service {quoted(service.name)}: {text}" for text in _check_service(service)]
     problems += check(services, node)
     taken = [claim for service in services for claim in claims(service)]
-    problems += _repeated_names(raw) or conflicts(taken, node.addresses)
-    problems += _backends_at_services(services, taken, node.addresses)
+    problems += repeated_names(raw) or conflicts(taken, node.addresses)
+    problems += backends_at_services(services, taken, node.addresses)
     if problems:
         raise InvalidServices(problems)
     return sorted(services)
@@ -326,22 +259,6 @@ def _make_backend(values: dict[str, Any], port: int) -> Backend:
     return Backend(**values)
 
 
-def _repeated_names(raw: Sequence[Any]) -> list[str]:
-    seen: dict[str, int] = {}
-    problems = []
-    for index, item in enumerate(raw):
-        name = item.get("name") if isinstance(item, Mapping) else None
-        if not isinstance(name, str):
-            continue
-        if name in seen:
-            problems.append(
-                f"service {quoted(name)}: name is {quoted(name)} in services[{seen[name]}] and in services[{index}]: "
-                "a name is allowed once"
-            )
-        seen.setdefault(name, index)
-    return problems
-
-
 def _check_service(service: Service) -> list[str]:
     problems = []
     if not service.addresses() and service.node_port is None:
@@ -357,74 +274,3 @@ def _check_service(service: Service) -> list[str]:
         if backend.address in service.vip and backend.port == service.port:
             problems.append(f"backends has {at}, which is the service's own vip: backends must be elsewhere")
     return problems
-
-
-class Claim(NamedTuple):
-    """What a service takes for itself: a port of an address, or of every node address (``address`` None)."""
-
-    service: str
-    key: str
-    protocol: str
-    address: str | None
-    port: int
-
-    def __str__(self) -> str:
-        if self.address is None:
-            return f"node_port {self.port}/{self.protocol}"
-        return f"{self.key} {ip.endpoint(self.address, self.port)}/{self.protocol}"
-
-
-def claims(service: Service) -> list[Claim]:
-    taken = [Claim(service.name, key, service.protocol, address, service.port) for key, address in service.addresses()]
-    if service.node_port is not None:
-        taken.append(Claim(service.name, "node_port", service.protocol, None, service.node_port))
-    return taken
-
-
-def conflicts(taken: Iterable[Claim], node_addresses: Iterable[str]) -> list[str]:
-    """One line for each two claims that cannot both hold, naming both services.
-
-    A node port also takes its port of the node's own addresses; two keys of one service may meet there.
-    """
-    owners: dict[tuple[str, str | None, int], Claim] = {}
-    problems = []
-    taken = list(taken)
-    for claim in taken:
-        other = owners.setdefault((claim.protocol, claim.address, claim.port), claim)
-        if other is not claim:
-            problems.append(_conflict(claim, other))
-    own = set(node_addresses)
-    for claim in taken:
-        node_port = owners.get((claim.protocol, None, claim.port))
-        if claim.address in own and node_port and node_port.service != claim.service:
-            problems.append(_conflict(claim, node_port) + f" ({claim.address} is an address of this node)")
-    return problems
-
-
-def _backends_at_services(
-    services: Iterable[Service], taken: Iterable[Claim], node_addresses: Iterable[str]
-) -> list[str]:
-    """One line for each backend at which another service answers: the kernel translates a connection once.
-
-    An address that the node has itself is one at which something may listen, behind no translation, but for node ports.
-    """
-    own, problems = set(node_addresses), []
-    by_endpoint = {(claim.protocol, claim.address, claim.port): claim for claim in taken}
-    for service in services:
-        for backend in service.backends:
-            found = by_endpoint.get((service.protocol, backend.address, backend.port))
-            if backend.address in own:
-                found = by_endpoint.get((service.protocol, None, backend.port))
-            if found and (found.service != service.name or found.key != "vip"):
-                at = ip.endpoint(backend.address, backend.port)
-                problems.append(
-                    f"service {quoted(service.name)}: backends has {at}, which is {found.key} of service {quoted(found.service)}: "
-                    "must be backends of that service, since a connection is translated once"
-                )
-    return problems
-
-
-def _conflict(claim: Claim, other: Claim) -> str:
-    whose = "itself" if claim.service == other.service else f"service {quoted(other.service)}"
-    text = "service %s: %s is taken already by %s of %s: an address, port and protocol is allowed once"
-    return text % (quoted(claim.service), claim, other.key, whose)

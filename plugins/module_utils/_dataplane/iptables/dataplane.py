@@ -12,8 +12,9 @@ from typing import Any
 from ..._kernel.ipset import IpsetError
 from ..._kernel.nft import NftError
 from ..._model import addresses as ip
+from ..._model.conflicts import Claim
 from ..._model.request import Request
-from ..._model.service import Claim, Node, Service
+from ..._model.service import Node, Service
 from ..._objects.boot import BootState
 from ..._objects.ipset import create_line
 from ..._objects.iptables import COMMANDS, Observed

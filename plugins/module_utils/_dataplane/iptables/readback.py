@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Callable, NamedTuple
 
 from ..._model import addresses as ip
-from ..._model.service import Claim
+from ..._model.conflicts import Claim
 from ..._objects.conntrack import Endpoint
 from ..._objects.iptables import Observed, target_of
 from ..netfilter.names import Layout, owner_of

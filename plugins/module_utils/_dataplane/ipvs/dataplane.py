@@ -15,8 +15,9 @@ from ..._kernel.ipvs import IpvsError, NoIpvsError
 from ..._kernel.nft import NftError
 from ..._kernel.sysctl import SysctlError
 from ..._model import addresses as ip
+from ..._model.conflicts import Claim
 from ..._model.request import Request
-from ..._model.service import Claim, InvalidServices, Node, Service
+from ..._model.service import InvalidServices, Node, Service
 from ..._objects.boot import BootState
 from ..._objects.iptables import COMMANDS, Observed
 from ..._objects.iptables_text import XtablesError

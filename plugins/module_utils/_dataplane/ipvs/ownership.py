@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from ..._model import addresses as ip
+from ..._model.conflicts import Claim
 from ..._model.fields import quoted
-from ..._model.service import Claim, Node
+from ..._model.service import Node
 from ..._objects.ipset import Entries
 from ..._objects.ipvs import HeldService, ServiceKey
 from ..interface import Summary

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from ..._model import addresses as ip
-from ..._model.service import Mark, Node
+from ..._model.service import Node
+from ..._model.values import Mark
 from ..._objects.iptables import ChainKey
 from .names import Layout, rule
 

@@ -10,8 +10,9 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..._model import addresses as ip
+from ..._model.conflicts import Claim
 from ..._model.request import Request
-from ..._model.service import Claim, Node, Service
+from ..._model.service import Node, Service
 from ..._objects.boot import BootState
 from ..._objects.nftables import Table
 from ..._objects.nftables_changes import NftError

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 from ..._model import addresses as ip
-from ..._model.service import Claim
+from ..._model.conflicts import Claim
 from ..._objects.conntrack import Endpoint
 from ..._objects.nftables import Element, Elements, Verdict
 from ..._objects.nftables_changes import NftError
