@@ -122,9 +122,8 @@ class ChainMaker:
         node_ports = VerdictMap(maps.NODE_PORT_KEY, maps.NODE_PORTS)
         if is_output and self.node.localhost_node_ports and self._is_ipv4:
             rules.append(_rule(self._to_localhost(), node_ports))
+        # Where none of them is of this family the set is empty: no packet finds the node ports, but they are known to be taken.
         chosen = self.node.node_port_addresses
-        if chosen and not any(ip.family_of(cidr) == self.family for cidr in chosen):
-            return rules
         within = [InSet((self.fields.destination,), maps.NODE_PORT_ADDRESSES)] if chosen else []
         is_local = Match("fib daddr type", _IS_LOCAL)
         return [*rules, _rule(is_local, self._to_localhost(inverted=True), *within, node_ports)]

@@ -141,12 +141,13 @@ class _Compiler:
 
     def _affinity(self, service: Service, found: pools.Pools) -> None:
         """What is kept of a service and its backends once, whatever it is reached by."""
-        if not found.cluster:
+        in_use = self._pools_in_use(service, found)
+        if not in_use:
             return
         key = maps.slot_bytes(self.numbers.services[service.name])
         timeout = goto(f"affinity-remember-{service.session_affinity_timeout}")
         self._map(maps.AFFINITY_TIMEOUTS)[key] = Element(timeout, service.name)
-        for which, pool in self._pools_in_use(service, found):
+        for which, pool in in_use:
             slots = share_slots(tuple([backend.weight for backend in pool]))
             own = [maps.slot_bytes(self.numbers.backends[service.name, one.address, one.port]) for one in pool]
             chain = f"affinity-backends{which.suffix}-{slots.chain}"
