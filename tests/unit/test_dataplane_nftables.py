@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -28,6 +29,11 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nf
     maps_of,
     own_tables,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.maps import (
+    AFFINITY_TIMEOUTS,
+    OF_SERVICES,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.numbers import number_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.slots import (
     TABLES as MOST_TABLES,
 )
@@ -200,7 +206,13 @@ def test_what_is_applied_is_what_is_held_and_a_second_run_changes_nothing(raw: l
 
 CLOSED: Raw = {"name": "node1", "addresses": list(NODE_ADDRESSES), "node_port_addresses": ["192.0.2.0/24"]}
 """Node ports of IPv6 do not answer."""
-REMEMBERING: Raw = {"port": 53, "protocol": "udp", "session_affinity": "client_ip", "source_ranges": [], "node_port": 30043}
+REMEMBERING: Raw = {
+    "port": 53,
+    "protocol": "udp",
+    "session_affinity": "client_ip",
+    "source_ranges": [],
+    "node_port": 30043,
+}
 ONLY_CLOSED = {**REMEMBERING, "name": "service-43", "backends": [{"address": "fd00:1::11", "port": 8080}]}
 WITHOUT_LOCAL = {**ONLY_CLOSED, "name": "service-44", "vip": ["fd96::44"], "internal_traffic_policy": "local"}
 del WITHOUT_LOCAL["node_port"]
@@ -220,6 +232,42 @@ def test_naming_some_services_keeps_the_others(old: list[Raw], new: list[Raw], r
     assert kernel.held == wanted.held
     assert (summary.added, summary.removed) == (sorted(set(named) - set(before)), [])
     assert set(summary.updated) <= {one for one in named if before.get(one, named[one]) != named[one]}
+
+
+def test_a_number_that_a_service_has_that_stays_is_taken() -> None:
+    first, second = _with_one_number()
+    kernel = Kernel({"name": "node1", "addresses": list(NODE_ADDRESSES)})
+    kernel.run([_remembering(first, 1)])
+    kept = {name: one.elements for name, one in kernel.held[ip.IPV4].sets.items()}
+    kernel.run([_remembering(second, 2)], exclusive=False)
+    both = kernel.held[ip.IPV4].sets
+    assert {one.comment for one in both[AFFINITY_TIMEOUTS].elements.values()} == {first, second}
+    for name in OF_SERVICES:
+        assert kept.get(name, {}).items() <= both[name].elements.items() if name in both else name not in kept
+
+
+def _remembering(name: str, last: int) -> Raw:
+    backend = {"address": f"10.0.1.{last}", "port": 8080}
+    return {
+        "name": name,
+        "vip": [f"10.96.0.{last}"],
+        "port": 80,
+        "session_affinity": "client_ip",
+        "backends": [backend],
+    }
+
+
+def _with_one_number() -> tuple[str, str]:
+    """Two names that hash to the same number."""
+    seen: dict[int, str] = {}
+    (service,) = parse_services([_remembering("service", 1)], parse_node({"name": "node1"}))
+    names = (f"service-{index}" for index in itertools.count())
+    numbers = (number_services([service._replace(name=name)]).services[name] for name in names)
+    for index, number in enumerate(numbers):
+        if number in seen:
+            return seen[number], f"service-{index}"
+        seen[number] = f"service-{index}"
+    raise AssertionError
 
 
 @thorough

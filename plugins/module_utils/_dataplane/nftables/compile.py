@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from ipaddress import collapse_addresses, ip_network
 from typing import Any
@@ -28,9 +28,9 @@ NO_BACKENDS = "no-backends"
 _ADDRESS_KINDS = {"external_ips": "external ip", "load_balancer_ips": "load balancer"}
 
 
-def compile_services(services: Sequence[Service], node: Node) -> dict[str, Maps]:
-    """Return the elements of these services, by address family."""
-    numbers = number_services(services)
+def compile_services(services: Sequence[Service], node: Node, others: Collection[int] = ()) -> dict[str, Maps]:
+    """Return the elements of these services, by address family. others: numbers that services beside them have."""
+    numbers = number_services(services, others)
     return {
         family: _Compiler(node, family, numbers).compile(found) for family, found in by_family(services, node).items()
     }

@@ -10,7 +10,7 @@ next hash of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -25,10 +25,10 @@ class Numbers(NamedTuple):
     backends: dict[tuple[str, str, int], int]  # by name of the service, address and port
 
 
-def number_services(services: Iterable[Service]) -> Numbers:
-    """Return the numbers of those services that have session affinity."""
+def number_services(services: Iterable[Service], others: Collection[int] = ()) -> Numbers:
+    """Return the numbers of those services that have session affinity. others: the numbers of services that stay as they are."""
     numbers = Numbers({}, {})
-    taken = {0}
+    taken = {0, *others}
     for service in sorted(one for one in services if one.session_affinity == "client_ip"):
         numbers.services[service.name] = _free(service.name, taken)
         for backend in service.backends:

@@ -40,6 +40,15 @@ def has_protocol(services: Mapping[str, Elements], protocol: str) -> bool:
     return any(key[-len(wanted) : -maps.NUMBER_BYTES] == wanted[: -maps.NUMBER_BYTES] for key in keys)
 
 
+def numbers(services: Mapping[str, Elements]) -> set[int]:
+    """Return the numbers that services with session affinity, and their backends, have."""
+    return {
+        maps.to_number(key)
+        for name in (maps.AFFINITY_TIMEOUTS, maps.AFFINITY_BACKENDS)
+        for key in services.get(name, ())
+    }
+
+
 def owners(services: Mapping[str, Elements], family: str) -> dict[str, OwnerOf]:
     """Return, for each map of services, what tells the owner of an element; None for what nobody owns."""
     found: dict[str, OwnerOf] = {}

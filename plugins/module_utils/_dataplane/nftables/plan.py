@@ -19,6 +19,7 @@ from ..conntrack_cleanup import families_with_connections
 from ..interface import Host, Observation, Summary, Tracking
 from . import ownership
 from .cache import Record, digest_of_request, store
+from .compile import compile_services
 from .host import TABLES, Held, maps_of, own_tables
 from .maps import Maps
 from .tables import make_table
@@ -128,7 +129,7 @@ def plan_services(host: Host, node: Node, desired: Compiled, observation: Observ
     seen: State = observation.state
     if seen is UNCHANGED:
         return NftablesPlan(host, {}, UNCHANGED, ServiceFacts)
-    services = _wanted_services(observation.request, desired.elements, seen.held)
+    services = _wanted_services(observation.request, desired, node, seen.held)
     kept = _kept_empty(observation.request, services, seen.held, host.tracking)
     wanted = {
         TABLES[family]: make_table(services[family], node, family)
@@ -138,15 +139,17 @@ def plan_services(host: Host, node: Node, desired: Compiled, observation: Observ
     return NftablesPlan(host, wanted, seen, lambda: facts_of(desired.services, node))
 
 
-def _wanted_services(request: Request, desired: Mapping[str, Maps], held: Held) -> dict[str, Maps]:
+def _wanted_services(request: Request, desired: Compiled, node: Node, held: Held) -> dict[str, Maps]:
     """The elements of services by family: what the request does not name is kept as it is, unless it is exclusive."""
+    new = desired.elements
     if request.exclusive:
-        return {family: desired.get(family, {}) for family in TABLES}
+        return {family: new.get(family, {}) for family in TABLES}
     names = request.removed.union(parse_names(request.services))
-    return {
-        family: _merged(ownership.without(maps_of(held.get(one)), names, family), desired.get(family, {}))
-        for family, one in TABLES.items()
-    }
+    kept = {family: ownership.without(maps_of(held.get(one)), names, family) for family, one in TABLES.items()}
+    taken, drawn = ({number for one in by.values() for number in ownership.numbers(one)} for by in (kept, new))
+    if taken & drawn:
+        new = compile_services(desired.services, node, taken)
+    return {family: _merged(kept[family], new.get(family, {})) for family in TABLES}
 
 
 def _merged(kept: Maps, new: Mapping[str, Mapping[bytes, object]]) -> Maps:
