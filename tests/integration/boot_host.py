@@ -96,10 +96,11 @@ sys.exit(run(sys.argv[2], Path(sys.argv[3])))
 """
 
 
-def keep(directory: Path, number: int, state: BootState) -> None:
-    """Write a generation of one part."""
-    files = {f"services.{name}": content for name, content in render(state).items()}
-    boot_generations.store(directory, number, dict(files), {"services": ""}, {})
+def keep(directory: Path, number: int, state: BootState, **more: BootState) -> None:
+    """Write a generation of services, and of more parts."""
+    parts = {"services": state, **more}
+    files = {f"{part}.{name}": content for part, one in parts.items() for name, content in render(one).items()}
+    boot_generations.store(directory, number, dict(files), dict.fromkeys(parts, ""), {})
 
 
 def state_of(services: list[dict[str, Any]], node: Mapping[str, Any], dataplane: str = "iptables") -> BootState:

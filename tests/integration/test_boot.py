@@ -27,6 +27,8 @@ from boot_host import (
 )
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.nftables import Nftables
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.nft_rules import bridge_tables
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.settings import Bridge
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.boot import BootState
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import Table
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_changes import TableId
@@ -320,23 +322,31 @@ def test_tables_of_nftables_come_back_and_are_watched(tmp_path: Path) -> None:
 
         return node.call(read)
 
+    bridge = bridge_tables([Bridge("br0", "promiscuous", ())])
+    whole = {
+        one: table._replace(chains={**table.chains, **role.chains}, comment="")
+        for one, table, role in zip(wanted, tables.values(), bridge.values())
+    }
     with Namespace(f"l4nft{os.getpid()}") as node:
-        keep(tmp_path, 1, BootState(nftables=tables))
+        keep(tmp_path, 1, BootState(nftables=tables), bridge=BootState(nftables=bridge))
         node.run("nft", "add table ip theirs")
         for action in ("restore", "reload", "watch"):
             done = restore(node, tmp_path, action)
             assert (done.returncode, done.stderr) == (0, "")
-            assert held(node) == dict(zip(wanted, tables.values()))
+            assert held(node) == whole
         node.run("nft", "delete table ip6 l4-service-proxy")
         # Namespaces share the lock of runs, which another test may hold.
         _until(lambda: "services.nft-ipv6 did not stand any more" in restore(node, tmp_path, "watch").stderr)
-        assert held(node) == dict(zip(wanted, tables.values()))
+        assert held(node) == whole
         (tmp_path / "current" / "services.nft-ipv4").write_bytes(b"")
         node.run("nft", "flush ruleset")
         done = restore(node, tmp_path)
         assert done.returncode == 1
         assert "services.nft-ipv4 is damaged" in done.stderr
-        assert list(held(node)) == wanted[1:]
+        assert {one: set(table.chains) for one, table in held(node).items()} == {
+            wanted[0]: {"bridge-forward"},
+            wanted[1]: set(whole[wanted[1]].chains),
+        }
 
 
 def test_comments_of_others_are_never_rules_and_stay_to_the_byte(nft_host: BootHost) -> None:

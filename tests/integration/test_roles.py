@@ -16,7 +16,10 @@ from worlds import World, differences
 from playbooks import Controller
 
 BRIDGES = {"service_proxy_bridges": [{"name": "br0", "mode": "hairpin", "ports": ["br0p0"]}]}
-CIDRS = {"service_proxy_local_cidrs": ["10.0.0.0/24", "fd00:10::/64"]}
+CIDRS: dict[str, Any] = {"service_proxy_local_cidrs": ["10.0.0.0/24", "fd00:10::/64"]}
+PROMISCUOUS: dict[str, Any] = {"service_proxy_bridges": [{"name": "br0", "mode": "promiscuous"}]}
+NFTABLES: dict[str, Any] = {"service_proxy_dataplane": "nftables"}
+COPIES = 'iifname "br0" oifname "br0" ct state invalid drop comment "copies"'
 SERVICES = {"service_proxy_services": [{"name": "http", "vip": "10.9.9.9", "port": 80, "backends": []}]}
 
 
@@ -53,8 +56,11 @@ def including(controller: Controller, role: str, **variables: Any) -> Path:
         ("bridge", BRIDGES, "/sys/class/net/br0p0/brport/hairpin_mode:1"),
         ("backend", CIDRS, '-A FORWARD -m comment --comment "L4 backends" -j L4-BACKEND'),
         ("proxy", SERVICES, '-A PREROUTING -m comment --comment "L4 services" -j L4-SERVICES'),
+        ("bridge", {**PROMISCUOUS, **NFTABLES}, f"\t\t{COPIES}"),
+        ("backend", {**CIDRS, **NFTABLES}, "\tchain backend-postrouting {"),
+        ("proxy", {**SERVICES, **NFTABLES}, "\tmap services {"),
     ],
-    ids=["node", "bridge", "backend", "proxy"],
+    ids=["node", "bridge", "backend", "proxy", "bridge-nftables", "backend-nftables", "proxy-nftables"],
 )
 def test_a_role_alone_does_its_part_once_and_leaves_nothing(
     world: Bridged, controller: Controller, role: str, variables: dict[str, Any], evidence: str
@@ -71,6 +77,30 @@ def test_a_role_alone_does_its_part_once_and_leaves_nothing(
     assert check.changes == controller.run(playbook, service_proxy_state="absent").changes
     left = differences(world.snapshot(), found)
     assert not left, "\n".join(left)
+
+
+def test_rules_of_roles_move_from_one_packet_filter_to_the_other(world: Bridged, controller: Controller) -> None:
+    found = world.snapshot()
+    task = {"layer4.service_proxy.service_proxy_node": {"parts": ["bridge", "backend"]}}
+    playbook = controller.play([{"name": "Both roles in one call", **task}])
+    variables: dict[str, Any] = {**PROMISCUOUS, **CIDRS}
+    controller.run(playbook, **variables)
+    in_iptables = world.snapshot()
+    check = controller.run(playbook, check=True, **variables, **NFTABLES)
+    assert check.changes == controller.run(playbook, **variables, **NFTABLES).changes
+    in_nftables = "\n".join(world.snapshot())
+    assert "L4-" not in in_nftables
+    assert COPIES in in_nftables
+    assert "backend-postrouting" in in_nftables
+    assert controller.run(playbook, **variables, **NFTABLES).changes == []
+    controller.run(playbook, **variables)
+    assert _rules(world.snapshot()) == _rules(in_iptables)
+    controller.run(playbook, service_proxy_state="absent", **variables, **NFTABLES)
+    assert differences(world.snapshot(), found) == []
+
+
+def _rules(snapshot: list[str]) -> list[str]:
+    return [line for line in snapshot if "layer4-service-proxy" not in line]
 
 
 def test_what_is_no_longer_asked_for_is_given_back(world: Bridged, controller: Controller) -> None:

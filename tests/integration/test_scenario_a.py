@@ -4,7 +4,8 @@
 
 """Scenario A: a bridge with local backends; FORWARD policy DROP.
 
-Once promiscuous, once with hairpin on its ports, and once found by the roles because it is that of a local network.
+Once promiscuous, once with hairpin on its ports, once found by the roles because it is that of a local network, and once with nftables
+on a node that has neither iptables nor ipset.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class ScenarioA(World):
     """Behind the bridge there is a third machine, which is no backend at first."""
 
     def __init__(self, mode: str) -> None:
-        super().__init__()
-        self.mode = mode
+        super().__init__(has_iptables=mode != "nftables")
+        self.mode = mode if self._has_iptables else "promiscuous"
 
     def build(self) -> None:
         self.backends = self.bridge("br0", NODE_INSIDE, BACKENDS)
@@ -49,6 +50,8 @@ class ScenarioA(World):
                 {"name": "datagrams", "vip": VIP, "port": PORT, "protocol": "udp", "backends": backends(b2=1)},
             ],
         }
+        if not self._has_iptables:
+            self.variables["service_proxy_dataplane"] = "nftables"
         if self.mode != "found":
             self.variables["service_proxy_bridges"] = [{"name": "br0", "mode": self.mode}]
 
@@ -57,7 +60,7 @@ def backends(**weights: int) -> list[dict[str, Any]]:
     return [{"address": BACKENDS[name], "weight": weight, "node": "node1"} for name, weight in weights.items()]
 
 
-@pytest.fixture(scope="module", params=["promiscuous", "hairpin", "found"])
+@pytest.fixture(scope="module", params=["promiscuous", "hairpin", "found", "nftables"])
 def converged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Converged]:
     with ScenarioA(request.param) as world:
         yield Converged(world, Controller(tmp_path_factory.mktemp("controller")))

@@ -49,9 +49,22 @@ COMMIT
 -A DOCKER -i docker0 -j RETURN
 COMMIT
 """
+NFT_RULES_OF_OTHERS = """\
+table inet theirs {
+    chain forward {
+        type filter hook forward priority 10; policy drop;
+        ct state established,related accept
+        ct status dnat accept
+        iifname { "br0", "eth0" } accept
+    }
+}
+"""
+TOOLS_OF_IPTABLES = "cd /usr/sbin && rm iptables* ip6tables* xtables* ipset"
 # What a role may change, and all that stands where it may leave something.
 SNAPSHOT = r"""
 for tool in iptables-save ip6tables-save; do $tool | sed '/^#/d; s/ \[[0-9:]*\]$//'; done
+nft list tables | grep -w -e l4-service-proxy -e theirs
+for family in ip ip6; do nft list table $family l4-service-proxy 2> /dev/null; done
 cd /proc/sys/net
 grep -H . ipv4/ip_forward ipv6/conf/all/forwarding ipv4/conf/all/route_localnet bridge/bridge-nf-call-ip*tables
 cat /proc/sys/net/ipv4/vs/conntrack 2> /dev/null
@@ -62,11 +75,15 @@ find /etc /usr/local /var/lib -xdev -maxdepth 4 | sort
 
 
 class World:
-    """A context manager. `variables` are the inventory's, `node` is where the play runs."""
+    """A context manager. `variables` are the inventory's, `node` is where the play runs.
+
+    has_iptables: whether it is installed there, with ipset; the rules of others are nftables' own where it is not.
+    """
 
     variables: dict[str, Any]
 
-    def __init__(self) -> None:
+    def __init__(self, has_iptables: bool = True) -> None:
+        self._has_iptables = has_iptables
         self._prefix = f"l4s{os.getpid()}n{next(_numbers)}"
         self._stack = ExitStack()
 
@@ -91,6 +108,10 @@ class World:
         raise NotImplementedError
 
     def set_rules_of_others(self) -> None:
+        if not self._has_iptables:
+            self.node.run("sh", "-c", TOOLS_OF_IPTABLES)
+            self.node.run("nft", "-f", "-", input=NFT_RULES_OF_OTHERS)
+            return
         for tool, network in (("iptables-restore", "172.17.0.0/16"), ("ip6tables-restore", "fd17::/64")):
             self.node.run(tool, input=RULES_OF_OTHERS.replace("172.17.0.0/16", network))
 
@@ -128,6 +149,8 @@ class World:
 
     def rules_of_others(self) -> list[str]:
         """The rules and chains of the node that are not ours, in their order."""
+        if not self._has_iptables:
+            return self.node.run("nft", "-s", "list", "table", "inet", "theirs").stdout.splitlines()
         rules = "".join(self.node.run(tool).stdout for tool in ("iptables-save", "ip6tables-save"))
         return [line for line in rules.splitlines() if "L4" not in line and not line.startswith((":", "#"))]
 

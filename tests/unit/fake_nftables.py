@@ -86,8 +86,19 @@ class FakeNftables:
     def send_limit(self) -> int:
         return self.limit
 
-    def tables(self, wanted: Iterable[TableId]) -> tuple[dict[TableId, Table], int]:
-        return {one: self._held[one].table(one) for one in wanted if one in self._held}, self.generation()
+    def names(self, table: TableId) -> set[str]:
+        held = self._held[table]
+        return {*held.chains, *held.sets, *held.flowtables}
+
+    def tables(
+        self, wanted: Iterable[TableId], is_meant: Callable[[str], bool] = bool
+    ) -> tuple[dict[TableId, Table], int]:
+        found = {one: self._held[one].table(one) for one in wanted if one in self._held}
+        for table in found.values():
+            for named in (table.sets, table.chains, table.flowtables):
+                for name in [name for name in named if not is_meant(name)]:
+                    del named[name]
+        return found, self.generation()
 
     def dump(self) -> str:
         """Return all tables as nft(8) lists them."""

@@ -25,7 +25,6 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nf
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.dataplane import Nftables
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.host import (
     TABLES,
-    OwnTables,
     maps_of,
     own_tables,
 )
@@ -43,11 +42,13 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nf
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.tables import make_table
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.trace import trace
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.own_tables import OwnTables
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.packet import Packet
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model import addresses as ip
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import Table
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_parts import is_of_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.transaction import run
 from ansible_collections.layer4.service_proxy.tests.unit.fake_nftables import FakeNftables
 from ansible_collections.layer4.service_proxy.tests.unit.fake_node import FakeNode
@@ -86,7 +87,7 @@ class Kernel(FakeNode):
 
     def __init__(self, raw_node: Raw) -> None:
         self.nft = FakeNftables()
-        tables_of_node = OwnTables(lambda: self.nft)  # type: ignore[arg-type,return-value]
+        tables_of_node = OwnTables(is_of_services, lambda: self.nft)  # type: ignore[arg-type,return-value]
         super().__init__(further={own_tables: tables_of_node, store: NoStore()})
         self.node = parse_node(raw_node)
 

@@ -96,6 +96,7 @@ class OnAShelf:
     """The dataplane."""
 
     name = "shelf"
+    uses_iptables = False
     errors = (ShelfError,)
 
     def problems(self, services: Sequence[Service], dummy: Node) -> list[str]:

@@ -123,6 +123,10 @@ class Presence(Protocol):
         """Its name, as users write it."""
 
     @property
+    def uses_iptables(self) -> bool:
+        """Whether the rules of the roles bridge and backend are iptables' with this dataplane; otherwise they are nftables'."""
+
+    @property
     def errors(self) -> tuple[type[Exception], ...]:
         """What reading or changing its facilities raises; each text is one line for the user."""
 

@@ -13,7 +13,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from .._objects.nftables import Chain, Elements, Rule, Set, SetHeader, Table
 from .._objects.nftables_changes import NftChange, NftChangedError, NftError, NftRefusedError, TableId
@@ -167,12 +167,23 @@ class Nftables:
         """Return whether there is a table of this name."""
         return any(_is_of(table, one) for one in self._dump(wire.GET_TABLE, table.family))
 
-    def tables(self, wanted: Sequence[TableId]) -> tuple[dict[TableId, Table], int]:
-        """Return those of these tables that are there, whole, and the ruleset's generation of which all is."""
+    def names(self, table: TableId) -> set[str]:
+        """Return the names of a table's chains, sets, maps and flow tables."""
+        chains = self._dump(wire.GET_CHAIN, table.family, containing=table.name.encode())
+        named = {answers.name_of(one, wire.CHAIN_NAME) for one in chains if _is_of(table, one)}
+        return named.union(self._sets(table), self._flowtables(table))
+
+    def tables(
+        self, wanted: Sequence[TableId], is_meant: Callable[[str], bool] = bool
+    ) -> tuple[dict[TableId, Table], int]:
+        """Return those of these tables that are there, and the ruleset's generation of which all is.
+
+        is_meant: tells by their names which chains, sets, maps and flow tables are read.
+        """
         for _reading in range(_MOST_READINGS):
             generation = self.generation()
             try:
-                read = {one: self._read(one) for one in wanted}
+                read = {one: self._read(one, is_meant) for one in wanted}
             except (NftError, KeyError):
                 if self.generation() == generation:
                     raise
@@ -189,36 +200,45 @@ class Nftables:
         """Return the elements of a set or map of this table, those that packets have made too."""
         return answers.decode_elements(header, self._lists(table, name))
 
-    def _read(self, table: TableId) -> Table | None:
+    def _read(self, table: TableId, is_meant: Callable[[str], bool]) -> Table | None:
         fields = next((one for one in self._dump(wire.GET_TABLE, table.family) if _is_of(table, one)), None)
         if fields is None:
             return None
-        sets = {
-            answers.name_of(one): one for one in self._dump_of(wire.GET_SET, table) if not answers.is_anonymous(one)
-        }
-        flowtables = {answers.name_of(one): one for one in self._dump_of(wire.GET_FLOWTABLE, table)}
+        sets = {name: one for name, one in self._sets(table).items() if is_meant(name)}
+        flowtables = {name: one for name, one in self._flowtables(table).items() if is_meant(name)}
         return Table(
             table.family,
             table.name,
             {name: self._set(table, name, one) for name, one in sets.items()},
-            self._chains(table),
+            self._chains(table, is_meant),
             {name: answers.decode_flowtable(one) for name, one in flowtables.items()},
             answers.comment_of_table(fields),
             answers.is_dormant(fields),
         )
 
+    def _sets(self, table: TableId) -> dict[str, dict[int, bytes]]:
+        """What the kernel says of each set and map beside its elements."""
+        found = self._dump_of(wire.GET_SET, table)
+        return {answers.name_of(one): one for one in found if not answers.is_anonymous(one)}
+
+    def _flowtables(self, table: TableId) -> dict[str, dict[int, bytes]]:
+        return {answers.name_of(one): one for one in self._dump_of(wire.GET_FLOWTABLE, table)}
+
     def _set(self, table: TableId, name: str, fields: dict[int, bytes]) -> Set:
         header = answers.decode_header(fields)
         return Set(header, {} if header.is_filled_by_packets else self.elements(table, name, header))
 
-    def _chains(self, table: TableId) -> dict[str, Chain]:
+    def _chains(self, table: TableId, is_meant: Callable[[str], bool]) -> dict[str, Chain]:
         chains = {}
         for fields in self._dump(wire.GET_CHAIN, table.family, containing=table.name.encode()):
-            if _is_of(table, fields):
-                chains[answers.name_of(fields, wire.CHAIN_NAME)] = answers.decode_chain(fields)
+            name = answers.name_of(fields, wire.CHAIN_NAME)
+            if _is_of(table, fields) and is_meant(name):
+                chains[name] = answers.decode_chain(fields)
         rules: dict[str, list[Rule]] = {name: [] for name in chains}
         for fields in self._dump_of(wire.GET_RULE, table):
-            rules[answers.name_of(fields)].append(answers.decode_rule_of(fields, table.family))
+            name = answers.name_of(fields)
+            if is_meant(name):
+                rules[name].append(answers.decode_rule_of(fields, table.family))
         return {name: chain._replace(rules=tuple(rules[name])) for name, chain in chains.items()}
 
     def _lists(self, table: TableId, name: str) -> list[bytes]:

@@ -124,14 +124,16 @@ class RuleSet:
 
 
 class NftTable(NamedTuple):
-    """Our table of one address family in nftables. Needs no tool."""
+    """Our table of one address family in nftables. Needs no tool. Its parts are restored together, as one transaction."""
 
     family: str
 
     def restore(self, read: Read) -> None:
         from . import boot_nftables  # pylint: disable=import-outside-toplevel  # long, and of no use to other dataplanes
 
-        boot_nftables.restore(read(boot_files.NFT[self.family]))
+        content = read(boot_files.NFT[self.family])
+        if content:
+            boot_nftables.restore(self.family, content)
 
     def stands(self, dummy: Read) -> bool:
         from . import boot_nftables  # pylint: disable=import-outside-toplevel

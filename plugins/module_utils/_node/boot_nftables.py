@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A table of nftables as a file: the messages of the transaction that makes it, in place of what bears its name.
+"""A table of nftables as files, one for each part of a node that has something in it: messages of the transaction that makes it.
 
 Not text for ``nft -f``: a node needs no nft, and that of Debian 12 (1.0.6) cannot write all that the kernel holds.
 """
@@ -10,26 +10,29 @@ Not text for ``nft -f``: a node needs no nft, and that of Debian 12 (1.0.6) cann
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .._kernel.nftables import Nftables
 from .._kernel.nftables_messages import encode_change
 from .._objects.nftables import Table
 from .._objects.nftables_changes import AddTable, DeleteTable, NftChange, NftError, TableId
+from .._objects.nftables_parts import TABLES
 from .._plan.nftables import plan_tables
 from .boot_generations import BootError
 
 Encoded = tuple[int, int, bytes]
 """Kind, flags and payload of a message."""
 
-_TABLES = {"ipv4": TableId("ip", "l4-service-proxy"), "ipv6": TableId("ip6", "l4-service-proxy")}
 _HEADER = struct.Struct("<IHH")
 
 
 def encode(table: Table) -> bytes:
-    """Return the content of the file. A table that is not there is added first, so that it can be deleted."""
+    """Return the content of a file: what one part has in the table."""
     name = TableId(table.family, table.name)
-    changes: list[NftChange] = [AddTable(name, ""), DeleteTable(name), *plan_tables({name: table}, {}).changes]
+    return _encoded(plan_tables({name: table}, {}).changes)
+
+
+def _encoded(changes: Sequence[NftChange]) -> bytes:
     messages = [one for change in changes for one in encode_change(change)]
     return b"".join(_HEADER.pack(len(one.payload), one.kind, one.flags) + one.payload for one in messages)
 
@@ -51,11 +54,15 @@ def _messages(content: bytes) -> Iterator[Encoded]:
         yield kind, flags, content[offset - length : offset]
 
 
-def restore(content: bytes) -> None:
-    """Put the table of a file into the kernel, in one transaction. Raises BootError."""
+def restore(family: str, content: bytes) -> None:
+    """Put a table into the kernel in place of what bears its name, in one transaction. Raises BootError.
+
+    content: the files of all parts, one behind the other. A table that is not there is added first, so that it can be deleted.
+    """
+    name = TABLES[family]
     try:
         with Nftables() as nftables:
-            nftables.apply_encoded(decode(content))
+            nftables.apply_encoded(decode(_encoded([AddTable(name), DeleteTable(name)]) + content))
     except (NftError, ValueError) as error:
         raise BootError(str(error)) from error
 
@@ -64,6 +71,6 @@ def stands(family: str) -> bool:
     """Return whether the kernel has our table of this family. Raises BootError."""
     try:
         with Nftables() as nftables:
-            return nftables.has(_TABLES[family])
+            return nftables.has(TABLES[family])
     except NftError as error:
         raise BootError(str(error)) from error

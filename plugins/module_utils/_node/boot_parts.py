@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .._dataplane import registry
 from .._model.service import Node, parse_services
 from .._objects.boot import BootState
 from .._objects.iptables import Desired, Jump
+from .._objects.nftables import Table
 from .._resource.chain.request import ChainRequest
 from .boot import Part
 from .boot_generations import json_text
@@ -55,6 +56,13 @@ def chains_part(requests: Iterable[ChainRequest]) -> Part | None:
         return None
     shown: list[Any] = [[family, sorted(one.chains.items()), one.jumps] for family, one in states.items()]
     return Part(lambda: BootState(rules=states), _digest(repr(shown)), {})
+
+
+def tables_part(tables: Mapping[str, Table]) -> Part | None:
+    """Return the part of what a role has in our tables of nftables, None where that is nothing. tables: by address family."""
+    if not tables:
+        return None
+    return Part(lambda: BootState(nftables=tables), _digest(repr(sorted(tables.items()))), {})
 
 
 def _digest(value: Any) -> str:

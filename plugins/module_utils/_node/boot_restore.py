@@ -4,8 +4,8 @@
 
 """Brings back what the current generation holds: at boot, on reload, and when somebody has flushed it. Runs without Ansible.
 
-Each file for itself, in an order in which nothing points at something missing: sets, rules with the jumps to them, virtual
-services, addresses, and last the sysctls that are safe behind rules alone.
+Each file for itself, but those of a table of nftables together, in an order in which nothing points at something missing: sets,
+rules with the jumps to them, virtual services, addresses, and last the sysctls that are safe behind rules alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import NoReturn
 from .._kernel.files import RUN_DIRECTORY, FileError, ensure_directory, read_file, remove_file, write_file
 from .._kernel.run_lock import LockTimeout, exclusive_run
 from . import boot_files, boot_generations
-from .boot_facilities import ERRORS, Host, facilities
+from .boot_facilities import ERRORS, Facility, Host, Read, facilities
 from .boot_generations import BootError, Generation
 
 _ACTIONS = ("restore", "reload", "watch")
@@ -43,32 +43,49 @@ class Restorer:
 
     def restore(self) -> None:
         """Restore all that can be."""
-        for part, facility in self._files():
-            if facility == boot_files.SYSCTLS and self.failures:
-                self.failures.append(f"{part}.{facility}: left alone, because not all of the rules stand")
+        for facility, one in self._facilities.items():
+            parts = self._parts(facility)
+            if parts and facility in boot_files.NFT.values():
+                self._restore(", ".join(parts), facility, one, partial(self._read_all, parts))
                 continue
-            try:
-                self._facilities[facility].restore(partial(self._read, part))
-            except ERRORS as error:
-                self.failures.append(f"{part}.{facility}: {error}")
+            for part in parts:
+                self._restore(part, facility, one, partial(self._read, part))
+
+    def _restore(self, named: str, facility: str, one: Facility, read: Read) -> None:
+        if facility == boot_files.SYSCTLS and self.failures:
+            self.failures.append(f"{named}.{facility}: left alone, because not all of the rules stand")
+            return
+        try:
+            one.restore(read)
+        except ERRORS as error:
+            self.failures.append(f"{named}.{facility}: {error}")
 
     def gone(self) -> list[str]:
         """Return the files of what somebody has flushed, as far as that can be told."""
         found = []
-        for part, facility in self._files():
-            try:
-                if not self._facilities[facility].stands(partial(self._read, part)):
-                    found.append(f"{part}.{facility}")
-            except ERRORS as error:
-                self.failures.append(f"{part}.{facility}: {error}")
+        for facility, one in self._facilities.items():
+            for part in self._parts(facility):
+                try:
+                    if not one.stands(partial(self._read, part)):
+                        found.append(f"{part}.{facility}")
+                except ERRORS as error:
+                    self.failures.append(f"{part}.{facility}: {error}")
         return found
 
-    def _files(self) -> Iterator[tuple[str, str]]:
-        """Part and facility of all files, in the order in which they are restored."""
-        for facility in self._facilities:
-            for part in boot_files.PARTS:
-                if part in self._generation.parts and facility in self._generation.parts[part].files:
-                    yield part, facility
+    def _parts(self, facility: str) -> list[str]:
+        """The parts that have a file of this facility, in the order in which they are restored."""
+        held = self._generation.parts
+        return [part for part in boot_files.PARTS if part in held and facility in held[part].files]
+
+    def _read_all(self, parts: Sequence[str], facility: str) -> bytes:
+        """The files of several parts, one behind the other; one that is damaged is left out, and noted."""
+        contents = []
+        for part in parts:
+            try:
+                contents.append(self._read(part, facility))
+            except BootError as error:
+                self.failures.append(f"{part}.{facility}: {error}")
+        return b"".join(contents)
 
     def _read(self, part: str, facility: str) -> bytes:
         if facility not in self._generation.parts[part].files:

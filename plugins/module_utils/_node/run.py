@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from .._dataplane import registry
 from .._dataplane.service_run import SERVICE_ERRORS, converge_services, node_of
-from .._kernel.iptables import both_families
+from .._kernel.nft import NftError as UnreadableNftError
 from .._kernel.process import ModuleRunner
-from .._kernel.rules_state import RulesState
 from .._kernel.sysctl import SysctlError
 from .._model import addresses as ip
 from .._model.drain import find_endpoints
@@ -29,16 +28,14 @@ from .._model.requirements import find_needs
 from .._model.service import parse_services
 from .._model.service_changes import describe_changes
 from .._node_checks.facts import refuse_own_connection
-from .._objects.iptables import COMMANDS
 from .._objects.iptables_text import XtablesError
-from .._plan.iptables_steps import FamilyPlans
+from .._objects.nftables_changes import NftError
 from .._plan.transaction import UndoFailed
-from .._resource.chain.plan import plan_chains
-from .._resource.chain.request import FAMILIES, ChainRequest, InvalidChainError, parse_chain
+from .._resource.chain.request import InvalidChainError
 from . import backend_rules, bridges, kernel_modules, managers, sysctls, tools, units
 from .boot import Part, asked_of, observe, plan_boot, without_systemd
 from .boot import Settings as BootSettings
-from .boot_parts import chains_part, services_part
+from .boot_parts import services_part
 from .bridge_modes import Links
 from .change import Change, NodeError, lines, merge_diffs
 from .given import (
@@ -54,13 +51,23 @@ from .given import (
     with_others,
     without_drained,
 )
+from .nft_rules import backend_tables, bridge_tables
+from .role_rules import RoleRules, RuleWriter
 from .settings import Settings
-from .settled_chains import SettledChains
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
-RUN_ERRORS = (*SERVICE_ERRORS, InvalidChainError, NodeError, SysctlError, UndoFailed, XtablesError)
+RUN_ERRORS = (
+    *SERVICE_ERRORS,
+    InvalidChainError,
+    NftError,
+    NodeError,
+    SysctlError,
+    UndoFailed,
+    UnreadableNftError,
+    XtablesError,
+)
 """What a run raises; each text is one line for the user."""
 
 
@@ -82,6 +89,7 @@ class NodeRun:
         self.given = self._given()
         self.settings = Settings(self.given.settings)
         self.services = self.given.services
+        self.in_iptables = registry.presence(self.settings.dataplane).uses_iptables
         self.links = Links()
         self.missing: Sequence[str] = ()
         self.changes: list[Change] = []
@@ -126,10 +134,12 @@ class NodeRun:
             self.result = {"changed": False, "missing_packages": packages, "diff": {"before": "", "after": ""}}
             return False
         self.changes.append(Change("packages", "", lines(packages)))
-        self.module.warn(
-            f"what this host has cannot be read before {', '.join(packages)} are installed: rules and services are shown as "
-            "for a host that has none"
-        )
+        self.missing = tools.called_by_runs(missing)
+        if self.missing:
+            self.module.warn(
+                f"what this host has cannot be read before {', '.join(packages)} are installed: rules and services are shown as "
+                "for a host that has none"
+            )
         return True
 
     def _validate(self) -> None:
@@ -216,7 +226,7 @@ class NodeRun:
         plan = bridges.plan_modes(bridges.policy_of(wanted), bridges.read_record(), self.links)
         self._do(bridges.mode_change("bridges", plan.end, False), bridges.record_change(plan))
         self._do(bridges.mode_change("bridges", plan.begin, True))
-        self._chains("bridge", [bridges.chain_request(self.settings, wanted)])
+        self._role_rules(RoleRules("bridge", [bridges.chain_request(self.settings, wanted)], bridge_tables(wanted)))
         self._do(bridges.boot_files(plan))
         at_boot = [bridges.unit()] if bridges.is_hairpin_wanted(plan) else []
         self._do(units.plan_units("units", at_boot, {bridges.UNIT: "multi-user.target"}, self.runner))
@@ -224,35 +234,14 @@ class NodeRun:
     def _backends(self) -> None:
         if "backend" in self.parts:
             addresses = [ip.canonical_address(one) for one in self.needs["backend_addresses"]]
-            self._chains("backend", list(backend_rules.chain_requests(self.settings, addresses)))
+            chains = list(backend_rules.chain_requests(self.settings, addresses))
+            self._role_rules(RoleRules("backend", chains, backend_tables(self.settings, addresses)))
 
-    def _chains(self, part: str, options: Sequence[Mapping[str, Any]]) -> None:
-        """Make these chains as they are to be; those that are neither wanted nor there take no look at the chains around."""
-        tables = both_families(self.module)
-        requests = [parse_chain(one) for one in options]
-        self.boot_parts[part] = chains_part(requests)
-        if self.missing:
-            self._do(*(Change("", "", one) for one in map(_predicted, requests) if one))
-            return
-        state = RulesState(tables)
-        settled = SettledChains(lambda: state.now() if state.is_nft else "")
-        if settled.are_as_wanted(part, options):
-            return
-        plans = {}
-        for family in FAMILIES["both"]:
-            concerned = [
-                one
-                for one in requests
-                if family in one.families
-                and (one.present or tables[family].list_chain(one.table, one.chain) is not None)
-            ]
-            if concerned:
-                plans[family] = plan_chains(concerned, tables[family], self.module.warn)
-        plan = FamilyPlans(plans, tables)
-        plan.test()
-        self._do(Change("", plan.diff["before"], plan.diff["after"], plan.apply))
-        if not plan.changed and not self.module.check_mode:
-            settled.keep(part, options)
+    def _role_rules(self, rules: RoleRules) -> None:
+        writer = RuleWriter(self.module, self.in_iptables)
+        self.boot_parts[rules.role] = rules.boot_part(self.in_iptables)
+        for change in writer.predict(rules) if self.missing else writer.changes(rules):
+            self._do(change)
 
     def _proxy(self) -> None:
         if "proxy" not in self.parts:
@@ -346,23 +335,6 @@ class NodeRun:
 
     def _told(self) -> dict[str, Any]:
         return {"changed": bool(self.changes), "diff": merge_diffs(self.changes), **self.result}
-
-
-def _predicted(request: ChainRequest) -> str:
-    """Return the lines of a chain on a host without rules."""
-    if not request.present:
-        return ""
-    jumps = [f"-A {jump.hook} {jump.rule(request.chain)}" for jump in request.jumps or ()]
-    text = lines(
-        [
-            f"*{request.table}",
-            f":{request.chain} - [0:0]",
-            *jumps,
-            *(f"-A {request.chain} {one}" for one in request.rules or ()),
-            "COMMIT",
-        ]
-    )
-    return "".join(f"# {COMMANDS[family]}\n{text}" for family in request.families)
 
 
 def _refuse_wrong_networks(variable: str, networks: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ _PACKAGES = {
     "ipset": "ipset",
     "iptables": "iptables-nft",
     "ipvsadm": "ipvsadm",
+    "nft": "nftables",
 }
 _OF_DEBIAN = {"conntrack": "conntrack", "ip": "iproute2", "ip6tables": "iptables", "iptables": "iptables"}
 _OF_SUSE = {**_OF_DEBIAN, "conntrack": "conntrack-tools"}
@@ -28,9 +29,11 @@ _BASIC = ("conntrack", "ip")
 _NEEDED = {
     "iptables": (*_BASIC, "ip6tables", "ipset", "iptables"),
     "ipvs": (*_BASIC, "ip6tables", "ipset", "iptables", "ipvsadm"),
-    "nftables": _BASIC,
+    "nftables": (*_BASIC, "nft"),
 }
 """The commands that each dataplane needs."""
+_FOR_PEOPLE = ("conntrack", "nft")
+"""No run calls these."""
 
 
 def missing_tools(settings: Settings, runner: Runner) -> list[str]:
@@ -38,6 +41,11 @@ def missing_tools(settings: Settings, runner: Runner) -> list[str]:
     if not settings.is_present:
         return []
     return [tool for tool in _NEEDED[settings.dataplane] if runner.find(tool) is None]
+
+
+def called_by_runs(tools: Sequence[str]) -> list[str]:
+    """Return those of these commands without which a host cannot be read."""
+    return [tool for tool in tools if tool not in _FOR_PEOPLE]
 
 
 def packages_of(tools: Sequence[str]) -> list[str]:

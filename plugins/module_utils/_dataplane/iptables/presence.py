@@ -23,6 +23,7 @@ class IptablesPresence:
     """The part of the dataplane that is asked in runs of others."""
 
     name = "iptables"
+    uses_iptables = True
     errors: tuple[type[Exception], ...] = (NftError, XtablesError)
 
     def in_use(self, host: Host, node: Node) -> bool:

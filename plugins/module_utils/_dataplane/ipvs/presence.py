@@ -45,6 +45,7 @@ class IpvsPresence:
     """The part of the dataplane that is asked in runs of others."""
 
     name = "ipvs"
+    uses_iptables = True
     errors: tuple[type[Exception], ...] = (kernel.DeviceError, IpsetError, NftError, XtablesError)
 
     def in_use(self, host: Host, node: Node) -> bool:

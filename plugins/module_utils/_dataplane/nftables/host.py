@@ -6,24 +6,20 @@
 
 from __future__ import annotations
 
-from typing import Callable, Protocol
+from typing import Protocol
 
-from ..._kernel.nftables import Nftables
-from ..._model import addresses as ip
 from ..._objects.nftables import Table
-from ..._objects.nftables_changes import TableId
-from ..._plan.nftables import NftPlan, Tables, plan_tables
+from ..._objects.nftables_parts import TABLES, Held, is_of_services
+from ..._plan.nftables import NftPlan
 from ..interface import Host
+from ..own_tables import OwnTables
 from . import maps
-from .presence import TABLE
 
-TABLES = {family: TableId(maps.NFT_FAMILIES[family], TABLE) for family in ip.FAMILIES}
-"""Ours, by address family."""
-Held = dict[TableId, Table]
+__all__ = ("TABLES", "Facility", "Held", "maps_of", "own_tables")
 
 
 class Facility(Protocol):
-    """Our tables. All of it may raise NftError or NftRefusedError."""
+    """Our tables, without what other parts of the node have there. All of it may raise NftError or NftRefusedError."""
 
     def generation(self) -> int:
         """Return a number that is another one as soon as anything of nftables has changed."""
@@ -35,41 +31,8 @@ class Facility(Protocol):
         """Make the wanted tables of those that are held, or leave these as they are; how many transactions that took."""
 
 
-class OwnTables:
-    """Our tables in this network namespace. opened: reaches nf_tables."""
-
-    def __init__(self, opened: Callable[[], Nftables] = Nftables) -> None:
-        self._opened = opened
-
-    def generation(self) -> int:
-        with self._opened() as nft:
-            return nft.generation()
-
-    def read(self) -> tuple[Held, int]:
-        with self._opened() as nft:
-            return nft.tables(list(TABLES.values()))
-
-    def apply(self, plan: NftPlan) -> int:
-        with self._opened() as nft:
-            done = 0
-            try:
-                for transaction in plan.transactions(nft.send_limit()):
-                    nft.apply(transaction)
-                    done += 1
-            except Exception:
-                if done:
-                    self._put_back(nft, plan.held)
-                raise
-        return done
-
-    def _put_back(self, nft: Nftables, held: Tables) -> None:
-        """Take back the first of several transactions."""
-        for transaction in plan_tables(held, nft.tables(list(TABLES.values()))[0]).transactions(nft.send_limit()):
-            nft.apply(transaction)
-
-
 def own_tables(dummy: Host) -> Facility:
-    return OwnTables()
+    return OwnTables(is_of_services)
 
 
 def maps_of(table: Table | None) -> maps.Maps:

@@ -10,9 +10,8 @@ from typing import Callable
 
 from ..._kernel.nft import Nft, NftError, NoNftError
 from ..._model.service import Node
+from ..._objects.nftables_parts import NAME
 from ..interface import Host
-
-TABLE = "l4-service-proxy"
 
 
 def table_names(dummy: Host) -> Callable[[], set[tuple[str, str]]]:
@@ -32,8 +31,9 @@ class NftablesPresence:
     """The part of the dataplane that is asked in runs of others."""
 
     name = "nftables"
+    uses_iptables = False
     errors: tuple[type[Exception], ...] = (NftError,)
 
     def in_use(self, host: Host, dummy: Node) -> bool:
         """Tell whether the node has a table of this dataplane."""
-        return any(name == TABLE for dummy_family, name in host.facility(table_names)())
+        return any(name == NAME for dummy_family, name in host.facility(table_names)())

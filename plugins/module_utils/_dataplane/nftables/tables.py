@@ -24,11 +24,11 @@ from ..._objects.nftables import (
     Verdict,
     VerdictMap,
 )
+from ..._objects.nftables_parts import TABLES
 from . import maps
 from .chains import ChainMaker
 from .compile import collapsed
 from .maps import BY_ADDRESS, FRONTS, Maps
-from .presence import TABLE
 
 _NOTHING = Element()
 
@@ -53,7 +53,7 @@ class _TableMaker:
         for name, chain in self._maker.base_chains(has_affinity).items():
             self._add_chain(name, chain)
         sets, chains = dict(sorted(self._sets.items())), dict(sorted(self._chains.items()))
-        return Table(maps.NFT_FAMILIES[self._family], TABLE, sets, chains, {})
+        return Table(*TABLES[self._family], sets, chains, {})
 
     def _add_chain(self, name: str, chain: Chain | None) -> None:
         if chain is None or name in self._chains:
@@ -95,12 +95,12 @@ def _led_to(chain: Chain) -> Iterator[str | Verdict]:
 
 
 def _shared(services: Maps, node: Node, family: str) -> Maps:
-    """The elements that are of no single service."""
+    """The elements that are of no single service, in the same order in each process, for the sake of boot files."""
     return {
         maps.LOCAL_SOURCES: _networks(node.local_cidrs, family),
         maps.NODE_PORT_ADDRESSES: _networks(node.node_port_addresses, family),
-        maps.HAIRPIN: dict.fromkeys([address + address for address in _backends(services, family)], _NOTHING),
-        maps.SERVICE_ADDRESSES: dict.fromkeys(_service_addresses(services, family), _NOTHING),
+        maps.HAIRPIN: dict.fromkeys([address + address for address in sorted(_backends(services, family))], _NOTHING),
+        maps.SERVICE_ADDRESSES: dict.fromkeys(sorted(_service_addresses(services, family)), _NOTHING),
     }
 
 
