@@ -20,10 +20,11 @@ def _web(family: str, *names: str, **options: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _closed_forward(network: Network) -> Iterator[None]:
+def _closed_forward(network: Network, iptables: str = "") -> Iterator[None]:
     """FORWARD drops whatever no rule accepts, in both families, but for how the ports of a bridge find each other in IPv6."""
     node = network.hosts["node1"]
-    tools = (network.iptables, network.iptables.replace("iptables", "ip6tables"))
+    iptables = iptables or network.iptables
+    tools = (iptables, iptables.replace("iptables", "ip6tables"))
     neighbours = [["FORWARD", "-p", "icmpv6", "--icmpv6-type", kind, "-j", "ACCEPT"] for kind in ("135", "136")]
     for tool in tools:
         node.run(tool, "-P", "FORWARD", "DROP")
@@ -66,10 +67,11 @@ def test_service_traffic_passes_a_closed_forward_chain(network: Network, family:
 
 @pytest.mark.semantics(26)
 @pytest.mark.parametrize("network", ["nftables"], indirect=True, scope="module")
-def test_a_closed_forward_chain_of_iptables_is_warned_of(network: Network, family: str) -> None:
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_a_closed_forward_chain_of_iptables_is_warned_of(network: Network, family: str, variant: str) -> None:
     """No table of nftables overrules another: the advice is what lets service traffic pass, and ends the warning."""
-    tool, web = network.tool(family), _web(family, "b11")
-    with _closed_forward(network):
+    tool, web = network.tool(family).replace("-nft", f"-{variant}"), _web(family, "b11")
+    with _closed_forward(network, f"iptables-{variant}"):
         (warning,) = texts(network.applied([web]))
         assert warning.startswith(f"{tool}: the policy of FORWARD is DROP".replace("-nft", ""))
         assert network.ask("client", vip(1, family), 80, timeout=1.5).answered == 0

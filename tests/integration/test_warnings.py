@@ -116,6 +116,13 @@ def test_a_chain_of_others_matters_only_where_service_traffic_passes(network: Ne
         (warning,) = warnings_of(network, web(family, "b11"))
         assert "chain output (hook output)" in warning
         assert not answers(network, "node1", vip(1, family))
+    for hook, passed in (("prerouting", "ct state established accept"), ("postrouting", "ct direction reply accept")):
+        neighbours = "meta l4proto ipv6-icmp accept\n"
+        chain = f"chain {hook} {{ type filter hook {hook} priority 0; policy drop; {passed}\n{neighbours}}}"
+        with nft_table(node, "inet", chain):
+            (warning,) = warnings_of(network, web(family, "b11"))
+            assert f"chain {hook} (hook {hook})" in warning
+            assert not answers(network, "client", vip(1, family))
 
 
 def test_forwarding_that_is_off(network: Network, family: str) -> None:

@@ -120,6 +120,17 @@ def test_input_matters_where_a_backend_is_on_the_node_itself() -> None:
     assert judged(around, backends=[{"address": "10.0.0.1"}]) != []
 
 
+@pytest.mark.parametrize("hook", ["prerouting", "forward", "output", "postrouting"])
+def test_drops_at_every_hook_that_services_pass_are_told(hook: str) -> None:
+    chain = FORWARD._replace(hook=hook)
+    (warning,) = judged(GOOD._replace(chains=[(chain, [])]))
+    assert warning.startswith(f"nftables: the chain c (hook {hook}) of table inet t drops")
+    helped = judged(GOOD._replace(chains=[(chain, [NftRule("accept", "ct status dnat")])]))
+    assert helped == ([warning] if hook == "prerouting" else []), "nothing is translated yet in prerouting"
+    assert ("nft insert rule" in warning) == (hook != "prerouting")
+    assert judged(GOOD._replace(chains=[(chain, [NftRule("accept", "")])])) == []
+
+
 def test_built_in_chains_of_iptables_are_not_foreign() -> None:
     own = FORWARD._replace(family="ip", table="filter", name="FORWARD")
     assert judged(GOOD._replace(chains=[(own, [])])) == []

@@ -21,6 +21,7 @@ from .own_ports import listener_warnings
 _FORWARDING = {ip.IPV4: "net.ipv4.ip_forward", ip.IPV6: "net.ipv6.conf.all.forwarding"}
 _BRIDGE_NETFILTER = {ip.IPV4: "net.bridge.bridge-nf-call-iptables", ip.IPV6: "net.bridge.bridge-nf-call-ip6tables"}
 _NFT_FAMILIES = {"ip": {ip.IPV4}, "ip6": {ip.IPV6}, "inet": {ip.IPV4, ip.IPV6}}
+HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 _NEARLY_FULL = 0.9
 _NAMED_ADDRESSES = 3
 _NODE_ROLE = "as the role layer4.service_proxy.node does"
@@ -44,7 +45,7 @@ def node_warnings(facts: ServiceFacts, node: Node, around: Surroundings) -> list
 
 def concerns(chain: BaseChain, facts: ServiceFacts) -> bool:
     """Whether traffic of services comes through a chain of somebody else. Input sees only that of backends on this host."""
-    if chain.is_of_iptables or chain.hook not in ("input", "forward", "output"):
+    if chain.is_of_iptables or chain.hook not in HOOKS:
         return False
     families = facts.local_backend_families if chain.hook == "input" else facts.families
     return bool(families & _NFT_FAMILIES[chain.family])
@@ -60,17 +61,19 @@ def _forwarding(used: Set[str], around: Surroundings) -> Iterator[str]:
 def _chains(facts: ServiceFacts, around: Surroundings) -> Iterator[str]:
     text = (
         "nftables: the chain %(name)s (hook %(hook)s) of table %(family)s %(table)s drops what it does not accept, and traffic "
-        "of services may be among it: let it pass, for instance by: nft insert rule %(family)s %(table)s %(name)s ct status dnat accept"
+        "of services may be among it: let it pass"
     )
+    advice = ", for instance by: nft insert rule %(family)s %(table)s %(name)s ct status dnat accept"
     for chain, rules in around.chains:
-        if concerns(chain, facts) and _drops_translated(chain, rules):
-            yield text % chain._asdict()
+        if concerns(chain, facts) and _drops_services(chain, rules):
+            yield (text if chain.hook == "prerouting" else text + advice) % chain._asdict()
 
 
-def _drops_translated(chain: BaseChain, rules: Sequence[NftRule]) -> bool:
-    """Whether a translated packet that no particular rule takes ends in a drop."""
+def _drops_services(chain: BaseChain, rules: Sequence[NftRule]) -> bool:
+    """Whether a packet to a service that no particular rule takes ends in a drop; it may not be translated yet in prerouting."""
+    particular = ("other", "ct status dnat") if chain.hook == "prerouting" else ("other",)
     for rule in rules:
-        if rule.match != "other" and rule.verdict:
+        if rule.match not in particular and rule.verdict:
             return rule.verdict != "accept"
     return chain.policy == "drop"
 

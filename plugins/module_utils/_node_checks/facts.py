@@ -20,13 +20,12 @@ from .._model.own_ports import OwnPort
 from .._model.service import InvalidServices, Node
 from .._model.service_facts import ServiceFacts
 from .._objects.node_facts import ChainOfOthers, Link, Listener, Surroundings
-from .checks import node_warnings
+from .checks import HOOKS, node_warnings
 from .own_ports import connection_problems
 
 Read = TypeVar("Read")
 
 _STRICT = 1
-_HOOKS = ("forward", "input", "output")
 _BRIDGE_NETFILTER = {IPV4: "net/bridge/bridge-nf-call-iptables", IPV6: "net/bridge/bridge-nf-call-ip6tables"}
 
 
@@ -52,7 +51,7 @@ def chains_of_others() -> list[ChainOfOthers]:
     """Return those through which traffic of services may come. Raises NftError where they cannot be read."""
     try:
         with Nft() as nft:
-            foreign = [chain for chain in nft.base_chains() if chain.hook in _HOOKS and not chain.is_of_iptables]
+            foreign = [chain for chain in nft.base_chains() if chain.hook in HOOKS and not chain.is_of_iptables]
             return [(chain, nft.rules(chain)) for chain in foreign]
     except NoNftError:
         return []

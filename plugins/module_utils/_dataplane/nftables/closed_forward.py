@@ -12,9 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from ..._kernel.iptables import Xtables
+from ..._kernel.iptables_variant import legacy_tables
 from ..._kernel.nft import Nft, NftError
 from ..._kernel.process import Runner
 from ..._model import addresses as ip
+from ..._objects.iptables_text import XtablesError
 from ..interface import Host
 from .maps import NFT_FAMILIES
 
@@ -29,13 +32,27 @@ _ACCEPTS = re.compile(
 
 
 class ForwardPolicy:
-    """What the chains FORWARD of iptables-nft do with packets that no rule of theirs takes."""
+    """What the chains FORWARD of iptables do with packets that no rule of theirs takes."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
-    def drops(self, family: str) -> bool:
-        """Whether translated packets are dropped; not where that cannot be read."""
+    def droppers(self, family: str) -> list[str]:
+        """Return the tools, of either variant, by whose rules translated packets are dropped; not where that cannot be read."""
+        tools = ((self._nft_drops, _TOOLS[family]), (self._legacy_drops, _TOOLS[family] + "-legacy"))
+        return [tool for drops, tool in tools if drops(family)]
+
+    def _legacy_drops(self, family: str) -> bool:
+        try:
+            if "filter" not in legacy_tables(family):
+                return False
+            tool = Xtables(self._runner, family, variant="legacy").tool()
+        except XtablesError:
+            return False
+        code, rules, dummy = self._runner.run([*tool, "-S", "FORWARD"])
+        return code == 0 and rules.startswith("-P FORWARD DROP") and not _ACCEPTS.search(rules)
+
+    def _nft_drops(self, family: str) -> bool:
         try:
             with Nft() as nft:
                 chains = [one for one in nft.base_chains() if one.is_of_iptables and one.hook == "forward"]
@@ -55,4 +72,4 @@ def forward_policy(host: Host) -> ForwardPolicy:
 def closed_forward_warnings(host: Host, families: Collection[str]) -> list[str]:
     """Return one line for each family in which services answer and translated packets are dropped."""
     policy = host.facility(forward_policy)
-    return [_TEXT.format(tool=_TOOLS[family]) for family in ip.FAMILIES if family in families and policy.drops(family)]
+    return [_TEXT.format(tool=tool) for family in ip.FAMILIES if family in families for tool in policy.droppers(family)]
