@@ -111,6 +111,10 @@ options:
         needs.
     type: bool
     default: false
+  zone:
+    description:
+      - Where the node is, such as a site or a rack. Services with C(traffic_distribution) V(prefer_zone) use backends of this zone first.
+    type: str
   allow_management_port:
     description:
       - Whether a service may take the address and port by which this very run is connected over SSH, so that later ones

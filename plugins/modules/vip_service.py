@@ -83,6 +83,15 @@ options:
               - Whether it is about to go. Where no backend is ready, those that are both serving and terminating are used.
             type: bool
             default: false
+          zone:
+            description: Where it runs, such as a site or a rack. O(services[].traffic_distribution=prefer_zone) compares it with O(node.zone).
+            type: str
+          tier:
+            description:
+              - V(0) to V(9). A backend takes connections only while no usable one of a lower tier exists, so that higher tiers are
+                spares.
+            type: int
+            default: 0
       node_port:
         description: The service is on this port of every address of the node, too.
         type: int
@@ -124,6 +133,13 @@ options:
         type: str
         choices: [cluster, local]
         default: cluster
+      traffic_distribution:
+        description:
+          - Which of the usable backends take all connections, those of the node's zone or those on the node itself. Where there is
+            none of these, all do. It is a preference within what the policies allow.
+        type: str
+        choices: [any, prefer_zone, prefer_node]
+        default: any
       scheduler:
         description:
           - The IPVS scheduler, such as V(rr), V(lc), V(sh) or V(mh). Default is V(wrr). Refused with O(dataplane=iptables), which
@@ -192,6 +208,9 @@ options:
         description: Whether node ports are on 127.0.0.0/8 too. Needs C(net.ipv4.conf.all.route_localnet). IPv4 only.
         type: bool
         default: false
+      zone:
+        description: Where the node is, as in O(services[].backends[].zone).
+        type: str
       allow_management_port:
         description:
           - Whether a service may take the address and port by which this very run is connected over SSH, so that later ones

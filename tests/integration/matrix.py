@@ -27,9 +27,9 @@ UNREADY = {"ready": False, "serving": True, "terminating": False}
 STATES: dict[str, list[dict[str, Any]]] = {
     "none": [],
     "ready": [READY, {"weight": 3}],
-    "draining": [DRAINING, DRAINING],
+    "draining": [DRAINING, {**DRAINING, "tier": 1}],
     "unready": [UNREADY, {"ready": False}],
-    "mixed": [DRAINING, READY],
+    "mixed": [DRAINING, {"tier": 2}],
     "idle": [{"weight": 0}, UNREADY],
 }
 """The first and the second backend on a node, by what becomes of the node's backends together."""
@@ -40,6 +40,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "snat address": {"snat_address": ADDRESSES["node1"][IPV4]},
     "node port addresses": {"node_port_addresses": ["192.0.2.0/24", "2001:db8::/64"], "localhost_node_ports": True},
 }
+ZONES: dict[str, dict[str, Any]] = {"b11": {"zone": "a"}, "b12": {"zone": "b"}, "b21": {"zone": "a"}, "b22": {}}
+DISTRIBUTIONS = {"outside": "prefer_zone", "inside": "prefer_node"}
+"""By ranges, so that there are no more kinds."""
 RANGES: dict[str, dict[str, list[str]]] = {
     "everyone": {family: [] for family in FAMILIES},
     "outside": {IPV4: ["192.0.2.100/32"], IPV6: ["2001:db8::100/128"]},
@@ -62,9 +65,9 @@ class Kind(NamedTuple):
         """One of this kind, with addresses and a node port by its number, which is 1 to 250."""
         family = self.family
         made = [
-            {**backend, **state}
+            {**backend, **ZONES[name], **state}
             for names, chosen in ((("b11", "b12"), self.local), (("b21", "b22"), self.remote))
-            for backend, state in zip(backends(*names, family=family), STATES[chosen])
+            for name, backend, state in zip(names, backends(*names, family=family), STATES[chosen])
         ]
         return {
             "name": f"service-{number}",
@@ -77,6 +80,7 @@ class Kind(NamedTuple):
             "internal_traffic_policy": self.internal,
             "external_traffic_policy": self.external,
             "source_ranges": RANGES[self.ranges][family],
+            "traffic_distribution": DISTRIBUTIONS.get(self.ranges, "any"),
             "backends": made,
         }
 
@@ -123,7 +127,7 @@ def questions(kind: Kind, dataplane: str = "iptables") -> list[Question]:
 def node(settings: str, dataplane: str = "iptables") -> dict[str, Any]:
     """node1, with the settings of this name, as far as the dataplane knows them."""
     addresses = [ADDRESSES[name][family] for family in FAMILIES for name in ("node1", "bridge1")]
-    made = {"name": "node1", "addresses": addresses, "local_cidrs": LOCAL_CIDRS, **SETTINGS[settings]}
+    made = {"name": "node1", "zone": "a", "addresses": addresses, "local_cidrs": LOCAL_CIDRS, **SETTINGS[settings]}
     return made if dataplane != "ipvs" else {**made, "localhost_node_ports": False}
 
 

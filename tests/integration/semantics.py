@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The traffic semantics, lines 5 to 17, said once more and on their own: what a connection to a service must meet.
+"""The traffic semantics, lines 5 to 17, 31 and 32, said once more and on their own: what a connection to a service must meet.
 
 Input is what users write, in canonical spelling. Nothing of the collection is used here, so that an error there is none here.
 """
@@ -38,7 +38,7 @@ def expected_of_ipvs(
     on_it = {**node, "addresses": [*node["addresses"], *([] if way == NODE_PORT else [destination])]}
     backends = [one for one in service.get("backends", ()) if _same_family(one["address"], destination)]
     local = {"backends": [one for one in backends if one.get("node") == node["name"]]}
-    here = _usable(local["backends"])
+    here = _spared(_usable(local["backends"]))
     if way == VIP:
         if service.get("internal_traffic_policy") == "local":
             service = {**service, **local}
@@ -77,8 +77,8 @@ def _expected(service: Mapping[str, Any], node: Mapping[str, Any], way: str, sou
     if way == NODE_PORT and not (_answers_in_family(service, destination) and _has_node_ports(node, destination)):
         return Expected("not_ours")
     backends = [one for one in service.get("backends", ()) if _same_family(one["address"], destination)]
-    everyone = _usable(backends)
-    here = _usable([one for one in backends if one.get("node") == node["name"]])
+    everyone = _preferred(_spared(_usable(backends)), service, node)
+    here = _spared(_usable([one for one in backends if one.get("node") == node["name"]]))
     if way == BALANCER and not _admitted(service, node, source, destination):
         return Expected("drop")
     if not everyone:
@@ -120,6 +120,24 @@ def _usable(backends: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     if ready:
         return ready
     return [one for one in taking if one.get("serving", one.get("ready", True)) and one.get("terminating", False)]
+
+
+def _spared(backends: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Line 32."""
+    by_tier: dict[int, list[Mapping[str, Any]]] = {}
+    for one in backends:
+        by_tier.setdefault(one.get("tier", 0), []).append(one)
+    return by_tier[min(by_tier)] if by_tier else []
+
+
+def _preferred(
+    backends: list[Mapping[str, Any]], service: Mapping[str, Any], node: Mapping[str, Any]
+) -> list[Mapping[str, Any]]:
+    """Line 31."""
+    key, own = {"prefer_zone": ("zone", node.get("zone")), "prefer_node": ("node", node["name"])}.get(
+        service.get("traffic_distribution", "any"), ("", None)
+    )
+    return [one for one in backends if own is not None and one.get(key) == own] or backends
 
 
 def _only_local(service: Mapping[str, Any], node: Mapping[str, Any], way: str, source: str) -> bool:

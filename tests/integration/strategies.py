@@ -11,6 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 NODES = ("node1", "node2", None)
+ZONES = ("a", "b", None)
 NODE_ADDRESSES = ("192.0.2.1", "10.0.1.1", "2001:db8::1", "fd00:1::1")
 BACKENDS = ("10.0.1.11", "10.0.1.12", "10.0.2.11", "10.0.2.12", "fd00:1::11", "fd00:1::12", "fd00:2::11")
 RANGES = ("192.0.2.0/24", "10.0.0.0/16", "203.0.113.200/32", "fd00::/16", "0.0.0.0/0", "::/0")
@@ -39,11 +40,14 @@ _BACKEND = st.builds(
         ready=st.booleans(),
         serving=st.booleans(),
         terminating=st.booleans(),
+        zone=st.sampled_from(ZONES),
+        tier=st.sampled_from([0, 1, 1, 9]),
     ),
 )
 _POLICIES = _optional(
     internal_traffic_policy=POLICY,
     external_traffic_policy=POLICY,
+    traffic_distribution=st.sampled_from(["any", "prefer_zone", "prefer_node"]),
     session_affinity=st.sampled_from(["none", "client_ip"]),
     session_affinity_timeout=st.sampled_from([1, 86400]),
 )
@@ -83,6 +87,7 @@ NODE = st.builds(
     lambda rest: {"name": "node1", "addresses": list(NODE_ADDRESSES), **rest},
     _optional(
         local_cidrs=_some(LOCAL_CIDRS),
+        zone=st.sampled_from(ZONES),
         masquerade_all=st.booleans(),
         node_port_addresses=_some(["192.0.2.0/24", "10.0.1.1/32", "2001:db8::/64"]),
         localhost_node_ports=st.booleans(),

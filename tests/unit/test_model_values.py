@@ -222,6 +222,7 @@ def test_what_services_need_of_a_node() -> None:
     ]
     assert find_needs(services, "node1") == {
         "ipv6": False,
+        "zone": False,
         "schedulers": ["rr", "wrr"],
         "forward_methods": ["direct", "masquerade"],
         "backend_addresses": ["10.0.0.1", "10.0.0.2"],
@@ -229,7 +230,9 @@ def test_what_services_need_of_a_node() -> None:
     assert find_needs(services, "")["backend_addresses"] == []
     assert find_needs([{"load_balancer_ips": ["2001:db8::1"]}], "x")["ipv6"] is True
     assert find_needs([{"vip": "10.96.0.1", "backends": [{"address": "fd00::1"}]}], "x")["ipv6"] is True
-    assert find_needs([], "x") == {"ipv6": False, "schedulers": [], "forward_methods": [], "backend_addresses": []}
+    assert find_needs([{"traffic_distribution": "prefer_zone"}], "x")["zone"] is True
+    nothing = {"ipv6": False, "zone": False, "schedulers": [], "forward_methods": [], "backend_addresses": []}
+    assert find_needs([], "x") == nothing
 
 
 @pytest.mark.parametrize(

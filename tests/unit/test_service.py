@@ -189,9 +189,9 @@ def test_defaults_and_canonical_spelling() -> None:
     assert web.protocol == "tcp"
     assert web.session_affinity_timeout == 10800
     assert [tuple(backend) for backend in web.backends] == [
-        ("10.0.0.2", 8080, 1, None, False, False, False),
-        ("10.0.0.10", 80, 1, None, False, True, True),
-        ("fd00::b", 80, 3, None, True, True, False),
+        ("10.0.0.2", 8080, 1, None, False, False, False, None, 0),
+        ("10.0.0.10", 80, 1, None, False, True, True, None, 0),
+        ("fd00::b", 80, 3, None, True, True, False, None, 0),
     ]
 
 

@@ -22,10 +22,28 @@ class Pools(NamedTuple):
 def choose(service: Service, node: Node, family: str) -> Pools:
     """Both pools in one family; each makes its choice for itself."""
     candidates = [backend for backend in service.backends if backend.family == family and backend.weight]
-    return Pools(usable(candidates), usable([backend for backend in candidates if backend.node == node.name]))
+    local = [backend for backend in candidates if backend.node == node.name]
+    cluster = _lowest_tier(_usable(candidates))
+    return Pools(_near(cluster, service.traffic_distribution, node), _lowest_tier(_usable(local)))
 
 
-def usable(backends: Sequence[Backend]) -> list[Backend]:
+def _usable(backends: Sequence[Backend]) -> Sequence[Backend]:
     """The ready backends; when there is none, those that still serve while they terminate (KEP-1669)."""
     ready = [backend for backend in backends if backend.ready]
     return ready or [backend for backend in backends if backend.serving and backend.terminating]
+
+
+def _lowest_tier(backends: Sequence[Backend]) -> list[Backend]:
+    """Those that are no spares for others of them."""
+    lowest = min((backend.tier for backend in backends), default=0)
+    return [backend for backend in backends if backend.tier == lowest]
+
+
+def _near(backends: Sequence[Backend], distribution: str, node: Node) -> list[Backend]:
+    """Those that a service prefers; all, where there is none."""
+    if distribution == "any":
+        return list(backends)
+    found = [one for one in backends if one.node == node.name]
+    if distribution == "prefer_zone":
+        found = [one for one in backends if node.zone is not None and one.zone == node.zone]
+    return found or list(backends)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What services ask of the rest of a node: forwarding, schedulers, rules for backends. Pure.
+"""What services ask of the rest of a node: forwarding, a zone, schedulers, rules for backends. Pure.
 
 Input is what users write, not yet validated: what is wrong in it asks for nothing.
 """
@@ -22,6 +22,7 @@ def find_needs(services: Sequence[Any], node: str) -> dict[str, Any]:
     addresses = [address for one in given for key in ADDRESS_KEYS for address in _list(one, key)]
     return {
         "ipv6": any(":" in str(address) for address in [*addresses, *(one.get("address") for one in backends)]),
+        "zone": any(one.get("traffic_distribution") == "prefer_zone" for one in given),
         "schedulers": _values(given, "scheduler", DEFAULT_SCHEDULER),
         "forward_methods": _values(given, "forward_method", DEFAULT_FORWARD_METHOD),
         "backend_addresses": sorted({str(one.get("address")) for one in backends if one.get("node") == node != ""}),

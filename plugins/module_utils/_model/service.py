@@ -49,7 +49,7 @@ class InvalidServices(ValueError):
 
 
 class Backend(NamedTuple):
-    """Where a service is served. weight: 0 to 65535; 0 takes no new connections."""
+    """Where a service is served. weight: 0 to 65535; 0 takes no new connections. tier: 0 to 9; higher ones are spares."""
 
     address: str
     port: int
@@ -58,6 +58,8 @@ class Backend(NamedTuple):
     ready: bool
     serving: bool
     terminating: bool
+    zone: str | None = None
+    tier: int = 0
 
     @property
     def family(self) -> str:
@@ -82,6 +84,7 @@ class Service(NamedTuple):
     external_traffic_policy: str
     scheduler: str | None
     forward_method: str
+    traffic_distribution: str = "any"
 
     def addresses(self) -> list[tuple[str, str]]:
         """Every (key, address) at which the service answers, but for node ports."""
@@ -104,6 +107,7 @@ class Node(NamedTuple):
     masquerade_mark: Mark
     chain_prefix: str
     allow_management_port: bool = False
+    zone: str | None = None
     drop_invalid: bool = True
     backend_chains: bool = True
     drain_timeout: int = 0
@@ -137,6 +141,8 @@ _BACKEND_FIELDS = Fields(
         "ready": Field(boolean, True),
         "serving": Field(boolean, None),
         "terminating": Field(boolean, False),
+        "zone": Field(one_of_type(str), None),
+        "tier": Field(integer(0, 9), 0),
     }
 )
 
@@ -157,6 +163,7 @@ _SERVICE_FIELDS = Fields(
         "external_traffic_policy": _TRAFFIC_POLICY,
         "scheduler": Field(choice(*SCHEDULERS), None),
         "forward_method": Field(choice(*FORWARD_METHODS), DEFAULT_FORWARD_METHOD),
+        "traffic_distribution": Field(choice("any", "prefer_zone", "prefer_node"), "any"),
     }
 )
 
@@ -168,6 +175,7 @@ _NODE_FIELDS: Mapping[str, Field] = {
     "node_port_addresses": Field(listed(network), ()),
     "localhost_node_ports": Field(boolean, False),
     "allow_management_port": Field(boolean, False),
+    "zone": Field(one_of_type(str), None),
     "snat_address": Field(service_address, None),
     "masquerade_mark": Field(mark, Mark(0x4000, 0x4000)),
     "chain_prefix": Field(pattern(r"[A-Z0-9]{1,8}", "1 to 8 characters of A-Z and 0-9"), "L4"),

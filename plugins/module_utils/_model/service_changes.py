@@ -81,8 +81,10 @@ def _some(texts: Sequence[str]) -> list[str]:
 
 def _shares(service: Service) -> Mapping[str, int]:
     """Return the percentage of new connections that each backend gets, rounded."""
-    total = sum(map(_weight, service.backends)) or 1
-    return {ip.endpoint(one.address, one.port): round(100 * _weight(one) / total) for one in service.backends}
+    tier = min((one.tier for one in service.backends if _weight(one)), default=0)
+    weights = {one: _weight(one) if one.tier == tier else 0 for one in service.backends}
+    total = sum(weights.values()) or 1
+    return {ip.endpoint(one.address, one.port): round(100 * weight / total) for one, weight in weights.items()}
 
 
 def _weight(backend: Backend) -> int:

@@ -156,6 +156,10 @@ class NodeRun:
         elif settings.is_present and self.held_given != self.given:
             parsed = parse_services(self.services, self.node, registry.load(settings.dataplane).problems)
             refuse_own_connection(own_ports(parsed, self.node), self.node)
+        if self.needs["zone"] and settings.zone is None and settings.is_present:
+            self.module.warn(
+                f"{settings.name} has no service_proxy_zone: services with prefer_zone use backends of all zones"
+            )
         if "bridge" in self.parts:
             bridges.refuse_wrong_bridges(settings, self.links, settings.name)
         self.local = [] if "ip" in self.missing else bridges.local_bridges(settings, self.links, self.runner)

@@ -31,6 +31,7 @@ SPECIFICATION: dict[str, dict[str, Any]] = {
     "node_port_addresses": {**_STRINGS, "default": []},
     "localhost_node_ports": {"type": "bool", "default": False},
     "allow_management_port": {"type": "bool", "default": False},
+    "zone": {"type": "str"},
     "snat_address": {"type": "str"},
     "masquerade_mark": {"type": "str", "default": "0x4000/0x4000"},
     "chain_prefix": {"type": "str", "default": "L4"},
@@ -68,7 +69,7 @@ OTHER_VARIABLES = ("services", "group", "backend", "drain_seconds", "generation"
 """Variables with the prefix that are no settings of a node."""
 NODE_SETTINGS = (
     *("name", "addresses", "local_cidrs", "masquerade_all", "node_port_addresses", "localhost_node_ports"),
-    *("allow_management_port",),
+    *("allow_management_port", "zone"),
     *("snat_address", "masquerade_mark", "chain_prefix", "drop_invalid", "backend_chains", "drain_timeout"),
     *("conn_reuse_mode", "expire_nodest_conn", "tcp_timeout", "tcpfin_timeout", "udp_timeout"),
 )
