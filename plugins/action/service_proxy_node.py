@@ -21,6 +21,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._model.drain 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.fields import quoted
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import packed, to_text
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node import shipped_code
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.settings import (
     OTHER_VARIABLES,
     PREFIX,
@@ -31,8 +32,10 @@ from ansible_collections.layer4.service_proxy.plugins.plugin_utils._services_var
 
 _ABOUT_THE_RUN = ("parts", "validate_only", "drain", "undrain", "generation")
 
+# Once, before Ansible forks a worker for each task and host.
+_CODE = shipped_code.pack_code()
 for _name in registry.IMPLEMENTED:
-    registry.load(_name)  # once, before Ansible forks a worker for each task and host
+    registry.load(_name)
 
 
 class ActionModule(ActionBase):
@@ -55,6 +58,7 @@ class ActionModule(ActionBase):
             **about_the_run,
             **settings,
             "payload": packed(services)._asdict(),
+            "code": _CODE,
             "is_known": bool(backend) and self._is_known(str(backend), services, variables),
         }
         result.update(self._execute_module(module_args=arguments, task_vars=variables))

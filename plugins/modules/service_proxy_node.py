@@ -251,6 +251,10 @@ options:
     description:
       - What O(services) are turned into on the controller, to travel as one text. It is the collection's own. Give O(services) instead.
     type: dict
+  code:
+    description:
+      - The collection's code for the node, packed on the controller. It is the collection's own.
+    type: str
   is_known:
     description:
       - Whether a service of the inventory has the backend of O(drain) or O(undrain). It is the collection's own.
@@ -338,21 +342,14 @@ diff:
       type: str
 """
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel import code_cache
-
-code_cache.install()  # before the other imports
-
 import gc
 from contextlib import nullcontext
+from importlib import import_module
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.run_lock import (
-    exclusive_run,
-    remove_run_directory,
-)
-from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
-from ansible_collections.layer4.service_proxy.plugins.module_utils._node.run import RUN_ERRORS, NodeRun
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node import shipped_code
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.settings import PARTS, SPECIFICATION
 
 _LONGEST_WAIT = 120
@@ -370,22 +367,30 @@ def main() -> None:
             "generation": {"type": "int"},
             "services": {"type": "list", "elements": "dict", "default": []},
             "payload": {"type": "dict", "no_log": True},
+            "code": {"type": "str", "no_log": True},
             "is_known": {"type": "bool", "default": False},
             **SPECIFICATION,
         },
         mutually_exclusive=[("drain", "undrain", "generation")],
         supports_check_mode=True,
     )
+    shipped_code.install(module.params.pop("code"))
+    run_lock, service, run = map(_imported, ("_kernel.run_lock", "_model.service", "_node.run"))
     try:
-        with nullcontext() if module.check_mode else exclusive_run(_LONGEST_WAIT):
-            result = NodeRun(module).run()
+        with nullcontext() if module.check_mode else run_lock.exclusive_run(_LONGEST_WAIT):
+            result = run.NodeRun(module).run()
             if not module.check_mode:
-                code_cache.keep() if module.params["state"] == "present" else remove_run_directory()
-    except InvalidServices as error:
+                shipped_code.keep() if module.params["state"] == "present" else run_lock.remove_run_directory()
+    except service.InvalidServices as error:
         module.fail_json(msg=str(error), problems=error.problems)
-    except RUN_ERRORS as error:
+    except run.RUN_ERRORS as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
+
+
+def _imported(name: str) -> Any:
+    """Import what Ansible is not to look for, since it is in the option C(code)."""
+    return import_module(f"{shipped_code.PACKAGE}.{name}")
 
 
 if __name__ == "__main__":

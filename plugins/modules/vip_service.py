@@ -404,7 +404,7 @@ def main() -> None:
     request = Request(given["state"], given["services"], given["exclusive"], given["dataplane"])
     try:
         with nullcontext() if module.check_mode else exclusive_run(_LONGEST_WAIT):
-            result = converge_services(module, request, given["node"], given["payload"] or {})
+            result = converge_services(module, request, given["node"], given["payload"] or {}).result
     except InvalidServices as error:
         module.fail_json(msg=str(error), problems=error.problems)
     except SERVICE_ERRORS as error:

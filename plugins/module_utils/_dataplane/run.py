@@ -23,6 +23,7 @@ from .._model.request import Request
 from .._model.service import InvalidServices, Node, Service
 from .._model.service_facts import ServiceFacts, facts_of, merged_facts
 from .._node_checks.facts import chains_of_others, refuse_own_connection, warnings
+from .._objects.boot import BootState
 from .._plan.transaction import Step, UndoFailed
 from .._plan.transaction import run as run_steps
 from . import registry
@@ -47,6 +48,8 @@ class Part(NamedTuple):
     names: frozenset[str]
     """Those that it names, present or to be removed."""
     plan: Plan
+    compiled: Any | None = None
+    """What all services that the dataplane is to hold compile to; None where the run looked at some of them only."""
 
 
 class NodeRun:
@@ -113,6 +116,11 @@ class NodeRun:
         """Which UDP flows have to be judged once the plan is applied, and by what."""
         return plan_cleanup(*_flows(self.parts, self._node), self._node, self._host.tracking)
 
+    def boot_state(self) -> BootState | None:
+        """Return what the dataplane holds behind the run; None where the run looked at some of the services only."""
+        part = self.parts[0]
+        return None if part.compiled is None else part.dataplane.render(part.compiled, self._node)
+
     def steps(self) -> list[Step]:
         """All that is done, in order: what may stand side by side, what takes over, what is removed."""
         plans = [part.plan for part in self.parts]
@@ -167,7 +175,9 @@ def _plan_part(dataplane: Dataplane, request: Request, node: Node, host: Host) -
     observation = dataplane.observe(host, node, request)
     services, names = _parsed(dataplane, observation, request, node)
     desired = dataplane.compile(services, node)
-    return Part(dataplane, observation, services, names, dataplane.plan(host, node, desired, observation))
+    is_whole = observation.request is request and request.exclusive
+    plan = dataplane.plan(host, node, desired, observation)
+    return Part(dataplane, observation, services, names, plan, desired if is_whole else None)
 
 
 def _parsed(

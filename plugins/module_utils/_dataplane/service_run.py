@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from .._kernel.files import FileError
 from .._kernel.link import LinkError, own_addresses
@@ -17,6 +17,7 @@ from .._kernel.run_lock import LockTimeout
 from .._model.payload import PackedServices, Payload
 from .._model.request import Request
 from .._model.service import Node, parse_node
+from .._objects.boot import BootState
 from .._objects.node_facts import SERVICE_DEVICE
 from .host import ModuleHost
 from .run import RunError, plan_run
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
 
 SERVICE_ERRORS = (FileError, LinkError, LockTimeout, RunError)
 """What a run raises beside InvalidServices; each text is one line for the user."""
+
+
+class Converged(NamedTuple):
+    """What has become of a node's services."""
+
+    result: dict[str, Any]
+    """Of the module."""
+    boot_state: Callable[[], BootState | None]
+    """As `NodeRun.boot_state`."""
 
 
 def node_of(module: AnsibleModule, settings: Mapping[str, Any]) -> Node:
@@ -43,8 +53,8 @@ def converge_services(
     settings: Mapping[str, Any],
     payload: Mapping[str, str],
     opens_localhost: bool = False,
-) -> dict[str, Any]:
-    """Make the node's services as asked for, unless in check mode, and return the result of the module.
+) -> Converged:
+    """Make the node's services as asked for, unless in check mode.
 
     payload: the services as one text (`_model.payload`), empty where the request has them. opens_localhost: as of `NodeRun`.
     Raises InvalidServices and SERVICE_ERRORS.
@@ -59,9 +69,10 @@ def converge_services(
         module.warn(warning)
     if not module.check_mode:
         run.apply()
-    return {
+    result = {
         "changed": run.changed,
         "diff": run.diff,
         "conntrack_deleted": run.clean_up(),
         **run.summary._asdict(),
     }
+    return Converged(result, run.boot_state)

@@ -22,8 +22,8 @@ _NUMBER = re.compile("[0-9]{1,5}", re.ASCII)
 
 def drain_backends(services: Any, selection: Any) -> list[Any]:
     """The services, with the weight of the selected backends 0. Raises InvalidServices."""
-    wanted = _selected("drain", selection)
-    return [_drained(service, wanted) for service in _listed("drain", services)]
+    wanted, given = _selected("drain", selection), _listed("drain", services)
+    return [_drained(service, wanted) for service in given] if wanted else list(given)
 
 
 def find_endpoints(services: Any, selection: Any = None) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Callable
 
 from .._dataplane import registry
 from .._model.service import Node, parse_services
@@ -23,22 +23,31 @@ from .given import Given, without_drained
 _ROUTE_LOCALNET = "net/ipv4/conf/all/route_localnet"
 
 
-def services_part(given: Given, drained: Sequence[str], listed: Sequence[str], node: Node, program: bytes) -> Part:
+def services_part(
+    given: Given,
+    drained: Sequence[str],
+    listed: Sequence[str],
+    node: Node,
+    program: bytes,
+    made: Callable[[], BootState | None] = lambda: None,
+) -> Part:
     """Return what a node proxies behind a run. drained: backends; listed: those of them that playbooks have drained.
 
-    program: of the code that makes rules of services, so that other code makes them anew.
+    program: of the code that makes rules of services, so that other code makes them anew. made: the state, where the run has it.
     """
     dataplane = given.settings["dataplane"]
 
     def state() -> BootState:
-        chosen = registry.load(dataplane)
-        services = parse_services(without_drained(given.services, drained), node, chosen.problems)
-        found = chosen.render(chosen.compile(services, node), node)
+        found = made()
+        if found is None:
+            chosen = registry.load(dataplane)
+            services = parse_services(without_drained(given.services, drained), node, chosen.problems)
+            found = chosen.render(chosen.compile(services, node), node)
         return found._replace(sysctls={_ROUTE_LOCALNET: 1} if node.localhost_node_ports else {})
 
-    made_of = [given.payload.digest, dataplane, list(drained), list(node), hashlib.sha256(program).hexdigest()]
+    depends_on = [given.payload.digest, dataplane, list(drained), list(node), hashlib.sha256(program).hexdigest()]
     asked = {"settings": dict(given.settings), "services": given.payload._asdict(), "drained": list(listed)}
-    return Part(state, _digest(made_of), asked)
+    return Part(state, _digest(depends_on), asked)
 
 
 def chains_part(requests: Iterable[ChainRequest]) -> Part | None:

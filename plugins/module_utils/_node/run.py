@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._dataplane import registry
-from .._dataplane.service_run import SERVICE_ERRORS, converge_services, node_of
+from .._dataplane.service_run import SERVICE_ERRORS, Converged, converge_services, node_of
 from .._kernel.nft import NftError as UnreadableNftError
 from .._kernel.process import ModuleRunner
 from .._kernel.sysctl import SysctlError
@@ -262,11 +262,11 @@ class NodeRun:
             payload = self.given.payload._asdict()
         exclusive = settings.exclusive or not settings.is_present
         request = Request(settings.state, services, exclusive, settings.dataplane)
-        done = (
-            self._predict_services()
-            if self.missing
-            else converge_services(self.module, request, settings.node, payload, "node" in self.parts)
-        )
+        if self.missing:
+            converged = self._predict_services()
+        else:
+            converged = converge_services(self.module, request, settings.node, payload, "node" in self.parts)
+        done = converged.result
         if done["changed"]:
             self.changes.insert(0, Change("services", "", lines(self._service_changes(drained))))
             self.changes.append(Change("", done["diff"]["before"], done["diff"]["after"]))
@@ -274,7 +274,9 @@ class NodeRun:
         self._tell_drained(drained)
         given = with_others(self.given, self.held_given)
         self.boot_parts["services"] = (
-            services_part(given, drained, listed, self.node, self.kept.program) if settings.is_present else None
+            services_part(given, drained, listed, self.node, self.kept.program, converged.boot_state)
+            if settings.is_present
+            else None
         )
 
     def _service_changes(self, drained: Sequence[str]) -> list[str]:
@@ -290,8 +292,8 @@ class NodeRun:
             before = [one for one in before if one["name"] in names]
         return describe_changes(before, after, self.node)
 
-    def _predict_services(self) -> dict[str, Any]:
-        """Return the result of services on a host that has none, for want of the tools that read it."""
+    def _predict_services(self) -> Converged:
+        """Return what becomes of services on a host that has none, for want of the tools that read it."""
         options = {
             "node": {**self.settings.node, "addresses": list(self.node.addresses)},
             "dataplane": self.settings.dataplane,
@@ -301,14 +303,8 @@ class NodeRun:
         text = render_services(self.services, options)
         names = sorted(one["name"] for one in self.services)
         diff = {"before": "", "after": text}
-        return {
-            "changed": bool(text),
-            "diff": diff,
-            "added": names,
-            "updated": [],
-            "removed": [],
-            "conntrack_deleted": 0,
-        }
+        lists = {"added": names, "updated": [], "removed": []}
+        return Converged({"changed": bool(text), "diff": diff, **lists, "conntrack_deleted": 0}, lambda: None)
 
     def _tell_drained(self, drained: Sequence[str]) -> None:
         self.result["drained"] = list(drained)

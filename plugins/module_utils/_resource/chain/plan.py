@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Callable
 
 from ..._kernel.iptables import Xtables, parse_save
@@ -128,7 +128,7 @@ def _desired(
             warn(f"{error}. Only rules and jumps in the spelling of {xtables.command}-save are found unchanged.")
     if request.jumps is None:
         return Desired({key: rules}, unmanaged={key})
-    chains = lru_cache(maxsize=None)(lambda: parse_save(xtables.save(request.table)))
+    chains = _Chains(xtables, request.table)
     return Desired({key: rules}, [_jump(request.table, *jump, hooks, chains) for jump in _once(request, jumps)])
 
 
@@ -178,14 +178,34 @@ def _once(request: ChainRequest, jumps: Sequence[JumpRule]) -> Sequence[JumpRule
     return jumps
 
 
-def _jump(table: str, hook: str, position: str, rule: str, hooks: HookRules, chains: Callable[[], HookRules]) -> Jump:
+class _Chains(Mapping[str, Rules]):
+    """The chains of a table, each read when it is asked for: reading all of them takes seconds where there are thousands."""
+
+    def __init__(self, xtables: Xtables, table: str) -> None:
+        self._read = lru_cache(maxsize=None)(partial(xtables.list_chain, table))
+        self._save = partial(xtables.save, table)
+
+    def __getitem__(self, chain: str) -> Rules:
+        rules: Rules | None = self._read(chain) if chain else None
+        if rules is None:
+            raise KeyError(chain)
+        return rules
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(parse_save(self._save()))
+
+    def __len__(self) -> int:
+        return len(parse_save(self._save()))
+
+
+def _jump(table: str, hook: str, position: str, rule: str, hooks: HookRules, chains: HookRules) -> Jump:
     """The jump of a plan. It stays where nothing but jumps to chains that exist stands between it and its end, and, if it is to be
-    first, none of them drops by default. chains: reads all of the table.
+    first, none of them drops by default.
     """
     rules = list(hooks[hook])
     stays = is_overtaken = False
     if rule in rules:
         beyond = rules[: rules.index(rule)] if position == "first" else rules[rules.index(rule) + 1 :]
-        stays = all(target_of(other) in chains() for other in beyond)
-        is_overtaken = position == "first" and bool(beyond) and drops_by_default(beyond, chains())
+        stays = all(target_of(other) in chains for other in beyond)
+        is_overtaken = position == "first" and bool(beyond) and drops_by_default(beyond, chains)
     return Jump(table, hook, rule, position, anchored=not stays, overtakes=is_overtaken)
