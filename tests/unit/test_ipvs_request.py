@@ -19,6 +19,8 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs
 from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.virtual_service.request import (
     InvalidVirtualServiceError,
     parse_request,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.virtual_service.wanted import (
     wanted_service,
 )
 

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Mapping
 from functools import lru_cache
-from operator import itemgetter
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 from .._model.addresses import IPV4, IPV6
 from .._objects.ipvs import (
@@ -36,7 +34,8 @@ from .._objects.ipvs import (
     VirtualService,
     flag_number,
 )
-from .netlink import attribute, attributes, each_attribute, nested
+from .netlink import attribute, attributes, nested
+from .netlink_layout import Layout, Reader
 
 NEW_SERVICE, SET_SERVICE, DEL_SERVICE, GET_SERVICE, NEW_DEST, SET_DEST, DEL_DEST, GET_DEST = range(1, 9)
 SET_CONFIG, GET_CONFIG = 12, 13
@@ -61,28 +60,12 @@ _IPIP = (0, 0, 0)
 _METHOD_NAMES = {number: name for name, number in _METHODS.items()}
 
 
-class _Layout:
-    """Attributes of fixed types and sizes, packed at once. The formats are without byte order, which is the host's."""
-
-    def __init__(self, *fields: tuple[int, str]) -> None:
-        sizes = [struct.calcsize("=" + form) for dummy, form in fields]
-        self._struct = struct.Struct(
-            "=" + "".join(f"HH{form}{-size % 4}x" for (dummy, form), size in zip(fields, sizes))
-        )
-        self._template = [part for (kind, dummy), size in zip(fields, sizes) for part in (4 + size, kind, 0)]
-
-    def pack(self, *values: Any) -> bytes:
-        parts = self._template[:]
-        parts[2::3] = values
-        return self._struct.pack(*parts)
-
-
-_ADDRESS_KEY = _Layout((_AF, "H"), (_PROTOCOL, "H"), (_ADDRESS, "16s"), (_PORT, "H"))
-_MARK_KEY = _Layout((_AF, "H"), (_FWMARK, "I"))
-_SETTINGS = _Layout((_FLAGS, "Q"), (_TIMEOUT, "I"), (_NETMASK, "I"))
-_ENDPOINT = _Layout((_DEST_ADDRESS, "16s"), (_DEST_PORT, "H"), (_DEST_AF, "H"))
-_DESTINATION = _Layout((_METHOD, "I"), (_WEIGHT, "I"), (_UPPER, "I"), (_LOWER, "I"))
-_TUNNEL = _Layout((_TUN_TYPE, "B"), (_TUN_PORT, "H"), (_TUN_FLAGS, "H"))
+_ADDRESS_KEY = Layout((_AF, "H"), (_PROTOCOL, "H"), (_ADDRESS, "16s"), (_PORT, "H"))
+_MARK_KEY = Layout((_AF, "H"), (_FWMARK, "I"))
+_SETTINGS = Layout((_FLAGS, "Q"), (_TIMEOUT, "I"), (_NETMASK, "I"))
+_ENDPOINT = Layout((_DEST_ADDRESS, "16s"), (_DEST_PORT, "H"), (_DEST_AF, "H"))
+_DESTINATION = Layout((_METHOD, "I"), (_WEIGHT, "I"), (_UPPER, "I"), (_LOWER, "I"))
+_TUNNEL = Layout((_TUN_TYPE, "B"), (_TUN_PORT, "H"), (_TUN_FLAGS, "H"))
 
 
 def message(command: int, payload: bytes = b"") -> bytes:
@@ -171,55 +154,7 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
 }
 
 
-class _Known(NamedTuple):
-    """How the messages of one length are read: what unpacks them, the headers that the values stand behind, and what picks
-    the values in order where that is not the kernel's.
-    """
-
-    unpack: Callable[[bytes], tuple[Any, ...]]
-    headers: tuple[int, ...]
-    pick: Callable[[tuple[Any, ...]], tuple[Any, ...]]
-
-
-class _Reader:
-    """Reads messages that come by thousands in a few layouts, each taken apart only once. In every message the attributes
-    stand inside of a single one.
-
-    formats: of the attributes wanted, by type; "" for a payload of any length, as bytes.
-    """
-
-    _OUTER = struct.calcsize("=BBxxHH")
-
-    def __init__(self, formats: Mapping[int, str]) -> None:
-        self._formats = formats
-        self._known: dict[int, _Known] = {}
-
-    def read(self, body: bytes) -> tuple[Any, ...]:
-        """The values in the order of the formats; 0 for an attribute that this kernel does not send."""
-        known = self._known.get(len(body)) or self._learn(body)
-        found = known.unpack(body)
-        if found[::2] != known.headers:
-            known = self._learn(body)
-            found = known.unpack(body)
-        return known.pick((*found, 0))
-
-    def _learn(self, body: bytes) -> _Known:
-        form, kinds = f"={self._OUTER}x", []
-        for kind, value in each_attribute(body[self._OUTER :]):
-            padded = len(value) + 3 & ~3
-            if kind in self._formats:
-                wanted = self._formats[kind] or f"{len(value)}s"
-                form += f"I{wanted}{padded - struct.calcsize('=' + wanted)}x"
-                kinds.append(kind)
-            else:
-                form += f"{4 + padded}x"
-        unpack = struct.Struct(form).unpack
-        positions = [2 * kinds.index(kind) + 1 if kind in kinds else -1 for kind in self._formats]
-        known = self._known[len(body)] = _Known(unpack, unpack(body)[::2], itemgetter(*positions))
-        return known
-
-
-_SERVICES = _Reader(
+_SERVICES = Reader(
     {
         _AF: "H",
         _PROTOCOL: "H",
@@ -233,7 +168,7 @@ _SERVICES = _Reader(
         _PE_NAME: "",
     }
 )
-_DESTINATIONS = _Reader(
+_DESTINATIONS = Reader(
     {
         _DEST_ADDRESS: "16s",
         _DEST_PORT: "H",

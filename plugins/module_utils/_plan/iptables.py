@@ -9,17 +9,14 @@ Pure: the caller observes, and applies the text that comes out of here.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
 
-from .._objects.iptables import ChainKey, Desired, Jump, Observed, Rules, target_of
-from .iptables_order import drops_by_default
+from .._objects.iptables import Desired, Observed, Rules, target_of
+from .iptables_hooks import chains_of_table, hook_edits
 
-_BUILT_IN_TARGET = re.compile(r"[A-Z][A-Z0-9]*$")
 _FEW_CHAINS = 1000
 _BLOCK = 500
 """Chains."""
@@ -27,43 +24,15 @@ _LONGEST_EXACT_DIFF = 500
 """Above so many lines a chain's difference is found by counting lines: an exact one costs quadratic time."""
 
 
-@dataclass
-class _HookEdit:
-    """One hook: what is deleted from ``old`` (by index), what is put at either end, and what comes out."""
-
-    old: Rules
-    deleted: list[int]
-    first: list[str]
-    last: list[str]
-
-    @property
-    def new(self) -> list[str]:
-        kept = [rule for index, rule in enumerate(self.old) if index not in set(self.deleted)]
-        return self.first + kept + self.last
-
-    @property
-    def changed(self) -> bool:
-        return bool(self.deleted or self.first or self.last)
-
-    def apply_lines(self, hook: str) -> tuple[list[str], list[str]]:
-        deletions = [f"-D {hook} {self.old[index]}" for index in self.deleted]
-        insertions = [f"-I {hook} 1 {rule}" for rule in reversed(self.first)]
-        return deletions, insertions + [f"-A {hook} {rule}" for rule in self.last]
-
-    def undo_lines(self, hook: str) -> tuple[list[str], list[str]]:
-        deletions = [f"-D {hook} {rule}" for rule in self.first + self.last]
-        return deletions, [f"-I {hook} {index + 1} {self.old[index]}" for index in self.deleted]
-
-
 class _TablePlan:
     """One table: the chains that are wanted and held, with their rules, and the edits of its hooks."""
 
     def __init__(self, name: str, desired: Desired, observed: Observed) -> None:
         self.name = name
-        self.wanted, self.held = _of_table(desired.chains, name), _of_table(observed.chains, name)
+        self.wanted, self.held = chains_of_table(desired.chains, name), chains_of_table(observed.chains, name)
         chains = self.wanted.keys() | self.held.keys()
         managed = {one for one in chains if (name, one) not in desired.unmanaged}
-        self.edits = _hook_edits(name, desired, observed, managed)
+        self.edits = hook_edits(name, desired, observed, managed)
         self.differing = sorted(one for one in chains if _differs(self.wanted.get(one), self.held.get(one)))
 
     def __bool__(self) -> bool:
@@ -190,10 +159,6 @@ def _tables(desired: Desired, observed: Observed) -> list[str]:
     return sorted(tables | {jump.table for jump in desired.jumps})
 
 
-def _of_table(chains: Mapping[ChainKey, Rules], table: str) -> dict[str, Rules]:
-    return {name: rules for (of, name), rules in chains.items() if of == table}
-
-
 def _differs(one: Rules | None, other: Rules | None) -> bool:
     if one is None or other is None:
         return one is not other
@@ -229,56 +194,6 @@ def _appended(names: Iterable[str], chains: Mapping[str, Rules]) -> dict[str, st
         if rules
         for start in [f"-A {name} "]
     }
-
-
-def _hook_edits(table: str, desired: Desired, observed: Observed, ours: set[str]) -> dict[str, _HookEdit]:
-    wanted: dict[str, list[Jump]] = {}
-    for jump in desired.jumps:
-        if jump.table == table:
-            wanted.setdefault(jump.hook, []).append(jump)
-    held = _of_table(observed.hooks, table)
-    others = _of_table(observed.others, table)
-    edits = {
-        hook: _hook_edit(held.get(hook, ()), wanted.get(hook, []), ours, others) for hook in set(held) | set(wanted)
-    }
-    return {hook: edit for hook, edit in edits.items() if edit.changed}
-
-
-def _hook_edit(rules: Rules, jumps: Sequence[Jump], ours: set[str], others: Mapping[str, Rules]) -> _HookEdit:
-    candidates = [index for index, rule in enumerate(rules) if target_of(rule) in ours]
-    repeated = Counter(rules[index] for index in candidates)
-    missing, kept = [], set()
-    overtaking = {jump.rule for jump in jumps if jump.overtakes}
-    behind = max((index for index in candidates if rules[index] in overtaking), default=0)
-    is_overtaken = drops_by_default([rules[i] for i in range(behind) if i not in candidates], others)
-    for jump in jumps:
-        found = [i for i in candidates if rules[i] == jump.rule and repeated[jump.rule] == 1]
-        is_anchored = not jump.anchored or (found and _at_end(rules, found[0], jump.position))
-        if found and is_anchored and not (jump.overtakes and is_overtaken):
-            kept.add(found[0])
-        else:
-            missing.append(jump)
-    return _HookEdit(
-        rules,
-        [index for index in candidates if index not in kept],
-        [jump.rule for jump in missing if jump.position == "first"],
-        [jump.rule for jump in missing if jump.position == "last"],
-    )
-
-
-def _at_end(rules: Rules, index: int, position: str) -> bool:
-    beyond = rules[:index] if position == "first" else rules[index + 1 :]
-    return all(leads_to_chain(rule) for rule in beyond)
-
-
-def leads_to_chain(rule: str) -> bool:
-    """Whether a rule only jumps to a user-defined chain.
-
-    Extension targets (``ACCEPT``, ``MASQUERADE``) are one upper-case word and so could be the name of a chain;
-    such a chain counts as a target here, which at worst moves our jump past it once.
-    """
-    target = target_of(rule)
-    return target is not None and not _BUILT_IN_TARGET.match(target)
 
 
 def _diff_side(alone: Sequence[str], appended: Mapping[str, str], changed: Mapping[str, Rules]) -> list[str]:

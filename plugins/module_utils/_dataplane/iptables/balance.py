@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from ..._model import addresses as ip
@@ -32,6 +32,15 @@ def divide(pool: Sequence[Backend], depth: int) -> list[tuple[str, list[Backend]
         digits = hashlib.sha256(ip.endpoint(backend.address, backend.port).encode()).digest()
         groups.setdefault(str(digits[depth] % _GROUPS), []).append(backend)
     return sorted(groups.items())
+
+
+def groups_of(pool: Sequence[Backend], path: str = "") -> Iterator[tuple[Backend, str]]:
+    """Yield each backend with each of the groups below this one that it is in."""
+    for digit, part in divide(pool, len(path)):
+        if len(part) > 1:
+            for backend in part:
+                yield backend, path + digit
+            yield from groups_of(part, path + digit)
 
 
 @lru_cache(maxsize=1024)

@@ -219,7 +219,7 @@ def _texts(values: Any) -> list[str]:
 def _services(plain: Any) -> dict[str, CachedService]:
     """All services; of ten thousand the types are checked together. Facts have lists for sets, which are merged alike."""
     found = {
-        name: CachedService(raw, chains, backends, sets, _listed_facts(*facts))
+        name: CachedService(raw, chains, backends, sets, ServiceFacts._make(facts))
         for name, (raw, chains, backends, sets, facts) in plain.items()
     }
     lists: list[Any] = []
@@ -238,12 +238,6 @@ def _services(plain: Any) -> dict[str, CachedService]:
     _require_all(dict, raws)
     _require_all(str, (raw["name"] for raw in raws))
     return found
-
-
-def _listed_facts(
-    families: Any, local: Any, has_node_port: bool, addresses: Any, unmasqueraded: Any, warnings: Any, own_ports: Any
-) -> ServiceFacts:
-    return ServiceFacts(families, local, has_node_port, addresses, unmasqueraded, warnings, own_ports)
 
 
 def _require_all(kind: type, values: Iterable[Any]) -> None:

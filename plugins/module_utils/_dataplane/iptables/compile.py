@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from ..._model.families import by_family
 from ..._model.service import Backend, Node, Service
 from ..._objects.iptables import ChainKey, Desired
 from .. import backends as pools
-from ..netfilter.names import Layout, ServiceRules, rule
+from ..netfilter.names import PORT_UNREACHABLE, Layout, ServiceRules, rule
 from . import balance
 from .shared_chains import assemble
 
@@ -79,14 +79,14 @@ class _ServiceCompiler:
     def _of_family(self, addresses: Iterable[str]) -> list[str]:
         return [address for address in addresses if ip.family_of(address) == self.family]
 
-    def _say(self, what: str) -> str:
+    def _comment(self, what: str) -> str:
         return f"{self.service.name}: {what}"
 
     def _to(self, address: str, what: str, target: str, source: str = "") -> str:
         """A rule for the service's port on one of its addresses."""
         return rule(
             target,
-            self._say(what),
+            self._comment(what),
             source=source,
             destination=ip.host_network(address),
             protocol=self.service.protocol,
@@ -104,10 +104,9 @@ class _ServiceCompiler:
     def _vips(self) -> None:
         vips = self._of_family(self.service.vip)
         local = self.service.internal_traffic_policy == "local"
-        pool = self.pools.local if local else self.pools.cluster
         if not vips:
             return
-        if not pool:
+        if not (self.pools.local if local else self.pools.cluster):
             for vip in vips:
                 self._refuse(vip, "no local backends" if self.pools.cluster else "no backends")
             return
@@ -152,16 +151,16 @@ class _ServiceCompiler:
             return name
         cluster, dummy = self._pool_chain(local=False)
         if self.service.external_traffic_policy == "cluster":
-            rules.append(rule(self.mark_masq, self._say("masquerade external traffic")))
-            rules.append(rule(cluster, self._say("all backends")))
+            rules.append(rule(self.mark_masq, self._comment("masquerade external traffic")))
+            rules.append(rule(cluster, self._comment("all backends")))
             return name
         node_itself = "-m addrtype --src-type LOCAL"
-        rules.append(rule(self.mark_masq, self._say("masquerade the node itself"), match=node_itself))
-        rules.append(rule(cluster, self._say("the node itself to all backends"), match=node_itself))
+        rules.append(rule(self.mark_masq, self._comment("masquerade the node itself"), match=node_itself))
+        rules.append(rule(cluster, self._comment("the node itself to all backends"), match=node_itself))
         for cidr in self.local_cidrs:
-            rules.append(rule(cluster, self._say("local sources to all backends"), source=cidr))
+            rules.append(rule(cluster, self._comment("local sources to all backends"), source=cidr))
         if self.pools.local:
-            rules.append(rule(self._pool_chain(local=True)[0], self._say("local backends")))
+            rules.append(rule(self._pool_chain(local=True)[0], self._comment("local backends")))
         return name
 
     def _load_balancer(self, address: str, refusal: str) -> None:
@@ -176,7 +175,7 @@ class _ServiceCompiler:
         if self.pools.cluster and admitted:
             name, rules = self._service_chain("FW")
             for source in admitted:
-                text = rule(self._external_chain(), self._say("source range"), source=source)
+                text = rule(self._external_chain(), self._comment("source range"), source=source)
                 if text not in rules:
                     rules.append(text)
             self._entry("nat", "SERVICES", self._to(address, "load balancer", name))
@@ -194,7 +193,7 @@ class _ServiceCompiler:
     def _node_port(self, table: str, what: str, target: str) -> None:
         if self.service.node_port is not None:
             protocol, port = self.service.protocol, self.service.node_port
-            self._entry(table, "NODEPORTS", rule(target, self._say(what), protocol=protocol, port=port))
+            self._entry(table, "NODEPORTS", rule(target, self._comment(what), protocol=protocol, port=port))
 
     def _refuse(self, address: str, why: str, source: str = "") -> None:
         self._entry("filter", "FIREWALL", self._to(address, why, self._refusal_target(why), source))
@@ -206,11 +205,8 @@ class _ServiceCompiler:
         """
         if why != "no backends":
             return "DROP"
-        if self.service.protocol == "tcp":
-            return "REJECT --reject-with tcp-reset"
-        return "REJECT --reject-with " + (
-            "icmp6-port-unreachable" if self.family == ip.IPV6 else "icmp-port-unreachable"
-        )
+        answer = "tcp-reset" if self.service.protocol == "tcp" else PORT_UNREACHABLE[self.family]
+        return f"REJECT --reject-with {answer}"
 
     def _pool_chain(self, local: bool) -> tuple[str, list[str]]:
         """The chain that picks a backend of the cluster-wide or of the local pool."""
@@ -234,14 +230,14 @@ class _ServiceCompiler:
         if len(part) > 1:
             name = self.layout.chain_name("GRP", self.service.name, scope, path)
             self.chains[("nat", name)] = self._choose(part, scope, path)
-            return rule(name, self._say(f"to {len(part)} backends"), match=share)
+            return rule(name, self._comment(f"to {len(part)} backends"), match=share)
         at = ip.endpoint(part[0].address, part[0].port)
         if self.node.backend_chains or self._has_affinity:
-            return rule(self._backend_chain(part[0]), self._say("to " + at), match=share)
+            return rule(self._backend_chain(part[0]), self._comment("to " + at), match=share)
         return self._translate(at, "to " + at, share)
 
     def _translate(self, at: str, what: str, share: str = "") -> str:
-        return rule("DNAT --to-destination " + at, self._say(what), protocol=self.service.protocol, match=share)
+        return rule("DNAT --to-destination " + at, self._comment(what), protocol=self.service.protocol, match=share)
 
     @property
     def _has_affinity(self) -> bool:
@@ -256,14 +252,14 @@ class _ServiceCompiler:
 
     def _affinity_rule(self, part: Sequence[Backend], scope: str, path: str) -> str:
         if len(part) > 1:
-            name, clients = (
-                self.layout.chain_name("GRP", self.service.name, "again to " + scope, path),
-                self._clients_of_group(path),
-            )
+            name = self.layout.chain_name("GRP", self.service.name, "again to " + scope, path)
+            remembered = _remembered_in(self._clients_of_group(path))
             self.chains[("nat", name)] = self._affinity_rules(part, scope, path)
-            return rule(name, self._say(f"again to {len(part)} backends"), match=_remembered_in(clients))
+            return rule(name, self._comment(f"again to {len(part)} backends"), match=remembered)
         at = ip.endpoint(part[0].address, part[0].port)
-        return rule(self._backend_chain(part[0]), self._say("again to " + at), match=_remembered_in(self._clients(at)))
+        return rule(
+            self._backend_chain(part[0]), self._comment("again to " + at), match=_remembered_in(self._clients(at))
+        )
 
     def _clients(self, at: str) -> str:
         """The ipset of the clients that the backend at this endpoint remembers."""
@@ -278,7 +274,7 @@ class _ServiceCompiler:
         """By backend the paths of the groups in which it is, in any pool."""
         found: dict[Backend, set[str]] = {}
         for pool in self.pools:
-            for backend, path in _grouped(pool, ""):
+            for backend, path in balance.groups_of(pool):
                 found.setdefault(backend, set()).add(path)
         return {backend: sorted(paths) for backend, paths in found.items()}
 
@@ -287,12 +283,12 @@ class _ServiceCompiler:
         name = self.layout.chain_name("SEP", self.service.name, at)
         if ("nat", name) in self.chains:
             return name
-        rules = [rule(self.mark_masq, self._say("hairpin"), source=ip.host_network(backend.address))]
+        rules = [rule(self.mark_masq, self._comment("hairpin"), source=ip.host_network(backend.address))]
         if self._has_affinity:
             timeout = self.service.session_affinity_timeout
             for clients in [self._clients(at), *map(self._clients_of_group, self._groups.get(backend, ()))]:
                 remember = f"SET --add-set {clients} src --exist --timeout {timeout}"
-                rules.append(rule(remember, self._say("remember the client")))
+                rules.append(rule(remember, self._comment("remember the client")))
         rules.append(self._translate(at, at))
         self.chains[("nat", name)] = rules
         return name
@@ -300,12 +296,3 @@ class _ServiceCompiler:
 
 def _remembered_in(clients: str) -> str:
     return f"-m set --match-set {clients} src"
-
-
-def _grouped(pool: Sequence[Backend], path: str) -> Iterator[tuple[Backend, str]]:
-    """Each backend with each of the groups below this one that it is in."""
-    for digit, part in balance.divide(pool, len(path)):
-        if len(part) > 1:
-            for backend in part:
-                yield backend, path + digit
-            yield from _grouped(part, path + digit)

@@ -14,13 +14,12 @@ from ..._model import addresses as ip
 from ..._model.service import Node
 from ..._objects.iptables import ChainKey, Desired, Jump
 from ..netfilter.masquerade import masquerade_chains
-from ..netfilter.names import Layout, rule
+from ..netfilter.names import PORT_UNREACHABLE, Layout, rule
 from .compile import Frontends
 from .names import NAT, SetNames, services_chain
 from .sets import is_one_way
 
 _ECHO = {ip.IPV4: "icmp", ip.IPV6: "ipv6-icmp"}
-_UNREACHABLE = {ip.IPV4: "icmp-port-unreachable", ip.IPV6: "icmp6-port-unreachable"}
 _ESTABLISHED = "-m conntrack --ctstate RELATED,ESTABLISHED"
 _INVALID = "-m conntrack --ctstate INVALID"
 _NEW = "-m conntrack --ctstate NEW"
@@ -131,7 +130,7 @@ class _Chains:
 
     def _new(self) -> list[str]:
         """New connections: who may not, what has no backend, what is a service's, and what else is at its address."""
-        unreachable = "REJECT --reject-with " + _UNREACHABLE[self.family]
+        unreachable = "REJECT --reject-with " + PORT_UNREACHABLE[self.family]
         reset, bound = "REJECT --reject-with tcp-reset", self._in("BOUND", "dst")
         return [
             rule(self.layout.shared("SOURCES"), "source ranges", match=self._in("GUARDED")),

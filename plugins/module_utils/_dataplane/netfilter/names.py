@@ -19,6 +19,8 @@ from typing import NamedTuple
 from ..._model import addresses as ip
 from ..._objects.iptables import ChainKey
 
+PORT_UNREACHABLE = {ip.IPV4: "icmp-port-unreachable", ip.IPV6: "icmp6-port-unreachable"}
+"""What REJECT answers to a packet of UDP or SCTP, by address family."""
 _ID_LENGTH = 15
 """Characters of a chain's id: 75 bits, and with the longest prefix a name of 28, the most that iptables takes."""
 _ID_BYTES = 10

@@ -10,7 +10,8 @@ from ..._kernel.ipvs import Ipvs
 from ..._plan.ipvs import VirtualServicePlan, plan_virtual_services
 from ..._plan.ipvs_steps import virtual_steps
 from ..._plan.transaction import run
-from .request import ServiceRequest, wanted_service
+from .request import ServiceRequest
+from .wanted import wanted_service
 
 
 def plan_virtual_service(request: ServiceRequest, ipvs: Ipvs) -> VirtualServicePlan:

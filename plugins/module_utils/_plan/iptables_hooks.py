@@ -1,0 +1,101 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The jumps of ours in built-in chains of iptables: which are missing, doubled or out of place, and the edits of these hooks. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .._objects.iptables import ChainKey, Desired, Jump, Observed, Rules, target_of
+from .iptables_order import drops_by_default
+
+_BUILT_IN_TARGET = re.compile(r"[A-Z][A-Z0-9]*$")
+
+
+@dataclass
+class HookEdit:
+    """One hook: what is deleted from ``old`` (by index), what is put at either end, and what comes out."""
+
+    old: Rules
+    deleted: list[int]
+    first: list[str]
+    last: list[str]
+
+    @property
+    def new(self) -> list[str]:
+        kept = [rule for index, rule in enumerate(self.old) if index not in set(self.deleted)]
+        return self.first + kept + self.last
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.deleted or self.first or self.last)
+
+    def apply_lines(self, hook: str) -> tuple[list[str], list[str]]:
+        deletions = [f"-D {hook} {self.old[index]}" for index in self.deleted]
+        insertions = [f"-I {hook} 1 {rule}" for rule in reversed(self.first)]
+        return deletions, insertions + [f"-A {hook} {rule}" for rule in self.last]
+
+    def undo_lines(self, hook: str) -> tuple[list[str], list[str]]:
+        deletions = [f"-D {hook} {rule}" for rule in self.first + self.last]
+        return deletions, [f"-I {hook} {index + 1} {self.old[index]}" for index in self.deleted]
+
+
+def chains_of_table(chains: Mapping[ChainKey, Rules], table: str) -> dict[str, Rules]:
+    """The chains of one table, by name."""
+    return {name: rules for (of, name), rules in chains.items() if of == table}
+
+
+def hook_edits(table: str, desired: Desired, observed: Observed, ours: set[str]) -> dict[str, HookEdit]:
+    """The hooks of a table that change. ours: the names of our chains in it, to which only jumps of ours lead."""
+    wanted: dict[str, list[Jump]] = {}
+    for jump in desired.jumps:
+        if jump.table == table:
+            wanted.setdefault(jump.hook, []).append(jump)
+    held = chains_of_table(observed.hooks, table)
+    others = chains_of_table(observed.others, table)
+    edits = {
+        hook: _hook_edit(held.get(hook, ()), wanted.get(hook, []), ours, others) for hook in set(held) | set(wanted)
+    }
+    return {hook: edit for hook, edit in edits.items() if edit.changed}
+
+
+def _hook_edit(rules: Rules, jumps: Sequence[Jump], ours: set[str], others: Mapping[str, Rules]) -> HookEdit:
+    candidates = [index for index, rule in enumerate(rules) if target_of(rule) in ours]
+    repeated = Counter(rules[index] for index in candidates)
+    missing, kept = [], set()
+    overtaking = {jump.rule for jump in jumps if jump.overtakes}
+    behind = max((index for index in candidates if rules[index] in overtaking), default=0)
+    is_overtaken = drops_by_default([rules[i] for i in range(behind) if i not in candidates], others)
+    for jump in jumps:
+        found = [i for i in candidates if rules[i] == jump.rule and repeated[jump.rule] == 1]
+        is_anchored = not jump.anchored or (found and _at_end(rules, found[0], jump.position))
+        if found and is_anchored and not (jump.overtakes and is_overtaken):
+            kept.add(found[0])
+        else:
+            missing.append(jump)
+    return HookEdit(
+        rules,
+        [index for index in candidates if index not in kept],
+        [jump.rule for jump in missing if jump.position == "first"],
+        [jump.rule for jump in missing if jump.position == "last"],
+    )
+
+
+def _at_end(rules: Rules, index: int, position: str) -> bool:
+    beyond = rules[:index] if position == "first" else rules[index + 1 :]
+    return all(_leads_to_chain(rule) for rule in beyond)
+
+
+def _leads_to_chain(rule: str) -> bool:
+    """Whether a rule only jumps to a user-defined chain.
+
+    Extension targets (``ACCEPT``, ``MASQUERADE``) are one upper-case word and so could be the name of a chain;
+    such a chain counts as a target here, which at worst moves our jump past it once.
+    """
+    target = target_of(rule)
+    return target is not None and not _BUILT_IN_TARGET.match(target)
