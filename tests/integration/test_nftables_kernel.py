@@ -41,7 +41,8 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nfta
     ReplaceRules,
     TableId,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_text import rule_text, table_text
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_rule_text import rule_text
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_text import table_text
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_types import number
 from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.nftables import Tables, plan_tables
 from ansible_collections.layer4.service_proxy.tests.unit.nftables_samples import (

@@ -19,15 +19,17 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nfta
     Statement,
     Verdict,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_rule_text import (
+    duration,
+    rule_text,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_text import (
     chain_lines,
     chain_words,
-    duration,
     element_writer,
     flowtable_lines,
     header_words,
     priority_text,
-    rule_text,
     set_lines,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_types import (

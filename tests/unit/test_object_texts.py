@@ -32,10 +32,10 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import Element, Nat, Table
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import SetHeader as MapHeader
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_rule_text import statement_text
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_text import (
     concatenation_text,
     element_writer,
-    statement_text,
     table_text,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_types import TYPES, pack, unpack

@@ -30,7 +30,7 @@ from .._objects.nftables_types import TYPES, key_size
 from . import nftables_messages as wire
 from .netlink import attributes, each_attribute
 from .nftables_decoding import decode_rule, decode_value, to_number, to_text
-from .nftables_rules import DATA_VALUE
+from .nftables_numbers import DATA_VALUE
 from .nftables_userdata import decode_comment, decode_set
 
 _TYPE_NAMES = {data_type.number: name for name, data_type in TYPES.items()}

@@ -10,7 +10,7 @@ statement. What this collection does not write becomes `Unknown`, which equals n
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple, Union
+from typing import Callable
 
 from .._objects.nftables import (
     Bits,
@@ -27,7 +27,6 @@ from .._objects.nftables import (
     Nat,
     Notrack,
     Numgen,
-    Operand,
     Reject,
     SetField,
     Statement,
@@ -38,7 +37,7 @@ from .._objects.nftables import (
     type_of,
 )
 from .netlink import attributes, each_attribute
-from .nftables_rules import (
+from .nftables_numbers import (
     CTS,
     DATA_VALUE,
     DATA_VERDICT,
@@ -57,11 +56,10 @@ from .nftables_rules import (
     VERDICT_CODE,
     VERDICTS,
     prefix_mask,
-    words,
 )
+from .nftables_registers import Beginning, Loaded, NotOursError, Registers, words
 
 Fields = dict[int, bytes]
-_PAYLOADS = {where: field for field, where in PAYLOADS.items()}
 _METAS = {key: field for field, key in METAS.items()}
 _CTS = {key: field for field, key in CTS.items()}
 _FIBS = {key: field for field, key in FIBS.items()}
@@ -72,22 +70,7 @@ _UPDATES = {number: operation for operation, number in UPDATES.items()}
 _NUMGENS = {number: mode for mode, number in NUMGENS.items()}
 _FAMILIES = {number: family for family, number in FAMILIES.items()}
 _BIT_FIELDS = ("ct state", "ct status", "tcp flags")
-_TCP_RESET = 1
-_NO_VERDICT = 0
-
-
-class Beginning(NamedTuple):
-    """The first bytes of a field."""
-
-    field: str
-    size: int
-
-
-Loaded = Union[str, Numgen, Jhash, Bits, bytes, Mapped, Beginning]
-
-
-class NotOursError(Exception):
-    """An expression, or a use of one, that this collection does not write."""
+_TCP_RESET, _NO_VERDICT = 1, 0
 
 
 def to_number(payload: bytes) -> int:
@@ -117,30 +100,13 @@ def decode_rule(payload: bytes, family: str) -> tuple[Statement, ...]:
     return tuple(decoder.statements)
 
 
-def _index(payload: bytes) -> int:
-    """Return the index of a register of four bytes; the kernel names every fourth by the number of one of sixteen."""
-    register = to_number(payload)
-    return register - 8 if register >= 8 else 4 * register - 4
-
-
-def _size(loaded: Loaded) -> int:
-    """Return how many registers are taken; of what a map gives the first alone."""
-    if isinstance(loaded, (bytes, Beginning)):
-        return ((len(loaded) if isinstance(loaded, bytes) else loaded.size) + 3) // 4
-    return 1 if isinstance(loaded, Mapped) else words(loaded)
-
-
-def _is_zero(payload: bytes) -> bool:
-    return not any(payload)
-
-
 class _Decoder:
     """What the expressions so far have loaded into registers, and the statements that they have made."""
 
     def __init__(self, family: str) -> None:
         self.family = family
         self.statements: list[Statement] = []
-        self._registers: dict[int, Loaded] = {}
+        self._registers = Registers()
         self._is_used = False  # what is loaded has been used: the next load begins anew
 
     def follow(self, name: str, content: bytes) -> None:
@@ -151,42 +117,19 @@ class _Decoder:
             self.emit(Unknown(name, content))
 
     def _load(self, register: bytes, loaded: Loaded) -> None:
-        """Note what is loaded; what it overwrites, even in part, is lost (nft 1.0.6 does that to keys of 20 bytes)."""
         if self._is_used:
-            self._registers, self._is_used = {}, False
-        index = _index(register)
-        end = index + _size(loaded)
-        for other in [one for one, held in self._registers.items() if one < end and index < one + _size(held)]:
-            del self._registers[other]
-        self._registers[index] = loaded
+            self._registers, self._is_used = Registers(), False
+        self._registers.load(to_number(register), loaded)
 
     def emit(self, statement: Statement) -> None:
         self.statements.append(statement)
         self._is_used = True
 
-    def _key(self, register: bytes, until: int = 16) -> tuple[Operand, ...]:
-        """Return the fields that stand one behind the other from this register on."""
-        key: list[Operand] = []
-        index = _index(register)
-        while index < until and index in self._registers:
-            operand = self._registers[index]
-            if isinstance(operand, (bytes, Mapped, Beginning)):
-                raise NotOursError
-            key.append(operand)
-            index += words(operand)
-        if not key:
-            raise NotOursError
-        return tuple(key)
-
     def payload(self, fields: Fields) -> None:
         header, offset, size = (to_number(fields[kind]) for kind in (2, 3, 4))
-        field = _PAYLOADS.get((header, offset, size))
-        if field:
-            self._load(fields[1], field)
-            return
         for name, (other, start, whole) in PAYLOADS.items():
-            if (header, offset) == (other, start) and size < whole:
-                self._load(fields[1], Beginning(name, size))
+            if (header, offset) == (other, start) and size <= whole:
+                self._load(fields[1], name if size == whole else Beginning(name, size))
                 return
         raise NotOursError
 
@@ -201,7 +144,7 @@ class _Decoder:
         if source not in fields:
             self._load(fields[1], field)
             return
-        value = self._registers[_index(fields[source])]
+        value = self._registers[to_number(fields[source])]
         if isinstance(value, Beginning):
             raise NotOursError
         self.emit(SetField(field, value))
@@ -214,21 +157,20 @@ class _Decoder:
         self._load(fields[1], Numgen(mode, modulus, offset))
 
     def hash(self, fields: Fields) -> None:
-        key = self._key(fields[1])
+        key = self._registers.key(to_number(fields[1]))
         names = tuple(operand for operand in key if isinstance(operand, str))
         if to_number(fields.get(7, b"")) or len(names) < len(key):
             raise NotOursError
         seed = to_number(fields[5]) if 5 in fields else None
-        for index in range(_index(fields[1]), _index(fields[1]) + sum(words(name) for name in names)):
-            self._registers.pop(index, None)
+        self._registers.forget(to_number(fields[1]), sum(map(words, names)))
         self._load(fields[2], Jhash(names, to_number(fields[4]), seed, to_number(fields.get(6, b""))))
 
     def bitwise(self, fields: Fields) -> None:
-        field = self._registers[_index(fields[1])]
+        field = self._registers[to_number(fields[1])]
         if to_number(fields.get(6, b"")) or not isinstance(field, str):
             raise NotOursError
         mask, xor = (attributes(fields[kind])[DATA_VALUE] for kind in (4, 5))
-        self._load(fields[2], Bits(field, mask, b"" if _is_zero(xor) else xor))
+        self._load(fields[2], Bits(field, mask, xor if any(xor) else b""))
 
     def immediate(self, fields: Fields) -> None:
         value = decode_value(fields[2])
@@ -238,7 +180,7 @@ class _Decoder:
             self._load(fields[1], value)
 
     def cmp(self, fields: Fields) -> None:
-        left, operator = self._registers[_index(fields[1])], _OPERATORS[to_number(fields[2])]
+        left, operator = self._registers[to_number(fields[1])], _OPERATORS[to_number(fields[2])]
         value = attributes(fields[3])[DATA_VALUE]
         last = self.statements[-1] if self.statements and self._is_used else None
         if operator == "<=" and isinstance(last, Match) and (last.field, last.operator) == (left, ">="):
@@ -256,14 +198,14 @@ class _Decoder:
         self.emit(statement)
 
     def range(self, fields: Fields) -> None:
-        left = self._registers[_index(fields[1])]
+        left = self._registers[to_number(fields[1])]
         if isinstance(left, (bytes, Mapped, Beginning)):
             raise NotOursError
         low, high = (attributes(fields[kind])[DATA_VALUE] for kind in (3, 4))
         self.emit(InRange(left, low, high, to_number(fields[2]) == 1))
 
     def lookup(self, fields: Fields) -> None:
-        key, name = self._key(fields[2]), to_text(fields[1])
+        key, name = self._registers.key(to_number(fields[2])), to_text(fields[1])
         if 3 not in fields:
             self.emit(InSet(key, name, to_number(fields.get(5, b"")) == 1))
         elif to_number(fields[3]) == _NO_VERDICT:
@@ -275,24 +217,18 @@ class _Decoder:
     def dynset(self, fields: Fields) -> None:
         if 7 in fields or 10 in fields:
             raise NotOursError
-        data: list[Operand | bytes] = []
-        index = until = _index(fields[5]) if 5 in fields else 16
-        while 5 in fields and index in self._registers:
-            part = self._registers[index]
-            if isinstance(part, (Mapped, Beginning)):
-                raise NotOursError
-            data.append(part)
-            index += (len(part) + 3) // 4 if isinstance(part, bytes) else words(part)
-        key, timeout = self._key(fields[4], until), to_number(fields.get(6, b""))
-        self.emit(Update(_UPDATES[to_number(fields[3])], to_text(fields[1]), key, tuple(data), timeout))
+        data = tuple(self._registers.data(to_number(fields[5]))) if 5 in fields else ()
+        until = to_number(fields[5]) if 5 in fields else None
+        key, timeout = self._registers.key(to_number(fields[4]), until), to_number(fields.get(6, b""))
+        self.emit(Update(_UPDATES[to_number(fields[3])], to_text(fields[1]), key, data, timeout))
 
     def nat(self, fields: Fields) -> None:
-        address = self._registers[_index(fields[3])]
+        address = self._registers[to_number(fields[3])]
         if not isinstance(address, (bytes, Mapped)) or fields.get(4, fields[3]) != fields[3]:
             raise NotOursError
         port: bytes | bool = 5 in fields
         if port and isinstance(address, bytes):
-            loaded = self._registers[_index(fields[5])]
+            loaded = self._registers[to_number(fields[5])]
             if not isinstance(loaded, bytes):
                 raise NotOursError
             port = loaded
@@ -327,7 +263,7 @@ def _comparison(left: Loaded, operator: str, value: bytes) -> Match | HasBits | 
             raise NotOursError
         return InNetwork(left.field, value.ljust(whole, b"\0"), 8 * left.size, operator == "!=")
     if isinstance(left, Bits) and is_equality and not left.xor:
-        if left.field in _BIT_FIELDS and _is_zero(value):
+        if left.field in _BIT_FIELDS and not any(value):
             return HasBits(left.field, left.mask, operator == "==")
         length = bin(to_number(left.mask)).count("1")
         if type_of(left).endswith("_addr") and left.mask == prefix_mask(length, len(left.mask)):

@@ -24,11 +24,12 @@ from .._objects.nftables_changes import (
     NftChange,
     ReplaceRules,
 )
-from .._objects.nftables_text import concatenation_text, kind_of, rule_text
+from .._objects.nftables_rule_text import rule_text
+from .._objects.nftables_text import concatenation_text, kind_of
 from .._objects.nftables_types import key_size
 from .netlink import attributes, each_attribute
 from .nftables_messages import ELEMENT_KEY, ELEMENTS, Message
-from .nftables_rules import DATA_VALUE
+from .nftables_numbers import DATA_VALUE
 
 _REASONS = {
     errno.EPERM: "not permitted: CAP_NET_ADMIN is needed in this network namespace",

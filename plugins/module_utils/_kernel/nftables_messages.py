@@ -35,7 +35,8 @@ from .._objects.nftables_changes import (
 )
 from .._objects.nftables_types import TYPES, key_size
 from .netlink import NLM_F_CREATE, NLM_F_EXCL, attribute, nested
-from .nftables_rules import DATA_VALUE, FAMILIES, encode_rule, expression, text, u32, value_attribute, verdict_attribute
+from .nftables_numbers import DATA_VALUE, FAMILIES
+from .nftables_rules import encode_rule, expression, text, u32, value_attribute, verdict_attribute
 from .nftables_userdata import encode_comment, encode_set
 
 NEW_TABLE, GET_TABLE, DELETE_TABLE = 0, 1, 2

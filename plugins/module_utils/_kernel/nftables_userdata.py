@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from .._objects.nftables import VERDICT, Numgen, Operand, SetHeader, types_of
 from .._objects.nftables_types import FIELDS, TYPES, number
-from .nftables_rules import CTS, FIBS, METAS, NUMGENS
+from .nftables_numbers import CTS, FIBS, METAS, NUMGENS
 
 _COMMENT, _SET_COMMENT = 0, 7
 _KEY_ORDER, _DATA_ORDER, _KEY_FIELDS, _DATA_FIELDS = 0, 1, 3, 4

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from .._objects.nftables import Chain, Set, Table
 from .._objects.nftables_changes import TableId
-from .._objects.nftables_text import chain_words, element_writer, flowtable_words, header_words, kind_of, rule_text
+from .._objects.nftables_rule_text import rule_text
+from .._objects.nftables_text import chain_words, element_writer, flowtable_words, header_words, kind_of
 
 _NOTHING = Table("", "", {}, {}, {})
 

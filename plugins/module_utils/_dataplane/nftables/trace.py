@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from ..._objects.nftables import Statement, Table, Verdict
-from ..._objects.nftables_text import rule_text
+from ..._objects.nftables_rule_text import rule_text
 from ..packet import Packet, Step, Trace
 from .statements import BREAK, PASS, STOP, Effect, State, outcomes
 
