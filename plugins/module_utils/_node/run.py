@@ -117,7 +117,9 @@ class NodeRun:
         self._validate()
         steps = [self._prepare_node, self._bridges, self._backends, self._proxy, self._open_loopback]
         for step in (
-            steps if self.settings.is_present else [self._proxy, self._backends, self._bridges, self._leave_node]
+            steps
+            if self.settings.is_present
+            else [self._close_loopback, self._proxy, self._backends, self._bridges, self._leave_node]
         ):
             step()
         self._save()
@@ -212,13 +214,20 @@ class NodeRun:
             plan, now = self._observe_sysctls()
             self._do(sysctls.value_change("sysctl", plan.late, now))
 
+    def _close_loopback(self) -> None:
+        """Give back, while the rules stand, the sysctls that are safe only behind them."""
+        if "node" in self.parts:
+            plan, now = self._observe_sysctls()
+            self._do(sysctls.value_change("sysctl", plan.closing, now))
+
     def _leave_node(self) -> None:
         """Give back what the node was found as."""
         if "node" not in self.parts:
             return
         self._do(managers.manager_change(self.settings))
         plan, now = self._observe_sysctls()
-        self._do(sysctls.value_change("sysctl", plan.give_back, now))
+        given_back = {key: value for key, value in plan.give_back.items() if key not in plan.closing}
+        self._do(sysctls.value_change("sysctl", given_back, now))
         self._do(sysctls.file_change(plan), kernel_modules.file_change({}, self.kernel))
 
     def _bridges(self) -> None:

@@ -50,6 +50,11 @@ class SysctlPlan(NamedTuple):
     late: Values
     """Those to be set behind the rules."""
 
+    @property
+    def closing(self) -> Values:
+        """Those to be given back before rules go."""
+        return {key: value for key, value in self.give_back.items() if key in _LATE}
+
 
 def wanted_sysctls(settings: Settings, *, ipv6: bool, direct: bool, bridges: bool) -> dict[str, int]:
     """Return the sysctls that a node needs. ipv6, direct: what its services ask for; bridges: whether it has some with backends."""

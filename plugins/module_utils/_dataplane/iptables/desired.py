@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+from ..._model import addresses as ip
 from ..._model.service import Node
 from ..._objects.iptables import ChainKey, Desired, Observed, Rules, target_of
 from ..netfilter.names import Layout, ServiceRules, owner_of
 from .dispatch import dispatch_chains
-from .shared_chains import assemble, endpoint_chains, jumps_to
+from .shared_chains import assemble, endpoint_chains, guard_chains, jumps_to
 
 
 def with_services(
@@ -47,12 +48,14 @@ def without_services(
 ) -> Desired:
     """The state in which the named services are gone and nothing else is different.
 
-    With the last service all that is ours goes, but for the chains and jumps that serve all if they are to be kept.
+    With the last service all that is ours goes, but for what guards localhost, and the chains and jumps that serve all if they
+    are to be kept.
     backends: as for `with_services`.
     """
     layout = Layout(node.chain_prefix)
     if not (keep_shared or _kept(observed, names, layout).entries):
-        return Desired()
+        guard = {key: rules for key, rules in observed.chains.items() if key in guard_chains(node, ip.IPV4)}
+        return Desired(guard, jumps_to(guard, layout))
     gone = _chains_of(names, observed, layout)
     chains: dict[ChainKey, Rules] = {
         key: _without(rules, names) for key, rules in observed.chains.items() if key not in gone

@@ -31,6 +31,7 @@ from .cache_file import Store, edits
 from .compile import Compiled
 from .desired import with_services, without_services
 from .observe import State
+from .shared_chains import guard_chains, localhost_guard
 from .summary import summarise
 
 
@@ -121,7 +122,10 @@ def plan_services(
         return IptablesPlan(host, lambda: nothing, FamilyPlans({}, held), SetPlan([], []), leftovers, store, None)
     layout, request = Layout(node.chain_prefix), observation.request
     if isinstance(state.families, HeldFamilies):
-        state.families.require([family for family, parts in desired.parts.items() if parts])
+        is_present = request.state == "present"
+        state.families.require(
+            [one for one, parts in desired.parts.items() if parts or (is_present and guard_chains(node, one))]
+        )
     wanted = _desired_families(request, desired, state, node, host)
     plans = {family: plan(wanted[family], observed) for family, observed in state.families.items()}
     facility = host.facility(sets)
@@ -162,7 +166,12 @@ def _desired_families(request: Request, desired: Compiled, state: State, node: N
         )
         for family, held in families.items()
     }
-    emptied = {family for family, held in families.items() if held.chains and not wanted[family].chains}
+    guard = {localhost_guard(Layout(node.chain_prefix))}
+    emptied = {
+        family
+        for family, held in families.items()
+        if held.chains.keys() - guard and not wanted[family].chains.keys() - guard
+    }
     if emptied and not (request.state == "absent" and request.exclusive):
         for family in emptied & families_with_connections(host.tracking):
             wanted[family] = _desired(request, [], names, families[family], node, family, keep_shared=True)

@@ -29,7 +29,10 @@ class IptablesPresence:
     def in_use(self, host: Host, node: Node) -> bool:
         """Tell whether the node has chains of this dataplane, in whichever variant of iptables."""
         layout = Layout(node.chain_prefix)
-        keys = [("nat", layout.shared("SERVICES")), ("filter", layout.shared("FIREWALL"))]
+        keys = [
+            ("nat", layout.shared("SERVICES")),
+            *(("filter", layout.shared(name)) for name in ("FIREWALL", "LOCALHOST")),
+        ]
         return host.facility(chain_presence)(keys) or self.leftovers(host, node).changed
 
     def leftovers(self, host: Host, node: Node) -> Leftovers:

@@ -24,13 +24,13 @@ _DESTINATION = re.compile(r"^-d ([0-9a-f.:]+)/(?:32|128) -p", re.MULTILINE)
 
 
 def assemble(parts: Sequence[ServiceRules], node: Node, family: str, backends: Collection[str] = ()) -> Desired:
-    """All services' rules in one state, with the shared chains around them.
+    """All services' rules in one state, with the shared chains around them. Without services there is only what guards localhost.
 
     backends: further addresses that services translate to, whose chains are in none of the parts.
     """
     layout = Layout(node.chain_prefix)
     entries: dict[ChainKey, list[str]] = {}
-    desired = Desired()
+    desired = Desired(guard_chains(node, family))
     for part in parts:
         desired.chains.update(part.chains)
         for key, rules in part.entries.items():
@@ -42,9 +42,7 @@ def assemble(parts: Sequence[ServiceRules], node: Node, family: str, backends: C
         desired.chains.update({key: rules for key, rules in made.items() if key not in unneeded})
         _complete_for_hairpin(desired.chains, layout, family)
         _complete_for_kept(desired.chains, layout, node)
-        if _serves_localhost(node, family):
-            desired.chains[("filter", layout.shared("LOCALHOST"))] = _LOCALHOST_RULES
-        desired.jumps = jumps_to(desired.chains, layout)
+    desired.jumps = jumps_to(desired.chains, layout)
     return desired
 
 
@@ -112,6 +110,17 @@ def _serves_localhost(node: Node, family: str) -> bool:
     return node.localhost_node_ports and family == ip.IPV4
 
 
+def guard_chains(node: Node, family: str) -> dict[ChainKey, Rules]:
+    """What a node needs for its setting alone, whatever services it has: route_localnet may be on as long as it asks for that."""
+    guard = localhost_guard(Layout(node.chain_prefix))
+    return {guard: _LOCALHOST_RULES} if _serves_localhost(node, family) else {}
+
+
+def localhost_guard(layout: Layout) -> ChainKey:
+    """Return the chain that keeps others out of localhost."""
+    return ("filter", layout.shared("LOCALHOST"))
+
+
 _LOCALHOST_RULES = [
     rule("DROP", "localhost is for this node", match="-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT"),
 ]
@@ -175,9 +184,10 @@ def _networks(found: Iterable[str]) -> list[str]:
 
 
 def jumps_to(chains: Collection[ChainKey], layout: Layout) -> list[Jump]:
-    """Return the jumps that these chains of a node need, that for localhost only with its chain."""
-    localhost = [_localhost_jump(layout)] if ("filter", layout.shared("LOCALHOST")) in chains else []
-    return [*localhost, *hook_jumps(layout)]
+    """Return the jumps that these chains of a node need."""
+    guard = localhost_guard(layout)
+    localhost = [_localhost_jump(layout)] if guard in chains else []
+    return [*localhost, *(hook_jumps(layout) if any(key != guard for key in chains) else [])]
 
 
 def hook_jumps(layout: Layout) -> list[Jump]:

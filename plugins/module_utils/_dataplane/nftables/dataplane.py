@@ -26,7 +26,7 @@ from .host import TABLES, maps_of, own_tables
 from .plan import Compiled, NftablesPlan, State, observe, plan_services
 from .presence import NftablesPresence
 from .readback import claims_of, node_info
-from .tables import make_table
+from .tables import guards_localhost, make_table
 from .trace import trace
 
 
@@ -80,4 +80,8 @@ class Nftables(NftablesPresence):
 
 
 def _tables(desired: Compiled, node: Node) -> dict[str, Table]:
-    return {family: make_table(found, node, family) for family, found in desired.elements.items() if found}
+    return {
+        family: make_table(found, node, family)
+        for family, found in desired.elements.items()
+        if found or guards_localhost(node, family)
+    }

@@ -22,7 +22,7 @@ from .cache import Record, digest_of_request, store
 from .compile import compile_services
 from .host import TABLES, Held, maps_of, own_tables
 from .maps import Maps
-from .tables import make_table
+from .tables import guards_localhost, make_table
 
 
 class Compiled(NamedTuple):
@@ -134,7 +134,7 @@ def plan_services(host: Host, node: Node, desired: Compiled, observation: Observ
     wanted = {
         TABLES[family]: make_table(services[family], node, family)
         for family in TABLES
-        if services[family] or family in kept
+        if services[family] or family in kept or _keeps_guard(observation.request, node, family, seen.held)
     }
     return NftablesPlan(host, wanted, seen, lambda: facts_of(desired.services, node))
 
@@ -157,6 +157,11 @@ def _merged(kept: Maps, new: Mapping[str, Mapping[bytes, object]]) -> Maps:
     for name, elements in new.items():
         merged[name] = {**kept.get(name, {}), **elements}  # type: ignore[dict-item]
     return merged
+
+
+def _keeps_guard(request: Request, node: Node, family: str, held: Held) -> bool:
+    stays = request.state == "present" or (not request.exclusive and TABLES[family] in held)
+    return stays and guards_localhost(node, family)
 
 
 def _kept_empty(request: Request, services: Mapping[str, Maps], held: Held, tracking: Tracking) -> Collection[str]:

@@ -38,6 +38,11 @@ def make_table(services: Maps, node: Node, family: str) -> Table:
     return _TableMaker({**services, **_shared(services, node, family)}, node, family).table()
 
 
+def guards_localhost(node: Node, family: str) -> bool:
+    """Whether a family needs its table without services, too: route_localnet may be on as long as the node's setting asks for it."""
+    return node.localhost_node_ports and family == ip.IPV4
+
+
 class _TableMaker:
     """Follows what leads on from the base chains."""
 
