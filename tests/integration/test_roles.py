@@ -104,14 +104,19 @@ def _rules(snapshot: list[str]) -> list[str]:
 
 
 def test_what_is_no_longer_asked_for_is_given_back(world: Bridged, controller: Controller) -> None:
-    controller.run(including(controller, "node", service_proxy_localhost_node_ports=True))
+    found = world.snapshot()
+    more = including(controller, "node", service_proxy_localhost_node_ports=True)
+    assert controller.run(more, check=True).changes == controller.run(more).changes
     assert world.node.sysctl("net.ipv4.conf.all.route_localnet") == "1"
+    assert "L4-LOCALHOST" in world.node.run("iptables-save").stdout, "localhost is open to neighbours"
     less = including(controller, "node")
     check = controller.run(less, check=True)
     assert check.changes == controller.run(less).changes
     assert world.node.sysctl("net.ipv4.conf.all.route_localnet") == "0"
     assert world.node.sysctl("net.ipv4.ip_forward") == "1"
     assert controller.run(less).changes == []
+    controller.run(including(controller, "node", service_proxy_state="absent"))
+    assert differences(world.snapshot(), found) == []
 
 
 def test_a_mode_that_was_there_before_stays_when_the_role_goes(world: Bridged, controller: Controller) -> None:

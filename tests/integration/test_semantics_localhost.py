@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from network import ADDRESSES, IPV4, Network, backends, vip
+from network import ADDRESSES, IPV4, IPV6, Network, backends, vip
 
 from lab.sctp import IPPROTO_SCTP, init_packet, ports_of
 from lab.traffic import Servers
@@ -108,3 +108,17 @@ def test_what_somebody_else_translates_to_localhost_goes_on(network: Network, ne
         assert network.ask(neighbour, own, 9999, count=3).answered == 3
     finally:
         node.run(network.iptables, "-t", "nat", "-D", *translate)
+
+
+@pytest.mark.iptables_only
+@pytest.mark.semantics(30)
+def test_the_guard_stands_without_services_of_ipv4(network: Network, neighbour: str) -> None:
+    """The setting opens localhost whatever services there are."""
+    settings = {"node": {"localhost_node_ports": True}}
+    six = {"name": "six", "vip": vip(1, IPV6), "port": 80, "backends": backends("b12", family=IPV6)}
+    for services in ([six], []):
+        network.applied(services, exclusive=True, **settings)
+        assert network.ask(neighbour, "127.0.0.1", DAEMON, timeout=PATIENCE).answered == 0
+        assert not network.applied(services, exclusive=True, **settings)["changed"]
+    network.applied([], state="absent", exclusive=True, **settings)
+    assert network.ask(neighbour, "127.0.0.1", DAEMON).answered == 1

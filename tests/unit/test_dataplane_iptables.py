@@ -12,7 +12,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ip
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import Layout
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.addresses import covering_networks
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import ChainKey, Rules
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import ChainKey, Desired, Rules
 
 BACKENDS = [{"address": "10.0.0.11", "node": "node1"}, {"address": "10.0.0.12", "node": "node2"}]
 OCTOPUS = {"name": "octopus-web", "vip": "172.20.0.115", "port": 80, "node_port": 30080, "backends": BACKENDS}
@@ -75,3 +75,14 @@ def test_endpoints_beyond_a_few_dozen_are_told_by_their_networks() -> None:
     assert many == [f"10.0.{n}.0/20" for n in (0, 16, 32)]
     assert covering_networks({f"fd00::{n:x}" for n in range(1, 100)}, 32) == ["fd00::/112"]
     assert covering_networks(set(), 32) == []
+
+
+def test_localhost_is_guarded_without_services_too() -> None:
+    """route_localnet is set by the setting, whatever services there are."""
+    node = parse_node({"name": "node1", "localhost_node_ports": True})
+    for services in ([], [{"name": "six", "vip": "fd00::1", "port": 80, "backends": [{"address": "fd00::11"}]}]):
+        found = compile_services(parse_services(services, node), node)
+        assert list(found["ipv4"].chains) == [("filter", "L4-LOCALHOST")]
+        assert [(jump.table, jump.hook) for jump in found["ipv4"].jumps] == [("filter", "INPUT")]
+    assert compile_services([], node)["ipv6"] == Desired()
+    assert compile_services([], node._replace(localhost_node_ports=False))["ipv4"] == Desired()

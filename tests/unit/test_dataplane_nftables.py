@@ -309,6 +309,15 @@ def test_nobody_else_reaches_localhost(source: str) -> None:
         assert (end.verdict, end.dnat) == ("drop", False)
 
 
+def test_localhost_is_guarded_without_services_too() -> None:
+    """route_localnet is set by the setting, whatever services there are; at boot as well."""
+    for setting, family_names in ((True, ["ipv4"]), (False, [])):
+        parsed = parse_node({"name": "node1", "localhost_node_ports": setting})
+        found = NFTABLES.render(NFTABLES.compile([], parsed), parsed).nftables
+        assert list(found) == family_names
+        assert all("input" in table.chains for table in found.values())
+
+
 def _ways(one: Mapping[str, Any], family: str) -> list[tuple[str, str, int]]:
     ways = [(way, address, one["port"]) for way in (VIP, EXTERNAL, BALANCER) for address in one[way]]
     if "node_port" in one:

@@ -15,6 +15,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.of
 GOLDEN = {
     1: "947ca571e2b3b08a3a47164989b8d205f6b1cf3ca2480087511d4a202e7c4ca2",
     2: "ec69e83ce197209bd87100d4a774fddceddc580f89783a2b578cb23132554386",
+    3: "ec69e83ce197209bd87100d4a774fddceddc580f89783a2b578cb23132554386",
 }
 """By `RULES_VERSION`: the digest of what these services compile to. Where it is another, raise the version and add a line."""
 BACKENDS = [

@@ -25,7 +25,7 @@ from .._model.fields import quoted
 from .._model.own_ports import own_ports
 from .._model.request import Request
 from .._model.requirements import find_needs
-from .._model.service import parse_services
+from .._model.service import InvalidServices, parse_services
 from .._model.service_changes import describe_changes
 from .._node_checks.facts import refuse_own_connection
 from .._objects.iptables_text import XtablesError
@@ -116,11 +116,9 @@ class NodeRun:
                 return self.result
         self._validate()
         steps = [self._prepare_node, self._bridges, self._backends, self._proxy, self._open_loopback]
-        for step in (
-            steps
-            if self.settings.is_present
-            else [self._close_loopback, self._proxy, self._backends, self._bridges, self._leave_node]
-        ):
+        if not self.settings.is_present:
+            steps = [self._proxy, self._backends, self._bridges, self._leave_node]
+        for step in (self._close_loopback, *steps):
             step()
         self._save()
         return self._told()
@@ -209,16 +207,43 @@ class NodeRun:
         self._do(managers.manager_change(self.settings))
 
     def _open_loopback(self) -> None:
-        """Sysctls that are safe only behind the rules."""
-        if "node" in self.parts:
-            plan, now = self._observe_sysctls()
+        """Set what is safe only behind rules, once what the node was found as is recorded.
+
+        Where services are no part of this run, what guards localhost is made alone.
+        """
+        if not self.settings.localhost_node_ports or not (
+            "node" in self.parts or sysctls.is_recorded(sysctls.ROUTE_LOCALNET)
+        ):
+            return
+        plan, now = self._observe_sysctls()
+        if plan.late and ("proxy" in self.parts or self._guard_loopback("present")):
             self._do(sysctls.value_change("sysctl", plan.late, now))
 
     def _close_loopback(self) -> None:
-        """Give back, while the rules stand, the sysctls that are safe only behind them."""
-        if "node" in self.parts:
-            plan, now = self._observe_sysctls()
-            self._do(sysctls.value_change("sysctl", plan.closing, now))
+        """Give back, while the rules stand, what is safe only behind them."""
+        if "node" not in self.parts:
+            return
+        plan, now = self._observe_sysctls()
+        self._do(sysctls.value_change("sysctl", plan.closing, now))
+        if plan.closing and "proxy" not in self.parts:
+            self._guard_loopback("absent")
+
+    def _guard_loopback(self, state: str) -> bool:
+        """Make what guards localhost beside the services that there are, or remove it where there are none.
+
+        Return False where that has to wait for a run of the services, which changes their dataplane.
+        """
+        if self.missing:
+            return True
+        request = Request(state, [], False, self.settings.dataplane)
+        asked = {**self.settings.node, "localhost_node_ports": state == "present"}
+        try:
+            done = converge_services(self.module, request, asked, {}, opens_localhost=True).result
+        except InvalidServices:
+            return False
+        if done["changed"]:
+            self.changes.append(Change("", done["diff"]["before"], done["diff"]["after"]))
+        return True
 
     def _leave_node(self) -> None:
         """Give back what the node was found as."""
@@ -226,8 +251,7 @@ class NodeRun:
             return
         self._do(managers.manager_change(self.settings))
         plan, now = self._observe_sysctls()
-        given_back = {key: value for key, value in plan.give_back.items() if key not in plan.closing}
-        self._do(sysctls.value_change("sysctl", given_back, now))
+        self._do(sysctls.value_change("sysctl", plan.give_back, now))
         self._do(sysctls.file_change(plan), kernel_modules.file_change({}, self.kernel))
 
     def _bridges(self) -> None:

@@ -43,17 +43,14 @@ class SysctlPlan(NamedTuple):
 
     give_back: Values
     """Those that are no longer wanted, with what they were found as."""
+    closing: Values
+    """The same of those that are safe only behind rules: to be given back while the rules stand."""
     record: Recorded | None
     """What the file is to say; None: there is to be none."""
     early: Values
     """Those to be set before rules are."""
     late: Values
     """Those to be set behind the rules."""
-
-    @property
-    def closing(self) -> Values:
-        """Those to be given back before rules go."""
-        return {key: value for key, value in self.give_back.items() if key in _LATE}
 
 
 def wanted_sysctls(settings: Settings, *, ipv6: bool, direct: bool, bridges: bool) -> dict[str, int]:
@@ -103,7 +100,8 @@ def plan_sysctls(wanted: Values, now: Values, recorded: Recorded, present: bool)
     kept = {key: value for key, value in wanted.items() if key not in _LATE}
     to_set = {key: value for key, value in wanted.items() if now.get(key) != value and not _is_set_with_services(key)}
     return SysctlPlan(
-        give_back,
+        {key: value for key, value in give_back.items() if key not in _LATE},
+        {key: value for key, value in give_back.items() if key in _LATE},
         Recorded(known, kept) if present else None,
         {key: value for key, value in to_set.items() if key not in _LATE},
         {key: value for key, value in to_set.items() if key in _LATE},
@@ -141,6 +139,11 @@ def observe(wanted: Values, present: bool) -> tuple[SysctlPlan, Values]:
     recorded = parse_record(read_text(FILE))
     now = read_now({**recorded.found, **wanted})
     return plan_sysctls(wanted, now, recorded, present), now
+
+
+def is_recorded(key: str) -> bool:
+    """Return whether the file says what a sysctl was found as. Raises NodeError where it cannot be read."""
+    return key in parse_record(read_text(FILE)).found
 
 
 def file_change(plan: SysctlPlan) -> Change:

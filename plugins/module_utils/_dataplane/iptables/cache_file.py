@@ -30,7 +30,7 @@ from ..netfilter.facilities import rules_state, tables
 from . import cache
 from .cache import CachedState, CacheHeader
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """Raised by hand whenever the compiler makes other rules of the same services, so that an older cache is not believed."""
 _OLD = 30 * 24 * 3600
 

@@ -23,7 +23,7 @@ from ..._model.service import Node
 from ..._model.service_facts import ServiceFacts
 from ..interface import Host
 
-_VERSION = 2
+_VERSION = 3
 """Raised by hand whenever the same services compile to something else, so that what an older release left is not believed."""
 
 
