@@ -19,6 +19,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane im
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import find_errors
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.drain import find_endpoints
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.fields import quoted
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.overlay import InvalidOverlay, parse_overlay
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import packed, to_text
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node import shipped_code
@@ -27,6 +28,11 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._node.setting
     PREFIX,
     SPECIFICATION,
     Settings,
+)
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils._overlay import (
+    DifferentOverlays,
+    other_nodes,
+    own_address,
 )
 from ansible_collections.layer4.service_proxy.plugins.plugin_utils._services_variable import plain_text, resolved
 
@@ -105,7 +111,24 @@ class ActionModule(ActionBase):
         )
         if checked.error_messages:
             raise AnsibleActionFail("\n".join(checked.error_messages))
-        return {name: checked.validated_parameters[PREFIX + name] for name in SPECIFICATION}
+        settings = {name: checked.validated_parameters[PREFIX + name] for name in SPECIFICATION}
+        return {**settings, **self._overlay(settings, variables)}
+
+    def _overlay(self, settings: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that the inventory's other hosts have a part in."""
+        if not Settings(settings).has_overlay:
+            return {}
+        host = variables["inventory_hostname"]
+        others = settings["overlay_nodes"]
+        try:
+            if others is None:
+                others = other_nodes(settings, host, variables, PREFIX)
+        except DifferentOverlays as error:
+            raise AnsibleActionFail(str(error)) from None
+        return {
+            "overlay_address": own_address(settings["overlay_address"], host, variables),
+            "overlay_nodes": others,
+        }
 
     def _is_known(self, backend: str, services: str, variables: dict[str, Any]) -> bool:
         """Whether any node of the inventory has a service with this backend."""
@@ -127,7 +150,9 @@ def _problems(services: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     options = {"node": Settings(settings).node, "dataplane": settings["dataplane"]}
     try:
+        if Settings(settings).has_overlay:
+            parse_overlay(settings)
         problems = find_errors(json.loads(services), options)
-    except InvalidServices as error:
+    except (InvalidOverlay, InvalidServices) as error:
         problems = error.problems
     return {"failed": True, "msg": "\n".join(problems), "problems": problems} if problems else {}

@@ -13,7 +13,8 @@ version_added: 0.2.0
 short_description: Prepare a host and give it its services, in one call
 description:
   - Does what the roles of this collection do on a node. It loads kernel modules and sets sysctls, sets the modes of bridges, the
-    rules for bridges and backends, and the services as M(layer4.service_proxy.vip_service) does, now and at boot.
+    rules for bridges and backends, the ways to backends of other nodes, and the services as
+    M(layer4.service_proxy.vip_service) does, now and at boot.
   - An option that is not given is taken from the variable of its name with the prefix C(service_proxy_), as in
     C(service_proxy_local_cidrs). A variable with that prefix that no option has is refused.
   - All options are validated before anything is changed. With O(state=absent) the node becomes as it was found.
@@ -27,8 +28,8 @@ options:
       - What is done, by the names of the roles that do it alone.
     type: list
     elements: str
-    choices: [node, bridge, backend, proxy]
-    default: [node, bridge, backend, proxy]
+    choices: [node, bridge, backend, overlay, proxy]
+    default: [node, bridge, backend, overlay, proxy]
   validate_only:
     description:
       - Validate the options on the controller, without connecting to the node.
@@ -209,6 +210,64 @@ options:
             on one.
         type: list
         elements: str
+  overlay:
+    description:
+      - How backends of other nodes are reached, which are in their O(backend_cidrs). With V(routes) by their node's address, which
+        must be in a network that the nodes have in common. With V(vxlan) through a tunnel to their node, the device C(l4-vxlan0), over
+        whatever network there is between the nodes. With V(none) that is left to others.
+      - Routes of others stay as they are. One of table C(main) to the networks of a node is an error.
+    type: str
+    choices: [none, routes, vxlan]
+    default: none
+  overlay_address:
+    description:
+      - The node's own address by which other nodes reach it, of each family that backends need. If not given, C(ansible_host) where that is
+        an address.
+    type: list
+    elements: str
+  overlay_nodes:
+    description:
+      - The other nodes. If not given, the hosts of the inventory's group (C(service_proxy_group)), or of the play where this node is not in
+        that group.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description:
+          - The node's name, as in the C(node) of backends.
+        type: str
+        required: true
+      address:
+        description:
+          - Its O(overlay_address).
+        type: list
+        elements: str
+      cidrs:
+        description:
+          - Its O(backend_cidrs).
+        type: list
+        elements: str
+  vxlan_id:
+    description:
+      - The VXLAN network identifier, the same on all nodes, V(1) to V(16777215).
+    type: int
+    default: 4004
+  vxlan_port:
+    description:
+      - The UDP port of the tunnel, the same on all nodes. Firewalls between the nodes, and on them, must let it pass.
+    type: int
+    default: 4789
+  vxlan_mtu:
+    description:
+      - The MTU of C(l4-vxlan0). If not given, that of the interfaces by which other nodes are reached, less 50 for IPv4 or 70 for IPv6.
+    type: int
+  vxlan_networks:
+    description:
+      - A network of each family, the same on all nodes, of which each C(l4-vxlan0) has an address, by the last bits of O(overlay_address).
+        Traffic that a node masquerades has it as its source, so that the answers come back through the tunnel.
+    type: list
+    elements: str
+    default: [169.254.0.0/16, "fd4c:3400::/64"]
   install_packages:
     description:
       - Whether the packages of missing tools are installed. If not, a missing tool is an error.

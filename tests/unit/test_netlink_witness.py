@@ -23,12 +23,15 @@ from pyroute2.netlink.nfnetlink.ipset import ipset_msg
 from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel import (
     conntrack,
     dummy,
     ipset_messages,
     ipvs_messages,
+    overlay_messages,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.conntrack import Conntrack
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.dummy import Device
@@ -50,6 +53,12 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs
     SetService,
     Timeouts,
     VirtualService,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.overlay import (
+    Forwarding,
+    Neighbour,
+    Route,
+    Tunnel,
 )
 
 IPSET_SUBSYSTEM, CONNTRACK_SUBSYSTEM = 6 << 8, 1 << 8
@@ -116,6 +125,57 @@ class Recorder:
 
     def changes(self, reading: int) -> list[tuple[int, int, bytes]]:
         return [request for request in self.sent if request[0] != reading]
+
+
+macs = st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":"))
+u24 = st.integers(1, 2**24 - 1)
+
+
+@given(st.builds(Tunnel, u24, u16, addresses, macs, st.integers(68, 65535), st.booleans(), st.booleans()))
+def test_a_tunnel(tunnel: Tunnel) -> None:
+    found = tree(read(ifinfmsg, overlay_messages.new_tunnel(tunnel), 16))
+    settings = found["IFLA_LINKINFO"]["IFLA_INFO_DATA"]
+    local = "IFLA_VXLAN_LOCAL6" if ":" in tunnel.local else "IFLA_VXLAN_LOCAL"
+    assert (found["IFLA_IFNAME"], found["IFLA_ADDRESS"], found["IFLA_MTU"]) == ("l4-vxlan0", tunnel.mac, tunnel.mtu)
+    assert found["IFLA_LINKINFO"]["IFLA_INFO_KIND"] == "vxlan"
+    assert (settings["IFLA_VXLAN_ID"], settings["IFLA_VXLAN_LEARNING"]) == (tunnel.id, tunnel.learning)
+    assert (settings["IFLA_VXLAN_PORT"], ip_address(settings[local])) == (tunnel.port, ip_address(tunnel.local))
+    assert overlay_messages.read_link(overlay_messages.new_tunnel(tunnel)).tunnel == tunnel._replace(is_up=False)
+    edited = read(ifinfmsg, overlay_messages.edited_tunnel(7, tunnel), 16)
+    assert (edited["index"], edited["flags"], edited["change"]) == (7, int(tunnel.is_up), 1)
+    assert {"IFLA_ADDRESS": tunnel.mac, "IFLA_MTU": tunnel.mtu}.items() <= tree(edited).items()
+
+
+@given(addresses, macs, addresses)
+def test_neighbours_and_forwarding_entries(address: str, mac: str, remote: str) -> None:
+    neighbour, entry = Neighbour(address, mac), Forwarding(mac, remote)
+    found = read(ndmsg, overlay_messages.neighbour_message(neighbour, 7), 28)
+    assert (found["ifindex"], found["state"]) == (7, 0x80)
+    assert (ip_address(tree(found)["NDA_DST"]), tree(found)["NDA_LLADDR"]) == (ip_address(address), mac)
+    assert overlay_messages.read_neighbour(overlay_messages.neighbour_message(neighbour, 7), 7) == neighbour
+    assert overlay_messages.read_neighbour(overlay_messages.neighbour_message(neighbour, 7), 8) is None
+    assert overlay_messages.read_forwarding(overlay_messages.forwarding_message(entry, 7), 7) == entry
+    family, index, state, flags = struct.unpack_from("=BxxxiHB", overlay_messages.forwarding_message(entry, 7))
+    assert (family, index, state, flags) == (7, 7, 0xC0, 2)
+
+
+@given(addresses, st.data(), st.booleans(), u32)
+def test_routes(address: str, data: Any, onlink: bool, metric: int) -> None:
+    family = 6 if ":" in address else 4
+    length = data.draw(st.integers(0, 32 if family == 4 else 128))
+    gateway = data.draw(v4 if family == 4 else v6)
+    route = Route(f"{address}/{length}", gateway, "eth0", metric, onlink)
+    payload = overlay_messages.route_message(route, 7)
+    found = read(rtmsg, payload, 24)
+    assert (found["dst_len"], found["table"], found["proto"], found["type"]) == (length, 254, 76, 1)
+    assert (found["flags"], tree(found)["RTA_OIF"]) == (4 if onlink else 0, 7)
+    assert [ip_address(tree(found)[name]) for name in ("RTA_DST", "RTA_GATEWAY")] == [
+        ip_address(address),
+        ip_address(gateway),
+    ]
+    assert overlay_messages.read_route(payload, {7: "eth0"}) == route
+    deleted = tree(read(rtmsg, overlay_messages.route_to_delete(route), 25))
+    assert "RTA_GATEWAY" not in deleted
 
 
 # rtnetlink

@@ -174,7 +174,7 @@ def test_answers_that_were_lost_are_an_error() -> None:
 @pytest.mark.parametrize("stdout", ["", "Usage: ip", "[{"])
 def test_addresses_that_cannot_be_read_are_not_taken_for_none(stdout: str) -> None:
     with pytest.raises(LinkError, match="no JSON"):
-        own_addresses(Tools(stdout=stdout), "l4-ipvs0")
+        own_addresses(Tools(stdout=stdout))
     with pytest.raises(LinkError, match="Cannot open netlink socket: Permission denied"):
         links(Tools(1, stderr="Cannot open netlink socket:\nPermission denied\n"))
     with pytest.raises(LinkError, match="is not installed"):

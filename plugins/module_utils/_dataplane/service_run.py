@@ -18,7 +18,6 @@ from .._model.payload import PackedServices, Payload
 from .._model.request import Request
 from .._model.service import Node, parse_node
 from .._objects.boot import BootState
-from .._objects.node_facts import SERVICE_DEVICE
 from .host import ModuleHost
 from .run import RunError, plan_run
 
@@ -43,7 +42,7 @@ def node_of(module: AnsibleModule, settings: Mapping[str, Any]) -> Node:
     given = {key: value for key, value in settings.items() if value is not None}
     given.setdefault("name", platform.node())
     if "addresses" not in given:
-        given["addresses"] = own_addresses(ModuleRunner(module), SERVICE_DEVICE)
+        given["addresses"] = own_addresses(ModuleRunner(module))
     return parse_node(given)
 
 

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from .._model.addresses import IPV4, IPV6, network_of
-from .._objects.node_facts import Link
+from .._objects.node_facts import OWN_DEVICES, Link
 from .process import Runner
 
 _NETFILTER = {IPV4: "nf_call_iptables", IPV6: "nf_call_ip6tables"}
@@ -20,12 +20,12 @@ class LinkError(Exception):
     """The addresses could not be read; the text is one line, with ip(8)'s own words."""
 
 
-def own_addresses(runner: Runner, but_not_on: str) -> list[str]:
-    """The node's own unicast addresses that others can use, no loopback and no link-local ones. but_not_on: an interface.
+def own_addresses(runner: Runner) -> list[str]:
+    """The node's own unicast addresses that others can use, no loopback and no link-local ones, and none of our own devices.
 
     Raises LinkError.
     """
-    found = [info for link in _show(runner, []) if link.get("ifname") != but_not_on for info in _addresses(link)]
+    found = [info for link in _show(runner, []) if link.get("ifname") not in OWN_DEVICES for info in _addresses(link)]
     return [info["local"] for info in found if info.get("scope") in ("global", "site")]
 
 

@@ -14,12 +14,14 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x200, 0x400
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x100, 0x200, 0x400
 NLM_F_DUMP = 0x300
 NLA_F_NESTED, NLA_F_NET_BYTEORDER = 0x8000, 0x4000
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _DUMP_INTERRUPTED = 0x10
 """NLM_F_DUMP_INTR: what was dumped has changed meanwhile, so that parts of it may be missing."""
 _MOST_DUMPS = 20
@@ -79,6 +81,11 @@ class NetlinkSocket:
 
     def close(self) -> None:
         self._socket.close()
+
+    def filter_in_kernel(self) -> None:
+        """Have dumps hold only what matches the header of their request, on kernels that do so (4.20)."""
+        with suppress(OSError):
+            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
 
     def request(self, kind: int, flags: int, payload: bytes) -> Iterator[bytes]:
         """Send one message and yield the payloads of the answers, up to the kernel's acknowledgement.

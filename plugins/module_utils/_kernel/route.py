@@ -12,16 +12,17 @@ import socket
 import struct
 from collections.abc import Iterable, Sequence
 
+from .._objects.overlay import Way
 from .netlink import NLM_F_DUMP, NetlinkError, NetlinkSocket, attribute, attributes
 
 _NETLINK_ROUTE = 0
 _GET = 26
 _HEADER = struct.Struct("=BBBBBBBBI")
 """Of a route message: family, prefix lengths of destination and source, tos, table, protocol, scope, type, flags."""
-_UNICAST = 1
+_UNICAST, _LOCAL = 1, 2
 _BLOCK = 64
 _FIB_MATCH = 0x2000
-_DESTINATION, _INTERFACE, _MULTIPATH = 1, 4, 9
+_DESTINATION, _INTERFACE, _GATEWAY, _MULTIPATH, _VIA = 1, 4, 5, 9, 18
 _NEXT_HOP = struct.Struct("=HBBi")
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
 """No route, or one of type unreachable, prohibit or blackhole."""
@@ -65,6 +66,20 @@ class Routes:
             if code not in _NO_ROUTE:
                 raise RouteError(code)
         return [block[at] for at in sorted(refused)]
+
+    def way(self, address: str) -> Way | None:
+        """How the node itself reaches an address, None where it has no route; on kernels before 4.13 no way is by the default route."""
+        message = self._look_up(address)
+        if message is None:
+            return None
+        fields = _HEADER.unpack_from(message)
+        matched = self._look_up(address, _FIB_MATCH)
+        return Way(
+            _interfaces(message)[0],
+            fields[7] == _LOCAL,
+            not {_GATEWAY, _VIA} & attributes(message[_HEADER.size :]).keys(),
+            matched is not None and _is_default(matched),
+        )
 
     def uplinks(self) -> frozenset[str]:
         """The interfaces that have a default route of IPv4, in whichever table."""

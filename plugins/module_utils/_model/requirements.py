@@ -29,6 +29,16 @@ def find_needs(services: Sequence[Any], node: str) -> dict[str, Any]:
     }
 
 
+def backends_by_node(services: Sequence[Any]) -> dict[str, list[str]]:
+    """The addresses of the backends that have a node, by its name; in the order in which they are written, each once."""
+    found: dict[str, dict[str, None]] = {}
+    for service in services:
+        for backend in _list(service, "backends") if isinstance(service, dict) else ():
+            if isinstance(backend, dict) and backend.get("node"):
+                found.setdefault(str(backend["node"]), {})[str(backend.get("address"))] = None
+    return {node: list(addresses) for node, addresses in found.items()}
+
+
 def _list(one: Mapping[str, Any], key: str) -> Iterator[Any]:
     found = one.get(key)
     yield from found if isinstance(found, (list, tuple)) else [] if found is None else [found]

@@ -14,7 +14,7 @@ from .._kernel.files import FileError, read_file, write_file
 from .._kernel.process import Runner
 from .._objects.boot import BootState
 from . import boot_generations as generations
-from .boot_files import PARTS, render
+from .boot_files import OVERLAY, PARTS, render
 from .boot_generations import BootError, Generation
 from .boot_program import build
 from .boot_restore import standing
@@ -243,7 +243,9 @@ def _program_line(path: Path, content: bytes | None, mode: int) -> list[str]:
 
 def _units_change(wanted: _Wanted, settings: Settings, runner: Runner) -> Change:
     restore = bool(wanted.files) and settings.restore
-    change = plan_units("units", wanted_units(restore=restore, reapply=settings.reapply), KNOWN, runner)
+    overlay = any(name.endswith(f".{OVERLAY}") for name in wanted.files)
+    units = wanted_units(restore=restore, reapply=settings.reapply, overlay=overlay)
+    change = plan_units("units", units, KNOWN, runner)
 
     def apply() -> None:
         with standing():

@@ -16,11 +16,12 @@ from typing import Callable, NamedTuple, Protocol
 
 from .._kernel.dummy import Device, DeviceError
 from .._kernel.iptables import Xtables
+from .._kernel.overlay import OverlayError
 from .._kernel.process import run_tool
 from .._kernel.sysctl import SysctlError, write
 from .._objects.iptables import COMMANDS, ChainKey, Jump, Rules, target_of
 from .._objects.iptables_text import XtablesError
-from . import boot_files
+from . import boot_files, boot_overlay
 from .boot_generations import BootError
 
 DEVICE = "l4-ipvs0"
@@ -31,7 +32,7 @@ _ENDS = ("ACCEPT", "DROP", "REJECT", "RETURN", "LOG", "MARK")
 _WAIT_FOR_XTABLES = 60
 """Seconds."""
 
-ERRORS = (BootError, XtablesError, DeviceError, SysctlError, boot_files.InvalidFileError, OSError)
+ERRORS = (BootError, XtablesError, DeviceError, OverlayError, SysctlError, boot_files.InvalidFileError, OSError)
 """What a facility raises; the text is one line."""
 
 Read = Callable[[str], bytes]
@@ -201,6 +202,16 @@ class Addresses:
             return device.state() is not None
 
 
+class Ways:
+    """The overlay, which leads to backends of other nodes."""
+
+    def restore(self, read: Read) -> None:
+        boot_overlay.restore(read(boot_files.OVERLAY))
+
+    def stands(self, read: Read) -> bool:
+        return boot_overlay.stands(read(boot_files.OVERLAY))
+
+
 class Sysctls:
     """Settings that are safe behind our rules alone."""
 
@@ -221,4 +232,5 @@ def facilities(host: Host) -> dict[str, Facility]:
     found[boot_files.TIMEOUTS] = IpvsTimeouts(host)
     found[boot_files.ADDRESSES] = Addresses()
     found[boot_files.SYSCTLS] = Sysctls()
+    found[boot_files.OVERLAY] = Ways()
     return found

@@ -22,10 +22,11 @@ from .._objects.iptables import COMMANDS, ChainKey, Desired, Jump, Observed, Rul
 from .._objects.ipvs import Timeouts
 from .._plan.iptables import plan
 
-PARTS = ("bridge", "backend", "services")
+PARTS = ("bridge", "backend", "overlay", "services")
 """In the order in which they are restored."""
 
 SETS, IPVS, TIMEOUTS, ADDRESSES, SYSCTLS = "ipset", "ipvsadm", "ipvs-timeouts", "addresses", "sysctls"
+OVERLAY = "overlay"
 JUMPS = ".jumps"
 NFT = {family: f"nft-{family}" for family in ip.FAMILIES}
 FACILITIES = (
@@ -36,6 +37,7 @@ FACILITIES = (
     TIMEOUTS,
     ADDRESSES,
     SYSCTLS,
+    OVERLAY,
 )
 _DECLARED = " - [0:0]"
 _SYSCTL = re.compile(r"net/[a-z0-9_/]+")
@@ -60,6 +62,10 @@ def render(state: BootState) -> dict[str, bytes]:
         from .boot_nftables import encode  # pylint: disable=import-outside-toplevel  # long, and of no use to others
 
         encoded.update({NFT[family]: encode(table) for family, table in state.nftables.items()})
+    if state.overlay:
+        from .boot_overlay import encode as encode_overlay  # pylint: disable=import-outside-toplevel
+
+        encoded[OVERLAY] = encode_overlay(state.overlay)
     return encoded
 
 

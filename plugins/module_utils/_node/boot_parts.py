@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a run gives to `boot` for each of its parts: services, and the chains of the roles bridge and backend. Pure."""
+"""What a run gives to `boot` for each of its parts: services, the overlay, and the chains of the roles bridge and backend. Pure."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .._model.service import Node, parse_services
 from .._objects.boot import BootState
 from .._objects.iptables import Desired, Jump
 from .._objects.nftables import Table
+from .._objects.overlay import Item
 from .._resource.chain.request import ChainRequest
 from .boot import Part
 from .boot_generations import json_text
@@ -48,6 +49,13 @@ def services_part(
     depends_on = [given.payload.digest, dataplane, list(drained), list(node), hashlib.sha256(program).hexdigest()]
     asked = {"settings": dict(given.settings), "services": given.payload._asdict(), "drained": list(listed)}
     return Part(state, _digest(depends_on), asked)
+
+
+def overlay_part(items: Sequence[Item]) -> Part | None:
+    """Return the part of an overlay, None where there is none."""
+    if not items:
+        return None
+    return Part(lambda: BootState(overlay=items), _digest([[type(one).__name__, *one] for one in items]), {})
 
 
 def chains_part(requests: Iterable[ChainRequest]) -> Part | None:

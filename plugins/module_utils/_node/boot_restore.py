@@ -5,7 +5,8 @@
 """Brings back what the current generation holds: at boot, on reload, and when somebody has flushed it. Runs without Ansible.
 
 Each file for itself, but those of a table of nftables together, in an order in which nothing points at something missing: sets,
-rules with the jumps to them, virtual services, addresses, and last the sysctls that are safe behind rules alone.
+rules with the jumps to them, virtual services, addresses, and last the sysctls that are safe behind rules alone. Ways to other nodes
+come later, when the network is there.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ from . import boot_files, boot_generations
 from .boot_facilities import ERRORS, Facility, Host, Read, facilities
 from .boot_generations import BootError, Generation
 
-_ACTIONS = ("restore", "reload", "watch")
+_ACTIONS = ("restore", "overlay", "reload", "watch")
+_AFTER_NETWORK = (boot_files.OVERLAY,)
+"""What `overlay` restores, and `restore` does not."""
+_NETWORK_SECONDS = 60
+"""For which `overlay` tries again while it fails, since the network may not be configured yet."""
 _WAIT = 600
 """Seconds for a run that is under way."""
 _FIREWALLD_SECONDS = 30
@@ -36,9 +41,9 @@ _SYSTEMD_RUNS = Path("/run/systemd/system")
 class Restorer:
     """A generation and the host on which it is to stand. failures: one line for each file that could not be restored."""
 
-    def __init__(self, generation: Generation, host: Host) -> None:
+    def __init__(self, generation: Generation, host: Host, action: str = "reload") -> None:
         self._generation = generation
-        self._facilities = facilities(host)
+        self._facilities = {name: one for name, one in facilities(host).items() if _concerns(action, name)}
         self.failures: list[str] = []
 
     def restore(self) -> None:
@@ -93,6 +98,11 @@ class Restorer:
         return self._generation.read(part, facility)
 
 
+def _concerns(action: str, facility: str) -> bool:
+    """Whether a unit's action is about a facility: at boot, each is about its own."""
+    return action not in ("restore", "overlay") or (facility in _AFTER_NETWORK) == (action == "overlay")
+
+
 def main() -> NoReturn:
     """Run ``boot ACTION`` and exit; for systemd's units alone."""
     action = " ".join(sys.argv[2:])
@@ -103,23 +113,31 @@ def main() -> NoReturn:
 
 
 def run(action: str, directory: Path = boot_generations.DIRECTORY, host: Host | None = None) -> int:
-    """Do what a unit asks for: ``restore``, ``reload`` or ``watch``. Return the exit code; failures go to standard error."""
+    """Do what a unit asks for: one of `_ACTIONS`. Return the exit code; failures go to standard error."""
     found = host or Host()
-    if action == "restore" and _is_standing():
+    if action in ("restore", "overlay") and _is_standing():
         return 0
-    if action != "watch":
+    if action in ("restore", "reload"):
         _wait_for_firewalld(found)
-    failures: list[str] = []
-    try:
-        with exclusive_run(0 if action == "watch" else _WAIT):
-            failures = _run(action, directory, found)
-    except LockTimeout as error:
-        failures = [] if action == "watch" else [str(error)]
-    except FileError as error:
-        failures = [str(error)]
+    end = time.monotonic() + (_NETWORK_SECONDS if action == "overlay" else 0)
+    failures = _attempt(action, directory, found)
+    while failures and time.monotonic() < end:
+        time.sleep(0.5)
+        failures = _attempt(action, directory, found)
     for line in failures:
         _complain(line)
     return 1 if failures else 0
+
+
+def _attempt(action: str, directory: Path, host: Host) -> list[str]:
+    """Do it once, under the lock of runs. Return what has failed."""
+    try:
+        with exclusive_run(0 if action == "watch" else _WAIT):
+            return _run(action, directory, host)
+    except LockTimeout as error:
+        return [] if action == "watch" else [str(error)]
+    except FileError as error:
+        return [str(error)]
 
 
 def _run(action: str, directory: Path, host: Host) -> list[str]:
@@ -127,7 +145,7 @@ def _run(action: str, directory: Path, host: Host) -> list[str]:
     generation = _current(directory, failures)
     if generation is None:
         return failures
-    restorer = Restorer(generation, host)
+    restorer = Restorer(generation, host, action)
     if action == "watch":
         gone = restorer.gone()
         if not gone:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from .units import Unit
 
 PROGRAM = "/usr/local/sbin/layer4-service-proxy"
-UNIT, WATCH, TIMER = (f"layer4-service-proxy{kind}" for kind in (".service", "-watch.service", "-watch.timer"))
+UNIT, OVERLAY, WATCH, TIMER = (
+    f"layer4-service-proxy{kind}" for kind in (".service", "-overlay.service", "-watch.service", "-watch.timer")
+)
 _STATE = "/var/lib/layer4-service-proxy"
 
 # Those that set rules of their own and may flush all others as they start. Docker does neither, and starts after the network, as
@@ -47,11 +49,31 @@ WantedBy=multi-user.target
 """
 _RELOAD = f"ReloadPropagatedFrom={_FIREWALLS}\n"
 
+_OVERLAY = f"""\
+# Role layer4.service_proxy.overlay
+[Unit]
+Description=Ways to backends of other nodes for layer4.service_proxy
+Documentation=man:ip-route(8) man:bridge(8)
+RequiresMountsFor={_STATE} {PROGRAM}
+# Routes need the addresses of the network that the nodes have in common.
+Wants=network-online.target
+After={UNIT} network-online.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={PROGRAM} boot overlay
+ExecReload={PROGRAM} boot overlay
+
+[Install]
+WantedBy=multi-user.target
+"""
+
 _WATCH = f"""\
 # Role layer4.service_proxy.node, service_proxy_reapply
 [Unit]
 Description=Bring back services of layer4.service_proxy that someone else has flushed
-After={UNIT}
+After={UNIT} {OVERLAY}
 
 [Service]
 Type=oneshot
@@ -73,16 +95,18 @@ WantedBy=timers.target
 """
 
 
-KNOWN = {UNIT: "multi-user.target", WATCH: None, TIMER: "timers.target"}
+KNOWN = {UNIT: "multi-user.target", OVERLAY: "multi-user.target", WATCH: None, TIMER: "timers.target"}
 """All of these units, each with the target that starts it."""
 
 
-def wanted_units(*, restore: bool, reapply: bool) -> list[Unit]:
-    """Return the units that are to be there. reapply: as of `restore`."""
+def wanted_units(*, restore: bool, reapply: bool, overlay: bool) -> list[Unit]:
+    """Return the units that are to be there. reapply, overlay: whether `restore` is about these, too."""
     if not restore:
         return []
     text = _RESTORE.format(program=PROGRAM, state=_STATE, firewalls=_FIREWALLS, reload=_RELOAD if reapply else "")
     found = [Unit(UNIT, text, KNOWN[UNIT], started=True)]
+    if overlay:
+        found.append(Unit(OVERLAY, _OVERLAY, KNOWN[OVERLAY], started=True))
     if reapply:
         found += [Unit(WATCH, _WATCH, None, started=False), Unit(TIMER, _TIMER, KNOWN[TIMER], started=True)]
     return found

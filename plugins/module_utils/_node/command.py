@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from .._kernel.link import LinkError, own_addresses
 from .._model.service import InvalidServices
 from . import asked, boot_generations
-from .boot_facilities import DEVICE, Host
+from .boot_facilities import Host
 from .boot_generations import DIRECTORY, BootError, Generation
 from .boot_restore import Restorer
 from .boot_units import TIMER, UNIT
@@ -105,7 +105,7 @@ def _trace(given: Namespace) -> int:
     settings = asked.settings_of(wanted)
     node = settings.node
     if not node.get("addresses"):
-        node["addresses"] = own_addresses(Host(), DEVICE)
+        node["addresses"] = own_addresses(Host())
     connection = {"from": given.source, "to": given.destination, "port": given.port, "protocol": given.protocol}
     options = {**connection, "node": node, "dataplane": settings.dataplane}
     sys.stdout.write(asked.named(_trace_lines(trace_services(asked.effective_services(wanted), options))))

@@ -46,6 +46,8 @@ def wanted_modules(settings: Settings, *, schedulers: Sequence[str], bridges: bo
     if settings.is_ipvs:
         wanted.update({f"ip_vs_{name}": f"/sys/module/ip_vs_{name}" for name in schedulers})
         wanted.update({"ip_vs": "/proc/net/ip_vs", **_CONNTRACK})
+    if settings.has_overlay and settings.overlay == "vxlan":
+        wanted["vxlan"] = "/sys/module/vxlan"
     limits = (
         settings.conntrack_max,
         settings.conntrack_tcp_timeout_established,

@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 from .._dataplane import registry
 from .._dataplane.service_run import SERVICE_ERRORS, Converged, converge_services, node_of
 from .._kernel.nft import NftError as UnreadableNftError
+from .._kernel.overlay import OverlayError
 from .._kernel.process import ModuleRunner
 from .._kernel.sysctl import SysctlError
 from .._model import addresses as ip
 from .._model.drain import find_endpoints
 from .._model.fields import quoted
+from .._model.overlay import InvalidOverlay
 from .._model.own_ports import own_ports
 from .._model.request import Request
-from .._model.requirements import find_needs
+from .._model.requirements import backends_by_node, find_needs
 from .._model.service import InvalidServices, parse_services
 from .._model.service_changes import describe_changes
 from .._node_checks.facts import refuse_own_connection
@@ -32,10 +34,10 @@ from .._objects.iptables_text import XtablesError
 from .._objects.nftables_changes import NftError
 from .._plan.transaction import UndoFailed
 from .._resource.chain.request import InvalidChainError
-from . import backend_rules, bridges, kernel_modules, managers, sysctls, tools, units
+from . import backend_rules, bridges, kernel_modules, managers, overlay, sysctls, tools, units
 from .boot import Part, asked_of, observe, plan_boot, without_systemd
 from .boot import Settings as BootSettings
-from .boot_parts import services_part
+from .boot_parts import overlay_part, services_part
 from .bridge_modes import Links
 from .change import Change, NodeError, lines, merge_diffs
 from .given import (
@@ -61,8 +63,10 @@ if TYPE_CHECKING:
 RUN_ERRORS = (
     *SERVICE_ERRORS,
     InvalidChainError,
+    InvalidOverlay,
     NftError,
     NodeError,
+    OverlayError,
     SysctlError,
     UndoFailed,
     UnreadableNftError,
@@ -115,9 +119,9 @@ class NodeRun:
             if self.missing and not self._go_on_without(self.missing):
                 return self.result
         self._validate()
-        steps = [self._prepare_node, self._bridges, self._backends, self._proxy, self._open_loopback]
+        steps = [self._prepare_node, self._bridges, self._backends, self._overlay, self._proxy, self._open_loopback]
         if not self.settings.is_present:
-            steps = [self._proxy, self._backends, self._bridges, self._leave_node]
+            steps = [self._proxy, self._overlay, self._backends, self._bridges, self._leave_node]
         for step in (self._close_loopback, *steps):
             step()
         self._save()
@@ -162,6 +166,7 @@ class NodeRun:
             )
         if "bridge" in self.parts:
             bridges.refuse_wrong_bridges(settings, self.links, settings.name)
+        self.overlay = overlay.plan_overlay(settings) if "overlay" in self.parts else None
         self.local = [] if "ip" in self.missing else bridges.local_bridges(settings, self.links, self.runner)
         if "node" in self.parts:
             self.modules = kernel_modules.wanted_modules(
@@ -273,6 +278,16 @@ class NodeRun:
             addresses = [ip.canonical_address(one) for one in self.needs["backend_addresses"]]
             chains = list(backend_rules.chain_requests(self.settings, addresses))
             self._role_rules(RoleRules("backend", chains, backend_tables(self.settings, addresses)))
+
+    def _overlay(self) -> None:
+        """Ways to the backends of other nodes."""
+        if self.overlay is None:
+            return
+        strays = overlay.stray_backends(self.overlay, backends_by_node(self.services))
+        for warning in [*self.overlay.warnings, *strays]:
+            self.module.warn(warning)
+        self._do(managers.overlay_change(self.settings), overlay.change_of(self.overlay))
+        self.boot_parts["overlay"] = overlay_part(self.overlay.wanted)
 
     def _role_rules(self, rules: RoleRules) -> None:
         writer = RuleWriter(self.module, self.in_iptables)

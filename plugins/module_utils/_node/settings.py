@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 PREFIX = "service_proxy_"
 """Of the variables of the roles."""
-PARTS = ("node", "bridge", "backend", "proxy")
+PARTS = ("node", "bridge", "backend", "overlay", "proxy")
 """What the roles of these names do, in the order in which it is done."""
 _STRINGS = {"type": "list", "elements": "str"}
 _TIMEOUT = {"type": "int"}
@@ -53,6 +53,17 @@ SPECIFICATION: dict[str, dict[str, Any]] = {
             "ports": _STRINGS,
         },
     },
+    "overlay": {"type": "str", "choices": ["none", "routes", "vxlan"], "default": "none"},
+    "overlay_address": _STRINGS,
+    "overlay_nodes": {
+        "type": "list",
+        "elements": "dict",
+        "options": {"name": {"type": "str", "required": True}, "address": _STRINGS, "cidrs": _STRINGS},
+    },
+    "vxlan_id": {"type": "int", "default": 4004},
+    "vxlan_port": {"type": "int", "default": 4789},
+    "vxlan_mtu": {"type": "int"},
+    "vxlan_networks": {**_STRINGS, "default": ["169.254.0.0/16", "fd4c:3400::/64"]},
     "install_packages": {"type": "bool", "default": True},
     "bridge_netfilter": {"type": "bool"},
     "ipv6_forwarding": {"type": "bool"},
@@ -105,6 +116,18 @@ class Settings:
     @property
     def is_ipvs(self) -> bool:
         return bool(self.values["dataplane"] == "ipvs")
+
+    @property
+    def has_overlay(self) -> bool:
+        return self.is_present and self.values["overlay"] not in (None, "none")
+
+    @property
+    def overlay_cidrs(self) -> list[str]:
+        """The networks of backends that the overlay has to do with, of this node and of others."""
+        if not self.has_overlay:
+            return []
+        others = [cidr for one in self.values["overlay_nodes"] or () for cidr in one.get("cidrs") or ()]
+        return [*(self.values["backend_cidrs"] or ()), *others]
 
     @property
     def node(self) -> dict[str, Any]:

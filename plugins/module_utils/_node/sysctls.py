@@ -57,7 +57,7 @@ def wanted_sysctls(settings: Settings, *, ipv6: bool, direct: bool, bridges: boo
     """Return the sysctls that a node needs. ipv6, direct: what its services ask for; bridges: whether it has some with backends."""
     if not settings.is_present:
         return {}
-    has_ipv6 = ipv6 or any(":" in cidr for cidr in settings.local_cidrs)
+    has_ipv6 = ipv6 or any(":" in cidr for cidr in [*settings.local_cidrs, *settings.overlay_cidrs])
     wanted: dict[str, int | None] = {"net.ipv4.ip_forward": 1}
     if has_ipv6 if settings.ipv6_forwarding is None else settings.ipv6_forwarding:
         wanted["net.ipv6.conf.all.forwarding"] = 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .iptables import Desired
 from .ipvs import Timeouts
+from .overlay import Item
 
 if TYPE_CHECKING:
     from .nftables import Table
@@ -33,5 +34,7 @@ class BootState(NamedTuple):
     """Of those in seconds, 0 leaves one as it is."""
     addresses: Sequence[str] = ()
     """Of the dummy device."""
+    overlay: Sequence[Item] = ()
+    """What makes the overlay."""
     sysctls: Mapping[str, int] = {}
     """Those that may be set only where the rules stand, by their names with slashes."""

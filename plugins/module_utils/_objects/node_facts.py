@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 SERVICE_DEVICE = "l4-ipvs0"
 """The device of ours that has the addresses of services, where a dataplane binds them."""
+OWN_DEVICES = (SERVICE_DEVICE, "l4-vxlan0")
+"""The devices of ours, whose addresses are none of the node."""
 _IPTABLES_TABLES = ("filter", "nat", "mangle", "raw", "security")
 
 
