@@ -15,6 +15,7 @@ import pytest
 from nft_host import NftHost
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.nftables import Nftables
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.nftables_digest import digest_of
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import (
     Chain,
     Element,
@@ -174,11 +175,27 @@ DRIFT = [
 @pytest.mark.parametrize("commands", DRIFT, ids=["; ".join(commands) for commands in DRIFT])
 def test_drift_is_found_and_repaired(host: NftHost, commands: list[str]) -> None:
     host.converge(web(), {})
+    before = digest(host)
     host.nft("-f", "-", text="\n".join(commands))
     held = host.read(IP)
     assert plan_tables(web(), held).changed
+    assert digest(host) != before
     host.converge(web(), held)
     assert host.read(IP) == web()
+
+
+def digest(host: NftHost) -> str:
+    return host.within(lambda nft: digest_of(nft, [IP]))[0]
+
+
+def test_a_digest_stays_while_packets_and_others_change_what_is_theirs(host: NftHost) -> None:
+    host.converge(web(), {})
+    before = host.within(lambda nft: digest_of(nft, [IP]))
+    host.nft("add", "element", "ip", IP.name, "clients", "{ 10.9.9.9 . 10.0.0.1 . tcp . 80 : 192.0.2.1 . 80 }")
+    host.nft("add", "table", "ip", "somebodys")
+    host.nft("add", "chain", "ip", "somebodys", "input", "{ type filter hook input priority 0; }")
+    after = host.within(lambda nft: digest_of(nft, [IP]))
+    assert (after[0], after[1] - before[1]) == (before[0], 3)
 
 
 def test_elements_that_packets_made_stay(host: NftHost) -> None:

@@ -100,6 +100,9 @@ class FakeNftables:
                     del named[name]
         return found, self.generation()
 
+    def elements(self, table: TableId, name: str, dummy: SetHeader) -> Elements:
+        return self._held[table].sets[name].elements if table in self._held and name in self._held[table].sets else {}
+
     def dump(self) -> str:
         """Return all tables as nft(8) lists them."""
         return "\n".join(table_text(held.table(one)) for one, held in sorted(self._held.items()))

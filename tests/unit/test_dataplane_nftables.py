@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -20,13 +20,11 @@ from semantics import BALANCER, EXTERNAL, NODE_PORT, VIP, expected
 from strategies import CLIENTS, NODE, NODE_ADDRESSES, services
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.interface import Summary
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.cache import Record, store
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables import narrow
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.compile import compile_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.dataplane import Nftables
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.host import (
-    TABLES,
     maps_of,
-    own_tables,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.maps import (
     AFFINITY_TIMEOUTS,
@@ -42,16 +40,10 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nf
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.tables import make_table
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.trace import trace
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.own_tables import OwnTables
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.packet import Packet
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model import addresses as ip
-from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import Table
-from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_parts import is_of_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.transaction import run
-from ansible_collections.layer4.service_proxy.tests.unit.fake_nftables import FakeNftables
-from ansible_collections.layer4.service_proxy.tests.unit.fake_node import FakeNode
+from ansible_collections.layer4.service_proxy.tests.unit.nftables_node import Kernel, tables
 
 Raw = dict[str, Any]
 thorough = settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.generate])
@@ -61,49 +53,6 @@ NFTABLES = Nftables()
 UNLIKE = ("no local cidrs", "node port addresses")
 """Settings that between them ask for every chain of session affinity."""
 LOCALHOST = ("127.0.0.1", "::1")
-
-
-def tables(raw: Sequence[Raw], raw_node: Raw) -> dict[str, Table]:
-    parsed = parse_node(raw_node)
-    compiled = compile_services(parse_services(raw, parsed, NFTABLES.problems), parsed)
-    return {family: make_table(found, parsed, family) for family, found in compiled.items()}
-
-
-class NoStore:
-    """Where runs leave nothing."""
-
-    def load(self) -> None:
-        return None
-
-    def save(self, record: Record) -> None:
-        self.saved = record
-
-    def forget(self) -> None:
-        """There is nothing."""
-
-
-class Kernel(FakeNode):
-    """A host on which runs of the nftables dataplane follow one another."""
-
-    def __init__(self, raw_node: Raw) -> None:
-        self.nft = FakeNftables()
-        tables_of_node = OwnTables(is_of_services, lambda: self.nft)  # type: ignore[arg-type,return-value]
-        super().__init__(further={own_tables: tables_of_node, store: NoStore()})
-        self.node = parse_node(raw_node)
-
-    def run(self, raw: Sequence[Raw], state: str = "present", exclusive: bool = True) -> Summary:
-        request = Request(state, raw, exclusive, "nftables")
-        parsed, dummy = request.parse(self.node, NFTABLES.problems)
-        observed = NFTABLES.observe(self, self.node, request)
-        plan = NFTABLES.plan(self, self.node, NFTABLES.compile(parsed, self.node), observed)
-        assert plan.changed == any(plan.diff.values())
-        run([*plan.prepare(), *plan.activate(), *plan.retire()])
-        return plan.summary
-
-    @property
-    def held(self) -> dict[str, Table]:
-        found, dummy = self.nft.tables(TABLES.values())
-        return {family: found[one] for family, one in TABLES.items() if one in found}
 
 
 @pytest.mark.parametrize(
@@ -235,7 +184,8 @@ def test_naming_some_services_keeps_the_others(old: list[Raw], new: list[Raw], r
     assert set(summary.updated) <= {one for one in named if before.get(one, named[one]) != named[one]}
 
 
-def test_a_number_that_a_service_has_that_stays_is_taken() -> None:
+def test_a_number_that_a_service_has_that_stays_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(narrow, "_WORTH", 0)
     first, second = _with_one_number()
     kernel = Kernel({"name": "node1", "addresses": list(NODE_ADDRESSES)})
     kernel.run([_remembering(first, 1)])

@@ -6,11 +6,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Callable
 
 from .._kernel.nftables import Nftables
+from .._kernel.nftables_digest import digest_of
+from .._objects.nftables import Elements, SetHeader
+from .._objects.nftables_changes import NftError, TableId
 from .._objects.nftables_parts import TABLES, Held, IsOwn, left_empty
-from .._plan.nftables import NftPlan, Tables, plan_tables
+from .._plan.nftables import NftPlan, plan_tables
 
 
 class OwnTables:
@@ -38,18 +42,37 @@ class OwnTables:
             one: table for one, table in held.items() if table.chains or table.sets or not nft.names(one)
         }, generation
 
+    def elements(self, table: TableId, headers: Mapping[str, SetHeader]) -> dict[str, Elements]:
+        """Return the elements of these sets and maps, by name."""
+        with self._opened() as nft:
+            return {name: nft.elements(table, name, header) for name, header in headers.items()}
+
+    def digest(self) -> tuple[str, int]:
+        """Return a digest of what `read` returns, the same as long as nobody changes it, and the generation; empty where that fails."""
+        try:
+            with self._opened() as nft:
+                return digest_of(nft, list(TABLES.values()), self._is_own)
+        except NftError:
+            return "", 0
+
+    def fits(self, plan: NftPlan) -> bool:
+        """Tell whether no transaction has to be split for its size."""
+        with self._opened() as nft:
+            return len(plan.transactions(nft.send_limit())) <= 1 + bool(plan.cleanup)
+
     def apply(self, plan: NftPlan) -> int:
         """Make what is wanted of what is held, or leave all as it is; how many transactions that took."""
         with self._opened() as nft:
             spared = self._sparing(nft, plan)
+            transactions = spared.transactions(nft.send_limit())
             done = 0
             try:
-                for transaction in spared.transactions(nft.send_limit()):
+                for transaction in transactions:
                     nft.apply(transaction)
                     done += 1
             except Exception:
                 if done:
-                    self._put_back(nft, plan.held)
+                    self._put_back(nft, spared, only_cleanup=bool(spared.cleanup) and done == len(transactions) - 1)
                 raise
         return done
 
@@ -61,8 +84,8 @@ class OwnTables:
         shared = {one: not all(map(self._is_own, nft.names(one))) for one in gone}
         return plan_tables(left_empty(plan.wanted, shared), plan.held)
 
-    def _put_back(self, nft: Nftables, held: Tables) -> None:
-        """Take back the first of several transactions."""
-        back = plan_tables(held, self._read(nft)[0])
+    def _put_back(self, nft: Nftables, plan: NftPlan, only_cleanup: bool) -> None:
+        """Take back the first of several transactions. only_cleanup: whether all but the last are done, and that is the cleanup."""
+        back = plan.undo_before_cleanup() if only_cleanup else plan_tables(plan.held, self._read(nft)[0])
         for transaction in self._sparing(nft, back).transactions(nft.send_limit()):
             nft.apply(transaction)

@@ -194,11 +194,11 @@ class Nftables:
 
     def counters(self, table: TableId, name: str, header: SetHeader) -> dict[bytes, answers.Counted]:
         """Return what the elements of a set or map of this table have counted."""
-        return answers.decode_counters(header, self._lists(table, name))
+        return answers.decode_counters(header, self.lists(table, name))
 
     def elements(self, table: TableId, name: str, header: SetHeader) -> Elements:
         """Return the elements of a set or map of this table, those that packets have made too."""
-        return answers.decode_elements(header, self._lists(table, name))
+        return answers.decode_elements(header, self.lists(table, name))
 
     def _read(self, table: TableId, is_meant: Callable[[str], bool]) -> Table | None:
         fields = next((one for one in self._dump(wire.GET_TABLE, table.family) if _is_of(table, one)), None)
@@ -218,11 +218,11 @@ class Nftables:
 
     def _sets(self, table: TableId) -> dict[str, dict[int, bytes]]:
         """What the kernel says of each set and map beside its elements."""
-        found = self._dump_of(wire.GET_SET, table)
+        found = self.objects(wire.GET_SET, table)
         return {answers.name_of(one): one for one in found if not answers.is_anonymous(one)}
 
     def _flowtables(self, table: TableId) -> dict[str, dict[int, bytes]]:
-        return {answers.name_of(one): one for one in self._dump_of(wire.GET_FLOWTABLE, table)}
+        return {answers.name_of(one): one for one in self.objects(wire.GET_FLOWTABLE, table)}
 
     def _set(self, table: TableId, name: str, fields: dict[int, bytes]) -> Set:
         header = answers.decode_header(fields)
@@ -235,17 +235,19 @@ class Nftables:
             if _is_of(table, fields) and is_meant(name):
                 chains[name] = answers.decode_chain(fields)
         rules: dict[str, list[Rule]] = {name: [] for name in chains}
-        for fields in self._dump_of(wire.GET_RULE, table):
+        for fields in self.objects(wire.GET_RULE, table):
             name = answers.name_of(fields)
             if is_meant(name):
                 rules[name].append(answers.decode_rule_of(fields, table.family))
         return {name: chain._replace(rules=tuple(rules[name])) for name, chain in chains.items()}
 
-    def _lists(self, table: TableId, name: str) -> list[bytes]:
-        answered = self._dump_of(wire.GET_ELEMENT, table, text(wire.NAME_IN_TABLE, name))
+    def lists(self, table: TableId, name: str) -> list[bytes]:
+        """Return the elements of a set or map as the kernel tells them."""
+        answered = self.objects(wire.GET_ELEMENT, table, text(wire.NAME_IN_TABLE, name))
         return [fields.get(wire.ELEMENTS, b"") for fields in answered]
 
-    def _dump_of(self, kind: int, table: TableId, further: bytes = b"") -> list[dict[int, bytes]]:
+    def objects(self, kind: int, table: TableId, further: bytes = b"") -> list[dict[int, bytes]]:
+        """Return what the kernel tells of a table's objects of a kind, by attribute."""
         answered = self._dump(kind, table.family, text(wire.NAME_OF_TABLE, table.name) + further)
         return [fields for fields in answered if _is_of(table, fields)]
 

@@ -128,12 +128,12 @@ def decode_elements(header: SetHeader, lists: Iterable[bytes]) -> Elements:
         return _intervals(header, lists)
     elements = {}
     rest_of = _rest_decoder()
-    for key, rest in _split(header, lists):
+    for key, rest in split_elements(header, lists):
         elements[key] = rest_of(rest)
     return elements
 
 
-def _split(header: SetHeader, lists: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+def split_elements(header: SetHeader, lists: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
     """Yield the key of every element and the attributes behind its key; no key for the element that stands for all others."""
     size = key_size(types_of(header.key))
     key_end = _KEY_AT + size
@@ -179,7 +179,7 @@ def _decode_rest(rest: bytes, verdicts: dict[bytes, Verdict]) -> Element:
 def _ranges(header: SetHeader, lists: Iterable[bytes]) -> Elements:
     elements = {}
     rest_of = _rest_decoder()
-    for key, rest in _split(header, lists):
+    for key, rest in split_elements(header, lists):
         high = attributes(rest).get(wire.ELEMENT_KEY_END, b"")
         elements[key + (attributes(high)[DATA_VALUE] if high else key)] = rest_of(rest)
     return elements
@@ -188,7 +188,7 @@ def _ranges(header: SetHeader, lists: Iterable[bytes]) -> Elements:
 def _intervals(header: SetHeader, lists: Iterable[bytes]) -> Elements:
     """Return intervals with both ends; the kernel holds where each begins, and apart from that where it has ended."""
     points = []
-    for key, rest in _split(header, lists):
+    for key, rest in split_elements(header, lists):
         is_end = to_number(attributes(rest).get(wire.ELEMENT_FLAGS, b"")) & wire.IS_END
         points.append((key, not is_end, rest))
     points.sort()
@@ -209,7 +209,7 @@ def _before(key: bytes, size: int) -> bytes:
 def decode_counters(header: SetHeader, lists: Iterable[bytes]) -> dict[bytes, Counted]:
     """Return what the elements of a set without intervals have counted."""
     counters = {}
-    for key, rest in _split(header, lists):
+    for key, rest in split_elements(header, lists):
         expression = attributes(attributes(rest).get(wire.ELEMENT_EXPRESSION, b""))
         fields = attributes(expression.get(2, b""))
         counters[key] = Counted(

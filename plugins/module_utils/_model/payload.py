@@ -20,6 +20,8 @@ from typing import Any, NamedTuple, overload
 from .service import InvalidServices
 
 _FASTEST = 1
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+_START, _BETWEEN, _END = "[\n", ",\n", "\n]"
 
 
 class Payload(NamedTuple):
@@ -31,8 +33,13 @@ class Payload(NamedTuple):
 
 
 def to_text(services: Sequence[Any]) -> str:
-    """Return services as JSON, in the same order whatever the order of their keys. Raises TypeError for what JSON does not know."""
-    return json.dumps(services, sort_keys=True, separators=(",", ":"))
+    """Return services as JSON, a line for each, the same whatever the order of their keys. Raises TypeError for what JSON does not know."""
+    return _START + _BETWEEN.join(map(service_text, services)) + _END
+
+
+def service_text(service: Any) -> str:
+    """Return the line of one service in `to_text`. Raises TypeError for what JSON does not know."""
+    return _ENCODER.encode(service)
 
 
 class PackedServices(Sequence[Any]):
@@ -43,11 +50,26 @@ class PackedServices(Sequence[Any]):
         self._body = payload.body
 
     @cached_property
-    def _services(self) -> list[Any]:
+    def _text(self) -> str:
         try:
-            return unpack(self._body)
+            return _decompressed(self._body)
         except ValueError as error:
             raise InvalidServices([f"payload: {error}"]) from error
+
+    @cached_property
+    def _services(self) -> list[Any]:
+        try:
+            return _listed(self._text)
+        except ValueError as error:
+            raise InvalidServices([f"payload: {error}"]) from error
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The line of each in `to_text`. Those of a body in another form are made."""
+        text = self._text
+        if text.startswith(_START) and text.endswith(_END):
+            return text[len(_START) : -len(_END)].split(_BETWEEN)
+        return list(map(service_text, self._services))
 
     @overload
     def __getitem__(self, index: int) -> Any: ...
@@ -63,6 +85,11 @@ class PackedServices(Sequence[Any]):
 
     def __len__(self) -> int:
         return len(self._services)
+
+
+def texts_of(services: Sequence[Any]) -> list[str]:
+    """Return the line of each service in `to_text`. Raises TypeError for what JSON does not know, and InvalidServices."""
+    return services.texts if isinstance(services, PackedServices) else list(map(service_text, services))
 
 
 def digest_of(services: Sequence[Any]) -> str:
@@ -83,10 +110,18 @@ def pack(services: Sequence[Any]) -> Payload:
 
 def unpack(body: str) -> list[Any]:
     """Return the services of a body. Raises ValueError for what `pack` did not make."""
+    return _listed(_decompressed(body))
+
+
+def _decompressed(body: str) -> str:
     try:
-        found = json.loads(zlib.decompress(base64.b64decode(body)))
+        return zlib.decompress(base64.b64decode(body)).decode()
     except zlib.error as error:
         raise ValueError(str(error)) from error
+
+
+def _listed(text: str) -> list[Any]:
+    found = json.loads(text)
     if not isinstance(found, list):
         raise ValueError("no list")
     return found

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -47,19 +48,40 @@ def merged_facts(facts: Sequence[ServiceFacts]) -> ServiceFacts:
     )
 
 
+Counted = dict[str, "Counter[str]"]
+"""The values of facts, by field, and how often each is there: with this one of many services can be taken out again."""
+
+
 def facts_of(services: Sequence[Service], node: Node) -> ServiceFacts:
     """Return the facts of these services on a node."""
+    return facts_in(count_facts(services, node))
+
+
+def count_facts(services: Sequence[Service], node: Node) -> Counted:
+    """Return the facts of these services on a node, counted: those of two lists add up to those of both together."""
     backends = [backend for service in services for backend in service.backends]
+    keeping = (service for service in services if _keeps_sources(service, node))
+    return {
+        "families": Counter(family for service in services for family in service_families(service, node)),
+        "local_backend_families": Counter(one.family for one in backends if one.address in node.addresses),
+        "has_node_port": Counter(str(one.node_port) for one in services if one.node_port is not None),
+        "addresses": Counter(address for service in services for dummy, address in service.addresses()),
+        "unmasqueraded_backends": Counter(one.address for service in keeping for one in _taking(service)),
+        "warnings": Counter(_warnings(services)),
+        "own_ports": Counter(one.to_text() for one in own_ports(services, node)),
+    }
+
+
+def facts_in(counted: Counted) -> ServiceFacts:
+    """Return what has been counted at least once."""
     return ServiceFacts(
-        families=frozenset(family for service in services for family in service_families(service, node)),
-        local_backend_families=frozenset(one.family for one in backends if one.address in node.addresses),
-        has_node_port=any(service.node_port is not None for service in services),
-        addresses=frozenset(address for service in services for dummy, address in service.addresses()),
-        unmasqueraded_backends=frozenset(
-            backend.address for service in services if _keeps_sources(service, node) for backend in _taking(service)
-        ),
-        warnings=tuple(_warnings(services)),
-        own_ports=tuple(one.to_text() for one in own_ports(services, node)),
+        frozenset(counted["families"]),
+        frozenset(counted["local_backend_families"]),
+        bool(counted["has_node_port"]),
+        frozenset(counted["addresses"]),
+        frozenset(counted["unmasqueraded_backends"]),
+        tuple(counted["warnings"]),
+        tuple(counted["own_ports"]),
     )
 
 

@@ -64,6 +64,20 @@ class NftPlan(NamedTuple):
     def undo(self) -> NftPlan:
         return plan_tables(self.held, self.wanted)
 
+    def undo_before_cleanup(self) -> NftPlan:
+        """Return the way back from where all is done but `cleanup`, which removes chains that are empty."""
+        left = {
+            one: table._replace(chains={**table.chains, **self._emptied(one)}) for one, table in self.wanted.items()
+        }
+        return plan_tables(self.held, left)
+
+    def _emptied(self, table: TableId) -> dict[str, Chain]:
+        return {
+            change.name: Chain(())
+            for change in self.cleanup
+            if isinstance(change, DeleteChain) and change.table == table
+        }
+
     def before(self) -> str:
         """Return what is there and will not be so, as commands of nft(8)."""
         return difference_text(self.held, self.wanted)

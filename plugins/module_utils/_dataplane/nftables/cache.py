@@ -2,26 +2,29 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a run leaves so that the next one, if it is asked for the same, need not look: a digest, and the generation of the ruleset.
+"""What a run leaves so that the next one looks only at what is asked for differently: what it was asked for, and the generation of
+the ruleset behind it.
 
-Whatever is missing, damaged or not certain any more is as if there were nothing: then the kernel is read.
+Of services their text, from which their elements follow, and what they have in common (`counts`). Whatever is missing, damaged or not
+certain any more is as if there were nothing: then the kernel is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..._kernel.files import RUN_DIRECTORY, FileError, ensure_directory, read_file, remove_file, write_file
 from ..._kernel.rules_state import namespace_name
 from ..._model.payload import digest_of
 from ..._model.request import Request
 from ..._model.service import Node
-from ..._model.service_facts import ServiceFacts
 from ..interface import Host
+from .counts import Counts, from_plain, plain
 
 _VERSION = 3
 """Raised by hand whenever the same services compile to something else, so that what an older release left is not believed."""
@@ -30,16 +33,29 @@ _VERSION = 3
 class Record(NamedTuple):
     """What the last run left."""
 
+    settings: str
+    """A digest of all that elements depend on beside services."""
     asked: str
+    """A digest of what was asked for; empty if the node has other services too."""
     generation: int
     """Of the ruleset behind that run: any change of any table makes it another."""
-    has_udp: bool
-    facts: ServiceFacts
+    tables: str
+    """A digest of our tables; empty as long as nobody else has changed the ruleset."""
+    numbers: Sequence[int]
+    """Of services with session affinity and their backends, each the first of its own."""
+    counts: Counts
+    texts: Sequence[str]
+    """A line for each service (`_model.payload`)."""
 
 
-def digest_of_request(request: Request, node: Node) -> str:
-    """Return a digest of all that a run's outcome depends on."""
-    parts = [_VERSION, digest_of(request.services), request.state, request.exclusive, node]
+def digest_of_settings(node: Node) -> str:
+    """Return a digest of all that elements depend on beside services."""
+    return hashlib.sha256(json.dumps([_VERSION, node]).encode()).hexdigest()
+
+
+def digest_of_request(request: Request) -> str:
+    """Return a digest of all that is asked for."""
+    parts = [digest_of(request.services), request.state, request.exclusive]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -48,16 +64,14 @@ class Store:
 
     def load(self) -> Record | None:
         try:
-            raw = json.loads(read_file(self._path()) or b"")
-            return Record(raw["asked"], int(raw["generation"]), bool(raw["has_udp"]), _to_facts(raw["facts"]))
-        except (FileError, OSError, ValueError, KeyError, TypeError):
+            return decode((read_file(self._path()) or b"").decode())
+        except (FileError, OSError, ValueError):
             return None
 
     def save(self, record: Record) -> None:
-        raw = {**record._asdict(), "facts": [_plain(part) for part in record.facts]}
         try:
             ensure_directory(RUN_DIRECTORY)
-            write_file(self._path(), json.dumps(raw))
+            write_file(self._path(), encode(record))
         except (FileError, OSError):
             self.forget()
 
@@ -75,18 +89,25 @@ def store(dummy: Host) -> Store:
     return Store()
 
 
-def _plain(part: Any) -> Any:
-    return sorted(part) if isinstance(part, frozenset) else part
+def encode(record: Record) -> str:
+    """Return the text of a record: its checksum, all but the services, then these, each in lines of their own."""
+    values = [*record[:5], plain(record.counts)]
+    text = "\n".join([json.dumps(values, separators=(",", ":")), *record.texts])
+    return f"{_checksum(text)}\n{text}"
 
 
-def _to_facts(parts: Sequence[Any]) -> ServiceFacts:
-    families, local, has_node_port, addresses, unmasqueraded, warnings, own_ports = parts
-    return ServiceFacts(
-        frozenset(families),
-        frozenset(local),
-        bool(has_node_port),
-        frozenset(addresses),
-        frozenset(unmasqueraded),
-        tuple(warnings),
-        tuple(own_ports),
-    )
+def decode(text: str) -> Record | None:
+    """Return the record of a text; None for a text that `encode` did not make."""
+    checksum, dummy, rest = text.partition("\n")
+    if checksum != _checksum(rest):
+        return None
+    first, *texts = rest.split("\n")
+    try:
+        settings, asked, generation, tables, numbers, counts = json.loads(first)
+        return Record(settings, asked, generation, tables, numbers, from_plain(counts), texts)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return None
+
+
+def _checksum(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"

@@ -55,7 +55,10 @@ class Nftables(NftablesPresence):
         of: Collection[str] | None = None,
     ) -> dict[str, list[Claim]]:
         seen: State = observed.state
-        return {family: claims_of(maps_of(seen.held.get(one)), family, at, of) for family, one in TABLES.items()}
+        held = {family: maps_of(seen.held.get(one)) for family, one in TABLES.items()}
+        if at is not None and seen.others:
+            held = dict(seen.others())
+        return {family: claims_of(found, family, at, of) for family, found in held.items()}
 
     def warnings(self, host: Host, dummy: Observation, _node: Node, families: Collection[str]) -> list[str]:
         return closed_forward_warnings(host, families)

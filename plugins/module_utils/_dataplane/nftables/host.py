@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
-from ..._objects.nftables import Table
+from ..._objects.nftables import Elements, SetHeader, Table
+from ..._objects.nftables_changes import TableId
 from ..._objects.nftables_parts import TABLES, Held, is_of_services
 from ..._plan.nftables import NftPlan
 from ..interface import Host
@@ -26,6 +28,15 @@ class Facility(Protocol):
 
     def read(self) -> tuple[Held, int]:
         """Return those that are there, whole, and the generation."""
+
+    def elements(self, table: TableId, headers: Mapping[str, SetHeader]) -> Mapping[str, Elements]:
+        """Return the elements of these sets and maps, by name."""
+
+    def digest(self) -> tuple[str, int]:
+        """Return a digest of our tables, the same as long as nobody changes them, and the generation; empty where that fails."""
+
+    def fits(self, plan: NftPlan) -> bool:
+        """Tell whether no transaction has to be split for its size."""
 
     def apply(self, plan: NftPlan) -> int:
         """Make the wanted tables of those that are held, or leave these as they are; how many transactions that took."""

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from ..._model import addresses as ip
-from ..._model.service import Service
+from ..._model.service import Backend, Service
 
 
 class Numbers(NamedTuple):
@@ -29,20 +29,38 @@ def number_services(services: Iterable[Service], others: Collection[int] = ()) -
     """Return the numbers of those services that have session affinity. others: the numbers of services that stay as they are."""
     numbers = Numbers({}, {})
     taken = {0, *others}
-    for service in sorted(one for one in services if one.session_affinity == "client_ip"):
+    for service in sorted(filter(_is_numbered, services)):
         numbers.services[service.name] = _free(service.name, taken)
         for backend in service.backends:
-            name = f"{service.name} {ip.endpoint(backend.address, backend.port)}"
-            numbers.backends[service.name, backend.address, backend.port] = _free(name, taken)
+            number = _free(_backend_text(service, backend), taken)
+            numbers.backends[service.name, backend.address, backend.port] = number
     return numbers
+
+
+def first_numbers(services: Iterable[Service]) -> set[int] | None:
+    """Return the numbers of these services and their backends, if each has the first hash of its own; else None."""
+    numbered = list(filter(_is_numbered, services))
+    texts = [one.name for one in numbered]
+    texts += [_backend_text(one, backend) for one in numbered for backend in one.backends]
+    found = {_hash(text, 0) for text in texts}
+    return found if len(found) == len(texts) and 0 not in found else None
+
+
+def _is_numbered(service: Service) -> bool:
+    return service.session_affinity == "client_ip"
+
+
+def _backend_text(service: Service, backend: Backend) -> str:
+    return f"{service.name} {ip.endpoint(backend.address, backend.port)}"
 
 
 def _free(text: str, taken: set[int]) -> int:
     attempt = 0
-    while True:
-        digest = blake2b(f"{text} {attempt}".encode(), digest_size=4).digest()
-        found = int.from_bytes(digest, "big")
-        if found not in taken:
-            taken.add(found)
-            return found
+    while (found := _hash(text, attempt)) in taken:
         attempt += 1
+    taken.add(found)
+    return found
+
+
+def _hash(text: str, attempt: int) -> int:
+    return int.from_bytes(blake2b(f"{text} {attempt}".encode(), digest_size=4).digest(), "big")

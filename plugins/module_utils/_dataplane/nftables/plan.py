@@ -7,21 +7,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Callable, NamedTuple
 
+from ..._model.payload import texts_of
 from ..._model.request import Request
 from ..._model.service import Node, Service, parse_names
-from ..._model.service_facts import ServiceFacts, facts_of
 from ..._plan.nftables import plan_tables
 from ..._plan.transaction import Step
 from ..conntrack_cleanup import families_with_connections
 from ..interface import Host, Observation, Summary, Tracking
 from . import ownership
-from .cache import Record, digest_of_request, store
+from .cache import Record, digest_of_request, digest_of_settings, store
 from .compile import compile_services
-from .host import TABLES, Held, maps_of, own_tables
-from .maps import Maps
+from .counts import count
+from .host import TABLES, Facility, Held, maps_of, own_tables
+from .maps import FRONTS, Maps, headers
+from .narrow import Narrowed, narrowed
+from .numbers import first_numbers
 from .tables import guards_localhost, make_table
 
 
@@ -36,21 +39,25 @@ class State(NamedTuple):
     """What a run has seen."""
 
     held: Held
+    """Our tables; of a narrowed request what may differ of them (`narrow`)."""
     generation: int
-    asked: str  # the digest of a request after which the node has nothing else; empty for other requests
-
-
-UNCHANGED = State({}, 0, "")
-"""Nothing was read, because all is as asked for."""
+    settings: str
+    asked: str
+    """Digests of the settings of the node, and of the request."""
+    is_disturbed: bool = False
+    """Whether somebody else has changed the ruleset since the last run, but not our tables."""
+    narrowed: Narrowed | None = None
+    others: Callable[[], Mapping[str, Maps]] | None = None
+    """Reads at which addresses and node ports services answer, where some that stay may be in the way of a narrowed request."""
 
 
 class NftablesPlan:
     """The difference, as `interface.Plan` describes it. There is a step for the next run's sake even where nothing differs."""
 
-    def __init__(self, host: Host, wanted: Held, seen: State, facts: Callable[[], ServiceFacts]) -> None:
-        """facts: of the services of the request, which a record is to keep."""
+    def __init__(self, host: Host, wanted: Held, seen: State, left: Callable[[], Record | None]) -> None:
+        """left: what is left for the next run, but for the generation; None for nothing."""
         self._facility, self._store = host.facility(own_tables), host.facility(store)
-        self._wanted, self._held, self._seen, self._facts = wanted, seen.held, seen, facts
+        self._wanted, self._held, self._seen, self._left = wanted, seen.held, seen, left
         self._plan = plan_tables(wanted, seen.held)
         self._transactions = 0
 
@@ -89,11 +96,17 @@ class NftablesPlan:
 
     @property
     def _has_services(self) -> bool:
-        return any(ownership.names(maps_of(table)) for table in self._wanted.values())
+        return bool(self._seen.narrowed) or any(ownership.names(maps_of(table)) for table in self._wanted.values())
 
     def _steps(self) -> list[Step]:
         changed = [Step(self._apply, self._undo)] if self.changed else []
-        return changed + ([Step(self._record, self._store.forget)] if self._seen.asked else [])
+        return [*changed, Step(self._record, self._store.forget)] if changed or not self._is_recorded else []
+
+    @property
+    def _is_recorded(self) -> bool:
+        """Whether the last run has left all that this one could leave."""
+        found = self._seen.narrowed
+        return found is not None and found.is_recorded and not self._seen.is_disturbed
 
     def _apply(self) -> None:
         self._transactions = self._facility.apply(self._plan)
@@ -103,32 +116,55 @@ class NftablesPlan:
 
     def _record(self) -> None:
         """Leave what spares the next run a look, unless somebody else has changed anything since this one's."""
-        if self._facility.generation() == self._seen.generation + self._transactions:
-            facts, names = self._facts(), (maps_of(table) for table in self._wanted.values())
-            has_udp = any(ownership.has_protocol(one, "udp") for one in names)
-            self._store.save(Record(self._seen.asked, self._facility.generation(), has_udp, facts))
-        else:
+        left = self._left()
+        if left is None or self._facility.generation() != self._seen.generation + self._transactions:
             self._store.forget()
+            return
+        now = self._seen.generation + self._transactions
+        if self._transactions or not self._seen.narrowed:
+            digest, generation = self._facility.digest() if self._seen.is_disturbed else ("", now)
+            left = left._replace(tables=digest if generation == now else "")
+        self._store.save(left._replace(generation=now))
 
 
 def observe(host: Host, node: Node, request: Request) -> Observation:
-    """Read the tables, unless the last run was asked for the same and nobody has changed anything of nftables since."""
+    """Read the tables; or, if nobody has changed them since the last run, find what is asked for beyond what it was asked for."""
     facility = host.facility(own_tables)
-    # Where nothing is wanted any more, what connections still needed is looked at until it can be removed.
-    is_whole = request.state == "present" and request.exclusive and bool(request.services)
-    asked = digest_of_request(request, node) if is_whole else ""
-    record = host.facility(store).load() if asked else None
-    if record and (record.asked, record.generation) == (asked, facility.generation()):
-        judged = [one for one in request.services if one.get("protocol") == "udp"] if record.has_udp else []
-        return Observation(Request("present", [], False, request.dataplane, unchanged=judged), UNCHANGED, record.facts)
-    return Observation(request, State(*facility.read(), asked))
+    settings, asked = digest_of_settings(node), digest_of_request(request) if _is_whole(request) else ""
+    record = host.facility(store).load()
+    is_disturbed = False
+    if record and record.settings == settings:
+        generation = facility.generation()
+        is_disturbed = record.generation != generation
+        if not is_disturbed or (record.tables and (record.tables, generation) == facility.digest()):
+            found = narrowed(record, request, node, asked)
+            if found and facility.fits(plan_tables(found.wanted, found.held)):
+                others = partial(_answering, facility) if found.has_new_claims else None
+                seen = State(dict(found.held), generation, settings, asked, is_disturbed, found, others)
+                return Observation(found.request, seen, found.facts)
+    return Observation(request, State(*facility.read(), settings, asked, is_disturbed))
+
+
+def _answering(facility: Facility) -> dict[str, Maps]:
+    """Read at which addresses and node ports services answer, by address family."""
+    names = [front.services for front in FRONTS]
+    return {
+        family: dict(facility.elements(one, {name: headers(family)[name] for name in names}))
+        for family, one in TABLES.items()
+    }
+
+
+def _is_whole(request: Request) -> bool:
+    """Whether a request says all that a node shall have."""
+    return request.state == "present" and request.exclusive and bool(request.services)
 
 
 def plan_services(host: Host, node: Node, desired: Compiled, observation: Observation) -> NftablesPlan:
     """Return what makes of the observed state the one that is asked for."""
     seen: State = observation.state
-    if seen is UNCHANGED:
-        return NftablesPlan(host, {}, UNCHANGED, ServiceFacts)
+    if seen.narrowed:
+        left = seen.narrowed.left
+        return NftablesPlan(host, dict(seen.narrowed.wanted), seen, lambda: left)
     services = _wanted_services(observation.request, desired, node, seen.held)
     kept = _kept_empty(observation.request, services, seen.held, host.tracking)
     wanted = {
@@ -136,7 +172,22 @@ def plan_services(host: Host, node: Node, desired: Compiled, observation: Observ
         for family in TABLES
         if services[family] or family in kept or _keeps_guard(observation.request, node, family, seen.held)
     }
-    return NftablesPlan(host, wanted, seen, lambda: facts_of(desired.services, node))
+    return NftablesPlan(host, wanted, seen, lambda: _record(observation.request, desired, services, wanted, node, seen))
+
+
+def _record(
+    request: Request, desired: Compiled, services: Mapping[str, Maps], wanted: Held, node: Node, seen: State
+) -> Record | None:
+    """What is left for the next run; None where the node has services that the request does not name, or has none."""
+    names = {name for one in services.values() for name in ownership.names(one)}
+    numbers = first_numbers(desired.services)
+    if not names or numbers is None or names != {one.name for one in desired.services}:
+        return None
+    counts = count(desired.services, services, node)
+    if {TABLES[family] for family in counts.families()} != set(wanted):
+        return None
+    asked = seen.asked or digest_of_request(request._replace(exclusive=True))
+    return Record(seen.settings, asked, 0, "", sorted(numbers), counts, texts_of(request.services))
 
 
 def _wanted_services(request: Request, desired: Compiled, node: Node, held: Held) -> dict[str, Maps]:

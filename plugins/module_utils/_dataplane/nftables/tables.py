@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from ..._model import addresses as ip
@@ -33,9 +34,15 @@ from .maps import BY_ADDRESS, FRONTS, Maps
 _NOTHING = Element()
 
 
-def make_table(services: Maps, node: Node, family: str) -> Table:
-    """Return the table that has these elements of services, and no chain, map or set that nothing leads to."""
-    return _TableMaker({**services, **_shared(services, node, family)}, node, family).table()
+def make_table(services: Maps, node: Node, family: str, shared: Mapping[str, Elements] | None = None) -> Table:
+    """Return the table that has these elements of services, and no chain, map or set that nothing leads to.
+
+    shared: elements of no single service that it has for the sake of others.
+    """
+    common = _shared(services, node, family)
+    for name, elements in (shared or {}).items():
+        common[name].update(elements)
+    return _TableMaker({**services, **common}, node, family).table()
 
 
 def guards_localhost(node: Node, family: str) -> bool:
@@ -104,7 +111,7 @@ def _shared(services: Maps, node: Node, family: str) -> Maps:
     return {
         maps.LOCAL_SOURCES: _networks(node.local_cidrs, family),
         maps.NODE_PORT_ADDRESSES: _networks(node.node_port_addresses, family),
-        maps.HAIRPIN: dict.fromkeys([address + address for address in sorted(_backends(services, family))], _NOTHING),
+        maps.HAIRPIN: dict.fromkeys([address + address for address in sorted(backends_of(services, family))], _NOTHING),
         maps.SERVICE_ADDRESSES: dict.fromkeys(sorted(_service_addresses(services, family)), _NOTHING),
     }
 
@@ -114,11 +121,12 @@ def _networks(cidrs: Iterable[str], family: str) -> Elements:
     return {first + last: _NOTHING for first, last in collapsed(own)}
 
 
-def _backends(services: Mapping[str, Elements], family: str) -> set[bytes]:
+def backends_of(services: Mapping[str, Elements], family: str) -> Counter[bytes]:
+    """Return the addresses of backends, and how many elements lead to each."""
     size = ip.bits(family) // 8
     named = [maps.AFFINITY_BACKENDS, *(name for front in FRONTS for name in (front.endpoints, front.local_endpoints))]
-    endpoints = {element.data for name in named for element in services.get(name, {}).values()}
-    return {endpoint[:size] for endpoint in endpoints if isinstance(endpoint, bytes)}
+    endpoints = (element.data for name in named for element in services.get(name, {}).values())
+    return Counter([endpoint[:size] for endpoint in endpoints if isinstance(endpoint, bytes)])
 
 
 def _service_addresses(services: Mapping[str, Elements], family: str) -> set[bytes]:

@@ -1,0 +1,132 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs of the nftables dataplane that know what the last one has left, against runs that read everything."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from strategies import NODE, NODE_ADDRESSES, services
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.interface import Summary
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables import narrow
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.cache import (
+    decode,
+    encode,
+    store,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model import addresses as ip
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_changes import (
+    DeleteChain,
+    NftChange,
+    NftRefusedError,
+)
+from ansible_collections.layer4.service_proxy.tests.unit.nftables_node import Kernel, tables
+
+Raw = dict[str, Any]
+thorough = settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.generate])
+
+
+Step = tuple[str, bool, list[int]]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["present", "present", "present", "absent"]),
+        st.booleans(),
+        st.lists(st.integers(0, 11), unique=True, max_size=8),
+    ),
+    min_size=2,
+    max_size=6,
+)
+
+
+@thorough
+@given(st.tuples(services(least=3, most=6), services(most=6)), NODE, STEPS, st.booleans())
+def test_a_run_that_knows_the_last_one_does_what_one_does_that_reads_everything(
+    raw: tuple[list[Raw], list[Raw]], raw_node: Raw, steps: list[Step], others: bool
+) -> None:
+    """others: somebody changes a table of their own before each run."""
+    by_number = dict(enumerate([*raw[0], *raw[1]]))
+    knowing, reading = Kernel(raw_node), Kernel(raw_node, keeps=False)
+    worth = mock.patch.object(narrow, "_WORTH", 0)  # however many differ
+    for state, exclusive, numbers in [("present", True, list(by_number)[:6]), *steps]:
+        asked = list({by_number[one]["name"]: by_number[one] for one in numbers if one in by_number}.values())
+        results = []
+        for kernel in (knowing, reading):
+            if others:
+                kernel.nft.transactions += 1
+            with worth:
+                results.append((kernel.run(asked, state, exclusive), kernel.diff, kernel.held))
+        assert results[0] == results[1]
+
+
+def test_a_change_of_one_service_is_told_from_the_record() -> None:
+    some = [_plain(number) for number in range(1, 20)]
+    kernel = Kernel({"name": "node1", "addresses": list(NODE_ADDRESSES)})
+    kernel.run(some)
+    for changed in ({**some[3], "backends": some[3]["backends"][:1]}, some[3]):
+        assert kernel.run([*some[:3], changed, *some[4:]]) == Summary([], ["service-4"], [])
+        assert kernel.run([*some[:3], changed, *some[4:]]) == Summary([], [], [])
+    assert kernel.run([_plain(20)], exclusive=False) == Summary(["service-20"], [], [])
+    assert kernel.run([some[0]], "absent", exclusive=False) == Summary([], [], ["service-1"])
+    assert kernel.narrowed == [False, *[True] * 6]
+    assert (
+        kernel.held[ip.IPV4]
+        == tables([*some[1:], _plain(20)], {"name": "node1", "addresses": list(NODE_ADDRESSES)})[ip.IPV4]
+    )
+
+
+def _plain(number: int) -> Raw:
+    backends = [{"address": f"10.0.2.{number + one}", "port": 8080} for one in range(3)]
+    return {"name": f"service-{number}", "vip": [f"10.96.0.{number}"], "port": 80, "backends": backends}
+
+
+@pytest.mark.parametrize("text", ["", "\n", "00000000\n[]", "not a checksum\n{}"])
+def test_a_text_that_no_run_has_left_is_none(text: str) -> None:
+    assert decode(text) is None
+
+
+@pytest.mark.parametrize(
+    "first", ["[]", "{}", '["", "", 1, "", [], [{}, [], {}]]', '["", "", 1, "", [], [{}, {"a": "b"}, {}]]']
+)
+def test_a_record_of_other_values_is_none(first: str) -> None:
+    assert decode(f"{zlib.crc32(first.encode()):08x}\n{first}") is None
+
+
+def test_a_record_is_read_as_it_was_left() -> None:
+    kernel = Kernel({"name": "node1", "addresses": list(NODE_ADDRESSES)})
+    kernel.run([_plain(1), _plain(2)])
+    record = kernel.facility(store).load()
+    assert record is not None
+    assert decode(encode(record)) == record
+    assert [name for name in ("service-1", "service-2") if f'"name":"{name}"' in record.texts[0] + record.texts[1]] == [
+        "service-1",
+        "service-2",
+    ]
+
+
+def test_a_cleanup_that_fails_is_taken_back() -> None:
+    """The only service with one backend gets more; the chains that served it alone are removed behind that."""
+    some = [_plain(number) for number in range(1, 20)]
+    kernel = Kernel({"name": "node1", "addresses": list(NODE_ADDRESSES)})
+    kernel.run([{**some[0], "backends": some[0]["backends"][:1]}, *some[1:]])
+    before = kernel.held
+    apply = kernel.nft.apply
+
+    def refusing(changes: Sequence[NftChange], generation: int | None = None) -> None:
+        if all(isinstance(change, DeleteChain) for change in changes):
+            raise NftRefusedError("chains are in use")
+        apply(changes, generation)
+
+    with mock.patch.object(kernel.nft, "apply", refusing), pytest.raises(NftRefusedError):
+        kernel.run(some)
+    assert kernel.narrowed[-1]
+    assert kernel.held == before
+    assert kernel.run(some) == Summary([], ["service-1"], [])
