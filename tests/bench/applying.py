@@ -27,7 +27,7 @@ from lab.namespaces import Namespace
 from module_runner import legacy_path, library_path, run_module_ok
 
 _LONGEST = 600.0
-_TIMES = 5
+TIMES = 5
 """An odd number of runs; their median tells."""
 _OPAQUE = 200
 """From so many services on the action plugin sends them as one text."""
@@ -78,35 +78,35 @@ def measure(way: Way, count: int) -> Applying:
     back_end, node = way.back_end, {**NODE, **way.settings}
     rules = render_services(wanted, {"node": node, "ip_version": "ipv4"})
     floor, kube_proxy = _floor(back_end, rules), _floor(back_end, linear(wanted))
-    with _namespace() as host:
-        _run(host, None, "ansible.modules.ping")
-        empty = _timed(lambda: _run(host, None, "ansible.modules.ping"))
-        given = _given(wanted)
+    with namespace() as host:
+        run_as_ansible(host, None, "ansible.modules.ping")
+        empty = timed(lambda: run_as_ansible(host, None, "ansible.modules.ping"))
+        same = given_as(wanted)
         converge = partial(_converge, host, back_end, node)
-        first, memory = _in_a_child(lambda: converge(given))
-        nothing = median(_timed(lambda: converge(given)) for dummy in range(_TIMES))
+        first, memory = in_a_child(lambda: converge(same))
+        nothing = median(timed(lambda: converge(same)) for dummy in range(TIMES))
         with tempfile.TemporaryDirectory() as kept:
-            saved = _timed(lambda: keep(Path(kept), 1, state_of(wanted, node)))
+            saved = timed(lambda: keep(Path(kept), 1, state_of(wanted, node)))
             wanted[count // 2] = service_apart(count // 2, backends=2)
-            changed = _given(wanted)
-            saved_one_changed = _timed(lambda: keep(Path(kept), 2, state_of(wanted, node)))
-            with _namespace("new") as new:
-                restored = _timed(lambda: _restore_at_boot(new, back_end, Path(kept)))
-        there_and_back = [given, changed] * (_TIMES // 2) + [given]
-        one_changed = median(_timed(partial(converge, to)) for to in there_and_back)
-        disturbed = _disturbed(host, back_end, lambda: converge(given))
+            changed = given_as(wanted)
+            saved_one_changed = timed(lambda: keep(Path(kept), 2, state_of(wanted, node)))
+            with namespace("new") as new:
+                restored = timed(lambda: restore_at_boot(new, back_end, Path(kept)))
+        there_and_back = [same, changed] * (TIMES // 2) + [same]
+        one_changed = median(timed(partial(converge, to)) for to in there_and_back)
+        disturbed = _disturbed(host, back_end, lambda: converge(same))
         text = _one_chain(rules)
-        one_chain = median(_timed(lambda: _restore(host, back_end, text, "--noflush")) for dummy in range(_TIMES))
+        one_chain = median(timed(lambda: _restore(host, back_end, text, "--noflush")) for dummy in range(TIMES))
     costs = (floor, kube_proxy, empty, first, nothing, one_changed, disturbed, saved, saved_one_changed, restored)
     return Applying(way.name, count, *costs, memory, one_chain)
 
 
 def _disturbed(host: Namespace, back_end: str, converge: Callable[[], object]) -> float:
     found = []
-    for port in range(1 + _TIMES):
+    for port in range(1 + TIMES):
         rule = ["-p", "udp", "--dport", f"{port + 1}", "-j", "RETURN"]
         host.run(f"xtables-{back_end}-multi", "iptables", "-t", "nat", "-A", "OUTPUT", *rule)
-        found.append(_timed(converge))
+        found.append(timed(converge))
     return median(found[1:])
 
 
@@ -119,20 +119,20 @@ def _one_chain(rules: str) -> str:
 
 
 @contextmanager
-def _namespace(name: str = "") -> Iterator[Namespace]:
+def namespace(name: str = "") -> Iterator[Namespace]:
     with Namespace(f"l4bench{os.getpid()}{name}") as host:
         yield host
 
 
-def _restore_at_boot(host: Namespace, back_end: str, kept: Path) -> None:
+def restore_at_boot(host: Namespace, back_end: str, kept: Path) -> None:
     path = os.environ["PATH"]
     done = restore(host, kept, path=f"{legacy_path()}:{path}" if back_end == "legacy" else path, timeout=_LONGEST)
     assert done.returncode == 0, done.stderr
 
 
 def _floor(back_end: str, rules: str) -> float:
-    with _namespace() as host:
-        return _timed(lambda: _restore(host, back_end, rules))
+    with namespace() as host:
+        return timed(lambda: _restore(host, back_end, rules))
 
 
 def _restore(host: Namespace, back_end: str, text: str, *options: str) -> None:
@@ -140,16 +140,18 @@ def _restore(host: Namespace, back_end: str, text: str, *options: str) -> None:
     host.run(f"xtables-{back_end}-multi", "iptables-restore", *options, input=text, timeout=_LONGEST)
 
 
-def _given(wanted: list[dict[str, Any]]) -> dict[str, Any]:
+def given_as(wanted: list[dict[str, Any]]) -> dict[str, Any]:
     """Services as the action plugin sends them."""
     return {"services": wanted} if len(wanted) < _OPAQUE else {"payload": pack(wanted)._asdict()}
 
 
 def _converge(host: Namespace, back_end: str, node: dict[str, Any], given: dict[str, Any]) -> None:
-    _run(host, legacy_path() if back_end == "legacy" else None, "vip_service", node=node, exclusive=True, **given)
+    run_as_ansible(
+        host, legacy_path() if back_end == "legacy" else None, "vip_service", node=node, exclusive=True, **given
+    )
 
 
-def _run(host: Namespace, path: str | None, module: str, **arguments: Any) -> dict[str, Any]:
+def run_as_ansible(host: Namespace, path: str | None, module: str, **arguments: Any) -> dict[str, Any]:
     """As Ansible does, which brings its modules as text: of Python's own library alone is there anything compiled."""
     environment = {"PYTHONPYCACHEPREFIX": _compiled_library()}
     return run_module_ok(host, module, arguments, path_prefix=path, timeout=_LONGEST, environment=environment)
@@ -161,19 +163,19 @@ def _compiled_library() -> str:
     directory = tempfile.mkdtemp(prefix="l4-compiled-")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     environment = {"PYTHONPYCACHEPREFIX": directory, "PYTHONDONTWRITEBYTECODE": ""}
-    with _namespace("compile") as host:
+    with namespace("compile") as host:
         run_module_ok(host, "vip_service", {"services": [], "node": NODE}, environment=environment)
     shutil.rmtree(directory + library_path())
     return directory
 
 
-def _timed(work: Callable[[], object]) -> float:
+def timed(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def _in_a_child(work: Callable[[], object]) -> tuple[float, float]:
+def in_a_child(work: Callable[[], object]) -> tuple[float, float]:
     """Seconds of work in a child process, and MiB of the greatest process of it. Raises ChildProcessError when it fails."""
     start = time.perf_counter()
     child = os.fork()

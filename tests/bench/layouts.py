@@ -19,7 +19,7 @@ NODE = {"name": "node", "addresses": ["10.0.1.1"], "local_cidrs": ["10.0.0.0/24"
 
 def vip(number: int) -> str:
     """Of a service, counted from 0."""
-    return f"10.96.{number // 250}.{number % 250 + 1}"
+    return f"10.{96 + number // 62500}.{number // 250 % 250}.{number % 250 + 1}"
 
 
 def service(number: int, backends: int = 3) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from layouts import NODE, linear, service_apart, services, services_apart
 from plays import SITE, Played, controller
 
 _PING = {"name": "Ping", "ansible.builtin.ping": {}}
-_TASK = {
+_TASK: dict[str, Any] = {
     "name": "Proxy",
     "layer4.service_proxy.vip_service": {
         "services": "{{ service_proxy_services }}",
@@ -35,6 +35,14 @@ class Playing(NamedTuple):
     site_first: float
     site_one_changed: float
     site_nothing: float
+
+
+class Task(NamedTuple):
+    """Seconds of whole runs of a play with vip_service alone. floor: loads the same variables and pings."""
+
+    floor: float
+    first: float
+    nothing: float
 
 
 class Loop(NamedTuple):
@@ -75,6 +83,19 @@ def measure_playing(count: int) -> Playing:
         made.set(_variables(wanted))
         site_one_changed = made.run(SITE).seconds
     return Playing(count, floor, first, one_changed, nothing, sites[0], site_one_changed, sites[-1])
+
+
+def measure_task(count: int, dataplane: str) -> Task:
+    """Of so many services in a dataplane, the modules compiled before."""
+    task = {
+        **_TASK,
+        "layer4.service_proxy.vip_service": {**_TASK["layer4.service_proxy.vip_service"], "dataplane": dataplane},
+    }
+    with controller(1, _variables(services_apart(1))) as made:
+        made.run(made.play(task))
+    with controller(1, _variables(services_apart(count))) as made:
+        made.run(made.play(_PING))
+        return Task(*(made.run(made.play(one)).seconds for one in (_PING, task, task)))
 
 
 def measure_loop() -> Loop:

@@ -198,7 +198,7 @@ def test_a_number_that_a_service_has_that_stays_is_taken(monkeypatch: pytest.Mon
 
 
 def _remembering(name: str, last: int) -> Raw:
-    backend = {"address": f"10.0.1.{last}", "port": 8080}
+    backend = {"address": f"10.0.2.{last}", "port": 8080}
     return {
         "name": name,
         "vip": [f"10.96.0.{last}"],
