@@ -411,9 +411,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node import shipped_code
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.settings import PARTS, SPECIFICATION
 
-_LONGEST_WAIT = 120
-"""Seconds, for another run on the same host."""
-
 
 def main() -> None:
     gc.disable()  # a short life with hundreds of thousands of values that are no cycles: half of its time otherwise
@@ -436,7 +433,7 @@ def main() -> None:
     shipped_code.install(module.params.pop("code"))
     run_lock, service, run = map(_imported, ("_kernel.run_lock", "_model.service", "_node.run"))
     try:
-        with nullcontext() if module.check_mode else run_lock.exclusive_run(_LONGEST_WAIT):
+        with nullcontext() if module.check_mode else run_lock.exclusive_run():
             result = run.NodeRun(module).run()
             if not module.check_mode:
                 shipped_code.keep() if module.params["state"] == "present" else run_lock.remove_run_directory()

@@ -281,8 +281,8 @@ notes:
     answers leave by another interface, service addresses that the node has no route to, ports of the node that a service takes from
     a program that listens there, and a connection tracking table that is
     more than nine tenths full. What cannot be read is not warned of.
-  - Runs on the same host take turns, each network namespace for itself. One that waits for another longer than two minutes fails. Checks
-    do not wait.
+  - Runs on the same host take turns, each network namespace for itself. One that waits for another longer than eleven minutes fails
+    (a tool that hangs is killed after ten). Checks do not wait.
 requirements:
   - iptables and ip6tables 1.8 or newer (nft or legacy variant), each when there are services of its family
   - ip (iproute2)
@@ -383,9 +383,6 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.run_l
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
 
-_LONGEST_WAIT = 120
-"""Seconds, for another run on the same host."""
-
 
 def main() -> None:
     gc.disable()  # a short life with hundreds of thousands of values that are no cycles: half of its time otherwise
@@ -403,7 +400,7 @@ def main() -> None:
     given = module.params
     request = Request(given["state"], given["services"], given["exclusive"], given["dataplane"])
     try:
-        with nullcontext() if module.check_mode else exclusive_run(_LONGEST_WAIT):
+        with nullcontext() if module.check_mode else exclusive_run():
             result = converge_services(module, request, given["node"], given["payload"] or {}).result
     except InvalidServices as error:
         module.fail_json(msg=str(error), problems=error.problems)

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.files import FileError
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.process import LIMIT
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.run_lock import (
+    LONGEST_WAIT,
     NAME,
     LockTimeout,
     exclusive_run,
@@ -129,3 +131,7 @@ def test_a_shell_script_takes_the_same_lock(directory: Path) -> None:
     with exclusive_run(0, directory):
         assert subprocess.run(argv, check=False).returncode == 1
     assert subprocess.run(argv, check=False).returncode == 0
+
+
+def test_a_run_is_waited_for_longer_than_its_tool_may_hang() -> None:
+    assert LONGEST_WAIT > LIMIT

@@ -256,3 +256,12 @@ def test_a_facility_that_is_out_of_reach_is_one_line() -> None:
     node.facility = out_of_reach  # type: ignore[method-assign]
     with pytest.raises(RunError, match=r"^no shelf on this host$"):
         _run(node, WEB)
+
+
+@pytest.mark.parametrize("dataplane", ["iptables", "shelf"])
+def test_a_backend_at_which_a_service_answers_that_stays_is_refused(host: FakeNode, dataplane: str) -> None:
+    _run(host, WEB, dataplane=dataplane)
+    chained = {**DB, "backends": [{"address": "10.96.0.1", "port": 80}]}
+    with pytest.raises(InvalidServices, match=r"backends has 10\.96\.0\.1:80, which is vip of service \"web\""):
+        _run(host, chained, dataplane=dataplane, exclusive=False)
+    _run(host, chained, dataplane=dataplane)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from .._kernel.conntrack import ConntrackError
 from .._kernel.nft import NftError
-from .._model.conflicts import Claim, claims, conflicts
+from .._model.conflicts import Claim, backends_at_services, claims, conflicts
 from .._model.families import by_family
 from .._model.own_ports import OwnPort
 from .._model.request import Request
@@ -196,13 +196,16 @@ def _parsed(
 
 
 def _refuse_conflicts(
-    dataplane: Dataplane, observation: Observation, services: Iterable[Service], names: Collection[str], node: Node
+    dataplane: Dataplane, observation: Observation, services: Sequence[Service], names: Collection[str], node: Node
 ) -> None:
-    """A service that stays as it is has what it has taken."""
+    """A service that stays as it is has what it has taken, and answers there, also to connections to a backend."""
     new = [claim for service in services for claim in claims(service)]
-    held = dataplane.claims(observation, node, at={claim.address for claim in new} | {None, *node.addresses})
+    led_to = {backend.address for service in services for backend in service.backends}
+    at = {None, *node.addresses, *led_to, *(claim.address for claim in new)}
+    held = dataplane.claims(observation, node, at=at)
     taken = {claim._replace(key=""): claim for found in held.values() for claim in found if claim.service not in names}
     problems = conflicts([*taken.values(), *new], node.addresses)
+    problems += backends_at_services(services, taken.values(), node.addresses)
     if problems:
         raise InvalidServices(problems)
 

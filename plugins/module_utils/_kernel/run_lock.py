@@ -23,9 +23,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .files import RUN_DIRECTORY, FileError, open_lock_file
+from .process import LIMIT
 from .waiting import wait_until
 
 NAME = "lock"
+LONGEST_WAIT = LIMIT + 60
+"""Seconds: more than a tool may take, so that a run whose tool hangs, and is killed, does not make others fail."""
 
 
 class LockTimeout(Exception):
@@ -33,7 +36,7 @@ class LockTimeout(Exception):
 
 
 @contextmanager
-def exclusive_run(seconds: float, directory: Path = RUN_DIRECTORY) -> Iterator[None]:
+def exclusive_run(seconds: float = LONGEST_WAIT, directory: Path = RUN_DIRECTORY) -> Iterator[None]:
     """Keep every other run off this node. seconds: how long to wait for one that is under way.
 
     Raises LockTimeout, and FileError where the lock file is not ours alone.

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .._kernel.files import RUN_DIRECTORY, FileError, ensure_directory, read_file, remove_file, write_file
-from .._kernel.run_lock import LockTimeout, exclusive_run
+from .._kernel.run_lock import LONGEST_WAIT, LockTimeout, exclusive_run
 from . import boot_files, boot_generations
 from .boot_facilities import ERRORS, Facility, Host, Read, facilities
 from .boot_generations import BootError, Generation
@@ -31,8 +31,6 @@ _AFTER_NETWORK = (boot_files.OVERLAY,)
 """What `overlay` restores, and `restore` does not."""
 _NETWORK_SECONDS = 60
 """For which `overlay` tries again while it fails, since the network may not be configured yet."""
-_WAIT = 600
-"""Seconds for a run that is under way."""
 _FIREWALLD_SECONDS = 30
 _STANDING = RUN_DIRECTORY / "standing"
 _SYSTEMD_RUNS = Path("/run/systemd/system")
@@ -132,7 +130,7 @@ def run(action: str, directory: Path = boot_generations.DIRECTORY, host: Host | 
 def _attempt(action: str, directory: Path, host: Host) -> list[str]:
     """Do it once, under the lock of runs. Return what has failed."""
     try:
-        with exclusive_run(0 if action == "watch" else _WAIT):
+        with exclusive_run(0 if action == "watch" else LONGEST_WAIT):
             return _run(action, directory, host)
     except LockTimeout as error:
         return [] if action == "watch" else [str(error)]

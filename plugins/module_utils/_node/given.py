@@ -17,7 +17,10 @@ from .files import File, plan_files, read_text
 from .settings import DEFAULTS
 
 DRAINED = "/var/lib/layer4-service-proxy.drained"
-"""Backends that take no new connections until they are undrained, one a line, by address, by address and port, or by node."""
+"""Backends that take no new connections until they are undrained, one a line, by address, by address and port, or by node.
+
+A name that is no plain line (a line break in it, a quote first) is in JSON.
+"""
 
 
 class Given(NamedTuple):
@@ -95,7 +98,10 @@ def _name(service: Any) -> Any:
 
 def read_drained() -> list[str]:
     """Return the backends that are drained. Raises NodeError where that cannot be read."""
-    return [line for line in (read_text(DRAINED) or "").split("\n") if line]
+    try:
+        return [_from_line(line) for line in (read_text(DRAINED) or "").split("\n") if line]
+    except ValueError as error:
+        raise NodeError(f"{DRAINED} cannot be understood: {error}") from error
 
 
 def drained_after(before: Sequence[str], drain: Drain, present: bool) -> list[str]:
@@ -106,7 +112,16 @@ def drained_after(before: Sequence[str], drain: Drain, present: bool) -> list[st
 
 def drained_change(after: Sequence[str]) -> Change:
     """Return the change of the list. Raises NodeError."""
-    return plan_files("drained backends", {DRAINED: File(lines(after)) if after else None})
+    return plan_files("drained backends", {DRAINED: File(lines(map(to_line, after))) if after else None})
+
+
+def to_line(name: str) -> str:
+    """Return a name as one line: as it is, or in JSON."""
+    return name if name.isprintable() and not name.startswith('"') else json.dumps(name)
+
+
+def _from_line(line: str) -> str:
+    return str(json.loads(line)) if line.startswith('"') else line
 
 
 def without_drained(services: Sequence[Any], drained: Sequence[str]) -> list[Any]:

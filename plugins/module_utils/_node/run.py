@@ -50,6 +50,7 @@ from .given import (
     payload_of,
     read_drained,
     refuse_drain,
+    to_line,
     with_others,
     without_drained,
 )
@@ -357,7 +358,7 @@ class NodeRun:
     def _tell_drained(self, drained: Sequence[str]) -> None:
         self.result["drained"] = list(drained)
         if drained:
-            self.module.warn(f"Drained, so that they take no new connections: {', '.join(drained)}")
+            self.module.warn(f"Drained, so that they take no new connections: {', '.join(map(to_line, drained))}")
         if self.drain.backend:
             self.result["endpoints"] = find_endpoints(self.services, [self.drain.backend])
             if self.given != self.asked:
