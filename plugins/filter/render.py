@@ -24,10 +24,11 @@ options:
     required: true
   node:
     description:
-      - The settings of the node, as in C(node) of M(layer4.service_proxy.vip_service). C(name) is required.
+      - The settings of the node, as in C(node) of M(layer4.service_proxy.vip_service). C(name) is needed where backends
+        have a C(node).
       - There is no host to ask for its addresses, so that C(addresses) are just those that are given.
     type: dict
-    required: true
+    default: {}
   dataplane:
     description: What carries the packets.
     type: str

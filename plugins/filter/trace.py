@@ -49,11 +49,12 @@ options:
     default: tcp
   node:
     description:
-      - The settings of the node, as in C(node) of M(layer4.service_proxy.vip_service). C(name) is required.
+      - The settings of the node, as in C(node) of M(layer4.service_proxy.vip_service). C(name) is needed where backends
+        have a C(node).
       - There is no host to ask for its addresses, so that C(addresses) are just those that are given. Node ports are on these
         addresses, and a connection from one of them is the node's own.
     type: dict
-    required: true
+    default: {}
   dataplane:
     description:
       - What carries the packets, as in C(dataplane) of M(layer4.service_proxy.vip_service).

@@ -22,9 +22,9 @@ options:
     required: true
   node:
     description:
-      - The settings of the node, as in C(node) of M(layer4.service_proxy.vip_service). C(name) is required.
+      - The settings of the node, as in C(node) of M(layer4.service_proxy.vip_service).
     type: dict
-    required: true
+    default: {}
   dataplane:
     description:
       - What will carry the packets.

@@ -17,10 +17,18 @@ Result = TypeVar("Result")
 
 
 def refusing_services(function: Callable[..., Result]) -> Callable[..., Result]:
-    """The function as a filter: AnsibleFilterError, with the same text, where it raises InvalidServices."""
+    """The function as a filter: AnsibleFilterError, with the same text, where it raises InvalidServices.
+
+    So for options that are given by their places where the function takes them by their names.
+    """
+    code = function.__code__
 
     @wraps(function)
     def refusing(*arguments: Any, **options: Any) -> Result:
+        if len(arguments) > code.co_argcount:
+            raise AnsibleFilterError(
+                f"{function.__name__}: options must be given by name, such as node={{'name': 'node1'}}"
+            )
         try:
             return function(*arguments, **options)
         except InvalidServices as error:

@@ -191,7 +191,7 @@ def test_the_list_of_the_inventory_drains_and_holds_against_undrain(fleet: Fleet
     fleet.controller.run(service_proxy_drained=["host1"])
     assert fleet.backends() == {"second"}
     refused = fleet.undrain(FIRST, service_proxy_drained=["host1"], expect_failure=True)
-    assert f'backend is "{FIRST}": stays drained' in refused.message
+    assert f'backend is "{FIRST}", which stays drained' in refused.message
     assert 'in service_proxy_drained ["host1"]' in refused.message
     assert refused.changed == 0
     fleet.controller.run()
@@ -203,7 +203,7 @@ def test_what_is_no_backend_is_refused_before_anything_is_touched(fleet: Fleet, 
     for refused in (fleet.drain(backend, expect_failure=True), fleet.undrain(backend, expect_failure=True)):
         messages = set(refused.message.splitlines())
         assert len(messages) == 1
-        assert messages.pop().startswith(f'service_proxy_backend is "{backend}": no service has it')
+        assert messages.pop().startswith(f'service_proxy_backend is "{backend}", which no service has')
         assert refused.changed == 0
     assert fleet.list() == ""
 

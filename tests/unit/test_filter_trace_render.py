@@ -21,6 +21,7 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.layer4.service_proxy.plugins.filter.render import render
 from ansible_collections.layer4.service_proxy.plugins.filter.trace import trace
+from ansible_collections.layer4.service_proxy.plugins.filter.validate import validate
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DOCUMENT = CHECKOUT / "docs" / "review-in-ci.md"
@@ -131,6 +132,26 @@ def test_services_are_a_list(wanted: Any) -> None:
     for answer in answers:
         with pytest.raises(AnsibleFilterError, match=r"^services is .*: must be a list of dicts$"):
             answer(wanted, node={"name": "node1"})
+
+
+def test_a_node_needs_no_settings_and_a_name_only_where_backends_say_on_which_they_run() -> None:
+    web = {"name": "web", "vip": "10.96.0.1", "port": 80, "backends": [{"address": "10.0.0.11"}]}
+    question: dict[str, Any] = {"from": "192.0.2.9", "to": "10.96.0.1", "port": 80}
+    assert render([web]) == render([web], node={"name": "node1"})
+    assert trace([web], **question)["verdict"] == "accept"
+    assert validate([web]) == []
+    local = {**web, "backends": [{"address": "10.0.0.11", "node": "node1"}]}
+    asked: list[Callable[..., Any]] = [render, partial(trace, **question)]
+    for answer in asked:
+        with pytest.raises(AnsibleFilterError, match=r"^\w+: node has no name: must be given"):
+            answer([local], node={"addresses": ["192.0.2.1"]})
+    assert validate([local]) == []
+
+
+def test_options_are_given_by_name() -> None:
+    for answer in (render, trace, validate):
+        with pytest.raises(AnsibleFilterError, match="options must be given by name"):
+            answer([], {"name": "node1"})
 
 
 def test_one_family_alone_is_for_its_restore_command() -> None:

@@ -86,6 +86,28 @@ def test_what_is_written_in_place_of_an_address_is_answered(vip: str, hint: str)
     assert hint in wrong({**WEB, "vip": vip})[0]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "hint"),
+    [
+        *(
+            ("port", value, "(one service for each port)")
+            for value in ("80-90", "80,443", "80 443", [80, 443], "8000:8010", "any")
+        ),
+        *(("node_port", value, "(one service for each port)") for value in ("30080-30090", [30080, 30081])),
+        *(
+            ("protocol", value, "(one service for each protocol)")
+            for value in ("both", "tcp/udp", "tcp,udp", ["tcp", "udp"])
+        ),
+        ("port", "http", None),
+        ("port", -1, None),
+        ("protocol", "icmp", None),
+    ],
+)
+def test_several_where_one_is_wanted_are_answered(key: str, value: Any, hint: str | None) -> None:
+    (line,) = wrong({**WEB, key: value})
+    assert line.endswith(hint) if hint else "one service" not in line
+
+
 def test_many_errors_are_as_many_lines_as_a_person_reads() -> None:
     assert len(wrong(*({"name": f"w{number}"} for number in range(1000)))) == 1000
 

@@ -21,6 +21,7 @@ from .interface import Dataplane
 from .packet import LOOPBACK, Packet, Trace
 
 _LOCALHOST = {ip.IPV4: "127.0.0.1", ip.IPV6: "::1"}
+_NAMELESS = "node"
 _CHANCE_DIGITS = 6
 """Beyond these a chance is below what the kernel's 31 bits and any test can tell."""
 
@@ -52,7 +53,7 @@ def _dataplane_field() -> Field:
     return Field(choice(*registry.NAMES), registry.DEFAULT)
 
 
-_NODE = Field(one_of_type(dict))
+_NODE = Field(one_of_type(dict), {})
 _TRACE_FIELDS: dict[str, Field] = {
     "from": Field(_source),
     "to": Field(_address),
@@ -76,7 +77,7 @@ def find_errors(services: Any, options: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with services and node settings, one line an error. options: dataplane, node."""
     given = _parse_options("validate", options, _VALIDATE_FIELDS)
     try:
-        _parsed(services, _dataplane(given), parse_node(given["node"]))
+        _parsed(services, _dataplane(given), parse_node({"name": _NAMELESS, **given["node"]}))
     except InvalidServices as error:
         return error.problems
     return []
@@ -89,8 +90,7 @@ def render_services(services: Any, options: Mapping[str, Any]) -> str:
     takes it.
     """
     given = _parse_options("render", options, _RENDER_FIELDS)
-    node, dataplane = parse_node(given["node"]), _dataplane(given)
-    parsed = _parsed(services, dataplane, node)
+    node, dataplane, parsed = _read("render", given, services)
     families = ip.FAMILIES if given["ip_version"] == "both" else (given["ip_version"],)
     return dataplane.review(dataplane.compile(parsed, node), node, families)
 
@@ -98,15 +98,23 @@ def render_services(services: Any, options: Mapping[str, Any]) -> str:
 def trace_services(services: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a connection meets on a node, as the filter `trace` does. options: dataplane, from, node, port, protocol, to."""
     given = _parse_options("trace", options, _TRACE_FIELDS)
-    node, dataplane = parse_node(given["node"]), _dataplane(given)
+    node, dataplane, parsed = _read("trace", given, services)
     connection = Connection(given["from"], given["to"], given["port"], given["protocol"])
-    parsed = _parsed(services, dataplane, node)
     own = (*node.addresses, *sorted(dataplane.bound_addresses(parsed, node)))
     return _result(dataplane.trace(dataplane.compile(parsed, node), node, _packet(connection, node, own)))
 
 
 def _dataplane(given: Mapping[str, Any]) -> Dataplane:
     return registry.load(given["dataplane"])
+
+
+def _read(owner: str, given: Mapping[str, Any], services: Any) -> tuple[Node, Dataplane, list[Service]]:
+    """Return what the options and services say. A node needs a name only where backends name the nodes that they run on."""
+    node, dataplane = parse_node({"name": _NAMELESS, **given["node"]}), _dataplane(given)
+    parsed = _parsed(services, dataplane, node)
+    if "name" not in given["node"] and any(backend.node for service in parsed for backend in service.backends):
+        raise InvalidServices([f"{owner}: node has no name: must be given, since backends say on which node they run"])
+    return node, dataplane, parsed
 
 
 def _parse_options(owner: str, options: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:

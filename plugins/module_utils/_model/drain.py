@@ -40,6 +40,11 @@ def find_endpoints(services: Any, selection: Any = None) -> list[dict[str, Any]]
     return [{"address": address, "port": port, "protocol": protocol} for _key, port, protocol, address in sorted(found)]
 
 
+def backend_names(services: Sequence[Any]) -> list[str]:
+    """Return all by which backends can be selected, sorted."""
+    return sorted({name for service in services for backend in _backends(service) for name in _names(backend, service)})
+
+
 def _listed(owner: str, value: Any) -> Sequence[Any]:
     if isinstance(value, (list, tuple)):
         return value

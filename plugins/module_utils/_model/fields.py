@@ -101,6 +101,10 @@ def _allowed(field: Field) -> str:
     return "given"
 
 
+_SEVERAL = re.compile(r"(?i)(all|any|both|\*)|\s*\w+(\s*[-,;:/+& ]\s*\w+)+\s*")
+"""What people write for more than one: ``both``, ``80-90``, ``80,443``, ``tcp/udp``."""
+
+
 def integer(low: int, high: int) -> Parser:
     """An integer, or a string of one as templates make them."""
 
@@ -119,6 +123,20 @@ def choice(*allowed: str) -> Parser:
         if not isinstance(value, str) or value not in allowed:
             raise Problem(f"one of {', '.join(allowed)}")
         return value
+
+    return parse
+
+
+def one_each(parse_one: Parser, what: str) -> Parser:
+    """One value; whoever gives several, in a list, a range or by a word for all, is told that a service has one."""
+
+    def parse(value: Any) -> Any:
+        try:
+            return parse_one(value)
+        except Problem as problem:
+            is_several = isinstance(value, (list, tuple)) or (isinstance(value, str) and _SEVERAL.fullmatch(value))
+            hint = f" (one service for each {what})" if is_several else ""
+            raise Problem(problem.allowed + hint) from None
 
     return parse
 

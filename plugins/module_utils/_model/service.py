@@ -22,6 +22,7 @@ from .fields import (
     choice,
     integer,
     listed,
+    one_each,
     one_of_type,
     parse_fields,
     parsed,
@@ -128,6 +129,7 @@ _NAME = pattern(
     "1 to 63 characters of a-z, 0-9, '-' and '.', starting and ending with a letter or digit",
 )
 _PORT = integer(1, 65535)
+_ONE_PORT = one_each(_PORT, "port")
 _LONGEST_TIMEOUT = 2147483
 """Seconds; the kernel counts ticks, at most 1,000 a second, in 31 bits (``ip_vs_set_timeout``)."""
 _TRAFFIC_POLICY = Field(choice("cluster", "local"), "cluster")
@@ -150,10 +152,10 @@ _SERVICE_FIELDS = Fields(
     {
         "name": Field(_NAME),
         "vip": Field(listed(service_address), ()),
-        "port": Field(_PORT),
-        "protocol": Field(choice(*PROTOCOLS), "tcp"),
+        "port": Field(_ONE_PORT),
+        "protocol": Field(one_each(choice(*PROTOCOLS), "protocol"), "tcp"),
         "backends": Field(one_of_type(list, tuple), ()),
-        "node_port": Field(_PORT, None),
+        "node_port": Field(_ONE_PORT, None),
         "external_ips": Field(listed(service_address), ()),
         "load_balancer_ips": Field(listed(service_address), ()),
         "source_ranges": Field(listed(network), ()),

@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .._model.drain import drain_backends, find_endpoints
+from .._model.drain import backend_names, drain_backends, find_endpoints
+from .._model.messages import did_you_mean
 from .._model.payload import Payload, pack, unpack
 from .change import Change, NodeError, lines
 from .files import File, plan_files, read_text
@@ -138,19 +139,19 @@ def refuse_drain(drain: Drain, services: Sequence[Any], listed: Sequence[str], i
     endpoints = find_endpoints(services, [drain.backend])
     if drain.begin and not endpoints and not drain.is_known:
         raise NodeError(
-            f"{name}: no service has it: must be the address of a backend (10.0.0.11), its address and port (10.0.0.11:8080, "
-            "[fd00::11]:8080), or the node of backends"
+            f"{name}, which no service has: {did_you_mean(drain.backend, backend_names(services))}must be the address of a backend "
+            "(10.0.0.11), its address and port (10.0.0.11:8080, [fd00::11]:8080), or the node of backends"
         )
     if drain.end is None:
         return
     others = [*in_inventory, *(one for one in listed if one != drain.end)]
     if not endpoints and drain.end not in listed and not drain.is_known:
         raise NodeError(
-            f"{name}: no service has it, and it is not drained: must be one of {json.dumps([*in_inventory, *listed])}"
+            f"{name}, which no service has, and which is not drained: must be one of {json.dumps([*in_inventory, *listed])}"
         )
     still = find_endpoints(services, others) if others else []
     if endpoints and all(one in still for one in endpoints):
         raise NodeError(
-            f"{name}: stays drained by what else is: bring that back, or take it out of the inventory: on this node "
+            f"{name}, which stays drained by what else is: bring that back, or take it out of the inventory: on this node "
             f"{json.dumps(others[len(in_inventory) :])}, in service_proxy_drained {json.dumps(list(in_inventory))}"
         )
