@@ -117,6 +117,21 @@ def test_what_looks_like_a_rule_of_ours_in_a_comment_of_others_is_none(host: Nat
     assert not run(host, gone)["changed"]
 
 
+def test_a_rule_of_others_that_leads_to_our_chain_may_have_a_line_break(host: NatHost) -> None:
+    """iptables-restore reads a rule from one line: it stays while its chain does, and goes with it."""
+    services = {"services": [SERVICE], "exclusive": True, "node": {"name": "node1"}}
+    run(host, services)
+    append(host, "OUTPUT", ["two\nlines"], "-j L4-SERVICES")
+    append(host, "OUTPUT", ["stays\nhere"], "-j RETURN")
+    held = chains(host)["OUTPUT"]
+    more = {**services, "services": [SERVICE, {**SERVICE, "name": "more", "vip": "10.96.0.11"}]}
+    assert run(host, more)["changed"]
+    assert not run(host, more)["changed"]
+    assert chains(host)["OUTPUT"] == held
+    assert run(host, {"state": "absent", "exclusive": True, "node": {"name": "node1"}})["changed"]
+    assert chains(host)["OUTPUT"] == [rule for rule in held if "stays" in rule]
+
+
 def test_a_table_that_iptables_cannot_read_is_refused_and_stays() -> None:
     with NatHost(legacy=False) as host:
         services = {"services": [SERVICE], "exclusive": True, "node": {"name": "node1"}}

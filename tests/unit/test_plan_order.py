@@ -106,3 +106,17 @@ def test_our_jumps_are_put_in_front_together_and_in_their_order() -> None:
 def test_our_jumps_stay_behind_what_is_meant() -> None:
     for hook, chains in ((["-j f2b-sshd", FIREWALL, OURS], FAIL2BAN), (["-j DOCKER-USER", FIREWALL, OURS], DOCKER_28)):
         assert _edit(hook, chains) == hook
+
+
+def test_a_rule_of_two_lines_is_deleted_by_number_and_put_back_on_one() -> None:
+    """iptables-restore takes a rule for one line."""
+    odd = '-m comment --comment "a\nb" -j L4-A'
+    rules = [odd, "-j L4-A", odd, "-j OTHER"]
+    held = Observed({("nat", "L4-A"): [odd.replace("L4-A", "RETURN")]}, {("nat", "OUTPUT"): rules})
+    removal = plan(Desired(), held)
+    edits = [line for line in removal.restore.splitlines() if "OUTPUT" in line]
+    assert edits == ["-D OUTPUT 3", "-D OUTPUT 1", "-D OUTPUT -j L4-A"]
+    assert '-I OUTPUT 1 -m comment --comment "a b" -j L4-A' in removal.undo.splitlines()
+    assert '-A L4-A -m comment --comment "a b" -j RETURN' in removal.undo.splitlines()
+    kept = plan(Desired({("nat", "L4-A"): []}, [Jump("nat", "OUTPUT", "-j L4-A")]), held)
+    assert "OUTPUT" not in kept.restore

@@ -15,7 +15,7 @@ from difflib import SequenceMatcher
 from functools import cached_property
 
 from .._objects.iptables import Desired, Observed, Rules, target_of
-from .iptables_hooks import chains_of_table, hook_edits
+from .iptables_hooks import chains_of_table, hook_edits, restorable
 
 _FEW_CHAINS = 1000
 _BLOCK = 500
@@ -61,7 +61,8 @@ class _TablePlan:
 
     def undo(self) -> list[str]:
         undone = [edit.undo_lines(hook) for hook, edit in sorted(self.edits.items())]
-        return _table_text(self.name, self.differing, self._gone, self.held, undone)
+        held = {name: list(map(restorable, self.held[name])) for name in self.differing if name in self.held}
+        return _table_text(self.name, self.differing, _appended(self.differing, held), self.held, undone)
 
     def before(self) -> list[str]:
         return self._side(self.wanted, self._gone, 0)

@@ -36,13 +36,25 @@ class HookEdit:
         return bool(self.deleted or self.first or self.last)
 
     def apply_lines(self, hook: str) -> tuple[list[str], list[str]]:
-        deletions = [f"-D {hook} {self.old[index]}" for index in self.deleted]
+        whole = [index for index in self.deleted if _is_restorable(self.old[index])]
+        by_number = sorted(set(self.deleted) - set(whole), reverse=True)
+        deletions = [f"-D {hook} {index + 1}" for index in by_number] + [f"-D {hook} {self.old[i]}" for i in whole]
         insertions = [f"-I {hook} 1 {rule}" for rule in reversed(self.first)]
         return deletions, insertions + [f"-A {hook} {rule}" for rule in self.last]
 
     def undo_lines(self, hook: str) -> tuple[list[str], list[str]]:
         deletions = [f"-D {hook} {rule}" for rule in self.first + self.last]
-        return deletions, [f"-I {hook} {index + 1} {self.old[index]}" for index in self.deleted]
+        return deletions, [f"-I {hook} {index + 1} {restorable(self.old[index])}" for index in self.deleted]
+
+
+def _is_restorable(rule: str) -> bool:
+    """Whether iptables-restore, which reads a rule from one line, can name it."""
+    return "\n" not in rule
+
+
+def restorable(rule: str) -> str:
+    """Return a rule on one line: a comment of others may have line breaks, which become spaces."""
+    return rule.replace("\n", " ")
 
 
 def chains_of_table(chains: Mapping[ChainKey, Rules], table: str) -> dict[str, Rules]:
@@ -58,14 +70,22 @@ def hook_edits(table: str, desired: Desired, observed: Observed, ours: set[str])
             wanted.setdefault(jump.hook, []).append(jump)
     held = chains_of_table(observed.hooks, table)
     others = chains_of_table(observed.others, table)
-    edits = {
-        hook: _hook_edit(held.get(hook, ()), wanted.get(hook, []), ours, others) for hook in set(held) | set(wanted)
-    }
+    going = ours - chains_of_table(desired.chains, table).keys()
+    edits = {}
+    for hook in set(held) | set(wanted):
+        rules = held.get(hook, ())
+        candidates = [i for i, rule in enumerate(rules) if _is_to_go(rule, ours, going)]
+        edits[hook] = _hook_edit(rules, wanted.get(hook, []), candidates, others)
     return {hook: edit for hook, edit in edits.items() if edit.changed}
 
 
-def _hook_edit(rules: Rules, jumps: Sequence[Jump], ours: set[str], others: Mapping[str, Rules]) -> HookEdit:
-    candidates = [index for index, rule in enumerate(rules) if target_of(rule) in ours]
+def _is_to_go(rule: str, ours: set[str], going: set[str]) -> bool:
+    """Whether a rule goes unless it is wanted: it leads to a chain of ours. One of more than one line is nothing that we write."""
+    return target_of(rule) in (ours if _is_restorable(rule) else going)
+
+
+def _hook_edit(rules: Rules, jumps: Sequence[Jump], candidates: list[int], others: Mapping[str, Rules]) -> HookEdit:
+    """candidates: the rules that go unless a jump is just that rule, by index."""
     repeated = Counter(rules[index] for index in candidates)
     missing, kept = [], set()
     overtaking = {jump.rule for jump in jumps if jump.overtakes}
