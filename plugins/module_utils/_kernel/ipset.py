@@ -10,10 +10,11 @@ Needs neither the ipset tool nor pyroute2. Many entries travel in one message an
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from .._objects.ipset import SET_TYPES, Entries, Entry, HeldSet, SetHeader, SetRefusedError
 from . import ipset_messages as wire
@@ -117,6 +118,19 @@ class Ipset:
             if error.code == errno.ENOENT:
                 return None
             raise
+
+    def digest(self, names: Iterable[str]) -> str:
+        """Return a digest of what these sets hold, as the kernel sends it: another order of the same entries has another one."""
+        found = hashlib.blake2b()
+        for name in names:
+            found.update(name.encode() + b"\0")
+            try:
+                for body in self._stream(_LIST, wire.text(wire.ATTR_SETNAME, name), NLM_F_DUMP):
+                    found.update(body)
+            except NetlinkError as error:
+                if error.code != errno.ENOENT:
+                    raise IpsetError(name, "reading it", error.code) from error
+        return found.hexdigest()
 
     def create(self, header: SetHeader) -> None:
         """Make an empty set; one of this name must not exist."""

@@ -36,6 +36,7 @@ from .._objects.ipvs import (
     service_name,
 )
 from . import ipvs_messages as wire
+from .ipvs_fingerprint import fingerprint, stable_service, total
 from .netlink import NetlinkError, NetlinkSocket, attribute, attributes
 
 _NETLINK_GENERIC = 16
@@ -119,13 +120,15 @@ class Ipvs:
 
     def service(self, key: ServiceKey) -> HeldService | None:
         """One virtual service, None where there is none."""
-        try:
-            (body,) = self._netlink.request(self._family, 0, wire.request(wire.GET_SERVICE, key))
-        except NetlinkError as error:
-            if error.code == errno.ESRCH:
-                return None
-            raise _unreadable(error.code) from error
-        return self._with_destinations(wire.decode_service(body))
+        for body in self._body(key):
+            return self._with_destinations(wire.decode_service(body))
+        return None
+
+    def fingerprint(self, keys: Iterable[ServiceKey] | None = None) -> int:
+        """Return a number for all that IPVS holds, or for these virtual services: it is the sum of theirs (`ipvs_fingerprint`)."""
+        chosen = None if keys is None else [body for key in keys for body in self._body(key)]
+        found = map(stable_service, self._dump(wire.message(wire.GET_SERVICE)) if chosen is None else chosen)
+        return total([fingerprint(one, self._dump(wire.of_service(wire.GET_DEST, one))) for one in found])
 
     def connections(self, keys: Iterable[ServiceKey]) -> dict[ServiceKey, dict[Endpoint, tuple[int, int]]]:
         """Active and inactive connections of each destination. A virtual service that is not there has none."""
@@ -172,6 +175,15 @@ class Ipvs:
                 error = _refusal(block[first], refused[first])
                 error.made = [*changes[:start], *(one for at, one in enumerate(block) if at not in refused)]
                 raise error
+
+    def _body(self, key: ServiceKey) -> list[bytes]:
+        """The message of one virtual service, none where there is none."""
+        try:
+            return list(self._netlink.request(self._family, 0, wire.request(wire.GET_SERVICE, key)))
+        except NetlinkError as error:
+            if error.code == errno.ESRCH:
+                return []
+            raise _unreadable(error.code) from error
 
     def _with_destinations(self, service: VirtualService) -> HeldService:
         found = self._destinations(service.key)

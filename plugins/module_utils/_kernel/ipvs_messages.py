@@ -78,6 +78,11 @@ def request(command: int, key: ServiceKey) -> bytes:
     return message(command, _named(key))
 
 
+def of_service(command: int, attributes_of_it: bytes) -> bytes:
+    """The same, for one whose attributes the kernel has sent."""
+    return message(command, nested(_CMD_SERVICE, attributes_of_it))
+
+
 def encode_change(change: IpvsChange) -> bytes:
     """The message that asks for a change."""
     return _ENCODERS[type(change)](change)

@@ -47,6 +47,13 @@ class Frontend(NamedTuple):
 Frontends = dict[ServiceKey, Frontend]
 
 
+class Compiled(NamedTuple):
+    """What services are compiled to."""
+
+    frontends: Frontends
+    services: Sequence[Service]
+
+
 def compile_frontends(services: Iterable[Service], node: Node) -> Frontends:
     """All that these services answer at."""
     found = [frontend for service in services for frontend in _Compiler(service, node).frontends()]

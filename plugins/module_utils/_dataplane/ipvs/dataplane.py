@@ -28,10 +28,10 @@ from ..interface import Host, Observation
 from ..netfilter.facilities import NoSets, sets
 from ..netfilter.other_variant import leftovers, other_variant_warnings
 from ..packet import Packet, Trace
-from .compile import Frontends, bound_addresses, compile_frontends
-from .host import State
+from .compile import Compiled, bound_addresses, compile_frontends
 from .info import node_info
 from .names import chain_keys
+from .observe import observe
 from .ownership import claim_of, virtual_services
 from .plan import IpvsPlan, plan_frontends
 from .plan_addresses import plan_addresses
@@ -59,8 +59,8 @@ class Ipvs(IpvsPresence):
     def problems(self, services: Sequence[Service], node: Node) -> list[str]:
         return problems(services, node)
 
-    def compile(self, services: Sequence[Service], node: Node) -> Frontends:
-        return compile_frontends(services, node)
+    def compile(self, services: Sequence[Service], node: Node) -> Compiled:
+        return Compiled(compile_frontends(services, node), services)
 
     def bound_addresses(self, services: Sequence[Service], node: Node) -> Collection[str]:
         return bound_addresses(compile_frontends(services, node).values(), node)
@@ -69,7 +69,7 @@ class Ipvs(IpvsPresence):
         facility = host.facility(sets)
         if request.state == "present" and isinstance(facility, NoSets):
             raise InvalidServices(["dataplane is ipvs, which needs ipset: " + facility.why])
-        return Observation(request, State(host, node, needs_ipvs=request.state == "present"))
+        return observe(host, node, request)
 
     def claims(
         self,
@@ -79,7 +79,7 @@ class Ipvs(IpvsPresence):
         of: Collection[str] | None = None,
     ) -> dict[str, list[Claim]]:
         found: dict[str, list[Claim]] = {family: [] for family in ip.FAMILIES}
-        for frontend in observed.state.ours({}).values():
+        for frontend in observed.state.answering().values():
             claim = claim_of(frontend)
             if claim.service and (at is None or claim.address in at) and (of is None or claim.service in of):
                 found[frontend.key.family].append(claim)
@@ -88,33 +88,33 @@ class Ipvs(IpvsPresence):
     def warnings(self, host: Host, dummy: Observation, node: Node, families: Collection[str]) -> list[str]:
         return other_variant_warnings(host, node.chain_prefix, families)
 
-    def plan(self, host: Host, node: Node, desired: Frontends, observed: Observation) -> IpvsPlan:
+    def plan(self, host: Host, node: Node, desired: Compiled, observed: Observation) -> IpvsPlan:
         own = chain_keys(node.chain_prefix)
         return plan_frontends(host, node, desired, observed, leftovers(host, node.chain_prefix, own.__contains__))
 
-    def review(self, desired: Frontends, node: Node, families: Sequence[str]) -> str:
-        desired = {key: one for key, one in desired.items() if key.family in families}
-        parts = {"ipset": plan_service_sets(wanted_sets(desired, node), {}).after}
-        for family, state in wanted_chains(desired, node).items():
+    def review(self, desired: Compiled, node: Node, families: Sequence[str]) -> str:
+        wanted = {key: one for key, one in desired.frontends.items() if key.family in families}
+        parts = {"ipset": plan_service_sets(wanted_sets(wanted, node), {}).after}
+        for family, state in wanted_chains(wanted, node).items():
             parts[COMMANDS[family]] = plan(state, Observed()).after
-        parts["ipvsadm"] = plan_virtual_services(virtual_services(desired), {}).after
-        addresses = plan_addresses(bound_addresses(desired.values(), node), None).after()
+        parts["ipvsadm"] = plan_virtual_services(virtual_services(wanted), {}).after
+        addresses = plan_addresses(bound_addresses(wanted.values(), node), None).after()
         parts["ip -batch"] = "".join(line + "\n" for line in addresses)
         return "".join(f"# {tool}\n{text}" for tool, text in parts.items() if text)
 
-    def render(self, desired: Frontends, node: Node) -> BootState:
+    def render(self, desired: Compiled, node: Node) -> BootState:
         given = (node.tcp_timeout, node.tcpfin_timeout, node.udp_timeout)
         return BootState(
-            rules={family: state for family, state in wanted_chains(desired, node).items() if state.chains},
-            sets=plan_service_sets(wanted_sets(desired, node), {}).after,
-            ipvs=plan_virtual_services(virtual_services(desired), {}).after.splitlines(),
+            rules={family: state for family, state in wanted_chains(desired.frontends, node).items() if state.chains},
+            sets=plan_service_sets(wanted_sets(desired.frontends, node), {}).after,
+            ipvs=plan_virtual_services(virtual_services(desired.frontends), {}).after.splitlines(),
             ipvs_timeouts=Timeouts(*(seconds or 0 for seconds in given)),
-            addresses=sorted(bound_addresses(desired.values(), node), key=ip.sort_key),
+            addresses=sorted(bound_addresses(desired.frontends.values(), node), key=ip.sort_key),
         )
 
-    def trace(self, desired: Frontends, node: Node, packet: Packet) -> Trace:
-        state = wanted_chains(desired, node)[ip.family_of(packet.destination)]
-        return trace_ipvs(state, desired, wanted_sets(desired, node), packet)
+    def trace(self, desired: Compiled, node: Node, packet: Packet) -> Trace:
+        state = wanted_chains(desired.frontends, node)[ip.family_of(packet.destination)]
+        return trace_ipvs(state, desired.frontends, wanted_sets(desired.frontends, node), packet)
 
     def info(self, host: Host, node: Node) -> dict[str, Any]:
         return node_info(host, node)

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..._kernel import ipvs as kernel
 from ..._kernel import sysctl
@@ -16,7 +18,7 @@ from ..._kernel.ipvs import NoIpvsError
 from ..._model.service import Node
 from ..._objects.conntrack import Endpoint
 from ..._objects.ipset import HeldSet
-from ..._objects.iptables import Observed
+from ..._objects.iptables import ChainKey, Observed, Rules
 from ..._objects.iptables_text import parse_tables
 from ..._objects.ipvs import HeldService, ServiceKey, Timeouts
 from ..._objects.node_facts import DeviceState
@@ -24,11 +26,14 @@ from ..._plan.iptables_steps import AllTables
 from ..._plan.ipvs_steps import VirtualServices
 from ..interface import Host
 from ..netfilter.facilities import HeldFamilies, pick, sets, tables
+from .cache import Fingerprint
 from .compile import Frontends
-from .names import chain_keys, set_names
+from .names import chain_keys, services_chain, set_names
 from .ownership import held_frontends
+from .plan_settings import SYSCTLS
 from .presence import device
-from .rules import HOOKS
+from .rules import HOOKS, wanted_chains
+from .stages import StagedChains, stage_chains
 
 
 class Sysctls(Protocol):
@@ -48,6 +53,8 @@ class Ipvs(VirtualServices, Protocol):
 
     def set_timeouts(self, timeouts: Timeouts) -> None: ...
 
+    def fingerprint(self, keys: Iterable[ServiceKey] | None = None, /) -> int: ...
+
 
 class NoIpvs:
     """IPVS of a kernel that has none, where something is to be removed."""
@@ -66,6 +73,10 @@ class NoIpvs:
     def connections(self, keys: Iterable[ServiceKey]) -> dict[ServiceKey, dict[Endpoint, tuple[int, int]]]:
         """Return nothing of each."""
         return {key: {} for key in keys}
+
+    def fingerprint(self, dummy: Iterable[ServiceKey] | None = None, /) -> int:
+        """Return 0."""
+        return 0
 
     def timeouts(self) -> Timeouts:
         """Return zeros, which leave everything as it is."""
@@ -98,6 +109,12 @@ class State:
 
     def __init__(self, host: Host, node: Node, needs_ipvs: bool) -> None:
         self._host, self._node = host, node
+        self.asked = ""
+        """The digest of a request behind which the node has nothing else; empty for other requests."""
+        self.services: Sequence[Any] = ()
+        """All that are asked for then, as users write them."""
+        self.untouched: int | None = None
+        """What virtual services that the run does not look at add to the fingerprint; None where it looks at all."""
         self.ipvs: Ipvs = host.facility(ipvs) if needs_ipvs else ipvs_if_any(host)
 
     @cached_property
@@ -116,6 +133,36 @@ class State:
     def device(self) -> DeviceState | None:
         return self._host.facility(device).state()
 
+    def plan_chains(self, wanted: Frontends) -> dict[str, StagedChains]:
+        """Return what changes of the rules, by address family. Raises XtablesError for a family that is needed and cannot be read."""
+        chains = wanted_chains(wanted, self._node)
+        self.families.require([family for family, one in chains.items() if one.chains])
+        services = services_chain(self._node.chain_prefix)
+        return {family: stage_chains(held, chains[family], services) for family, held in self.families.items()}
+
+    def fingerprint(self) -> Fingerprint:
+        """Return what tells this state from any other."""
+        return Fingerprint(self.ipvs.fingerprint(), self.rest())
+
+    def rest(self) -> str:
+        """Return a digest of all but the virtual services."""
+        read = self._host.facility(sysctls).read
+        parts = [
+            self._host.facility(sets).digest(sorted(set_names(self._node.chain_prefix))),
+            self.device and [self.device.kind, self.device.up, sorted(self.device.addresses)],
+            [
+                [family, *map(_items, (held.chains, held.hooks, held.others))]
+                for family, held in sorted(self.families.items())
+            ],
+            [read(name) for name in SYSCTLS],
+            self.ipvs.timeouts(),
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def answering(self) -> Frontends:
+        """Return what answers at the addresses that a run asks for."""
+        return self.ours({})
+
     @cached_property
     def families(self) -> HeldFamilies:
         """Our chains by address family."""
@@ -129,3 +176,7 @@ class State:
         addresses: Collection[str] = self.device.addresses if self.device else frozenset()
         entries = {name: held.entries for name, held in self.sets.items()}
         return held_frontends(self.virtual, entries, addresses, wanted, self._node)
+
+
+def _items(chains: Mapping[ChainKey, Rules]) -> list[Any]:
+    return [[*key, list(rules)] for key, rules in sorted(chains.items())]

@@ -10,10 +10,12 @@ removed is removed in the opposite order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 
+from ..._kernel.ipvs_fingerprint import total
 from ..._model.service import InvalidServices, Node
+from ..._model.service_facts import facts_of, merged_facts
 from ..._plan.ipset_steps import bind
 from ..._plan.iptables import ChainPlan
 from ..._plan.iptables_steps import FamilyPlans
@@ -23,17 +25,15 @@ from ..._plan.transaction import Step
 from ..interface import Host, Observation, Summary
 from ..netfilter.facilities import sets, tables
 from ..netfilter.other_variant import Leftovers
-from .compile import Frontends, bound_addresses
+from .cache import Fingerprint, Record, encode, settings_digest, store
+from .compile import Compiled, Frontends, bound_addresses
 from .host import State, sysctls
-from .names import services_chain
 from .ownership import foreign_services, merged, summarise, virtual_services
 from .plan_addresses import plan_addresses
 from .plan_sets import plan_service_sets
 from .plan_settings import SettingsPlan, plan_settings, wanted_sysctls
 from .presence import Device, IpvsPresence, device
-from .rules import wanted_chains
 from .sets import wanted_sets
-from .stages import StagedChains, stage_chains
 
 
 class IpvsPlan:
@@ -48,16 +48,14 @@ class IpvsPlan:
         state: State,
         leftovers: Leftovers,
         is_replaced: bool,
+        record: Sequence[Step],
     ) -> None:
-        """is_replaced: whether another dataplane carries new connections by the time that this one retires."""
+        """record: what leaves a record for the next run.
+
+        is_replaced: whether another dataplane carries new connections by the time that this one retires."""
         self._host, self._node, self._ipvs, self._leftovers = host, node, state.ipvs, leftovers
-        self._is_replaced = is_replaced
-        chains = wanted_chains(wanted, node)
-        state.families.require([family for family, one in chains.items() if one.chains])
-        services = services_chain(node.chain_prefix)
-        self._chains: Mapping[str, StagedChains] = {
-            family: stage_chains(observed, chains[family], services) for family, observed in state.families.items()
-        }
+        self._is_replaced, self._record = is_replaced, record
+        self._chains = state.plan_chains(wanted)
         self._settings = _settings(wanted, state, node, host)
         self._addresses = plan_addresses(bound_addresses(wanted.values(), node), state.device)
         self._sets = plan_service_sets(wanted_sets(wanted, node), state.sets)
@@ -134,7 +132,7 @@ class IpvsPlan:
         steps += bind(self._sets.destroyed, facility)
         if self._addresses.delete:
             steps.append(Step(held.delete, held.create))
-        return steps + self._leftovers.steps()
+        return [*steps, *self._leftovers.steps(), *self._record]
 
     def _chain_steps(self, stage: str) -> list[Step]:
         plans: dict[str, ChainPlan] = {family: getattr(staged, stage) for family, staged in self._chains.items()}
@@ -142,11 +140,11 @@ class IpvsPlan:
 
 
 def plan_frontends(
-    host: Host, node: Node, desired: Frontends, observation: Observation, leftovers: Leftovers
+    host: Host, node: Node, compiled: Compiled, observation: Observation, leftovers: Leftovers
 ) -> IpvsPlan:
     """Return what makes of the observed state the one that is asked for. Raises what a facility says, and InvalidServices."""
     state: State = observation.state
-    request = observation.request
+    request, desired = observation.request, compiled.frontends
     ours = state.ours(desired)
     problems = foreign_services(desired, ours, state.virtual)
     if problems:
@@ -156,7 +154,22 @@ def plan_frontends(
         wanted = {} if request.exclusive else {key: one for key, one in ours.items() if one.service not in names}
     else:
         wanted = desired if request.exclusive else merged(desired, ours, names)
-    return IpvsPlan(host, node, wanted, ours, state, leftovers, request.dataplane != IpvsPresence.name)
+    record = (
+        [Step(partial(_record, host, node, compiled, observation), host.facility(store).forget)] if state.asked else []
+    )
+    return IpvsPlan(host, node, wanted, ours, state, leftovers, request.dataplane != IpvsPresence.name, record)
+
+
+def _record(host: Host, node: Node, compiled: Compiled, observation: Observation) -> None:
+    """Leave what the node holds behind the run, so that the next one need not look at what it finds unchanged."""
+    state, bound = observation.state, bound_addresses(compiled.frontends.values(), node)
+    facts = merged_facts([observation.facts, facts_of(compiled.services, node)])
+    looked_at = None if state.untouched is None else [key for key, one in compiled.frontends.items() if one.virtual]
+    held = Fingerprint(total([state.untouched or 0, state.ipvs.fingerprint(looked_at)]), State(host, node, True).rest())
+    has_udp = bool(observation.request.unchanged) or any(one.protocol == "udp" for one in compiled.services)
+    facts = facts._replace(addresses=facts.addresses - bound)
+    record = Record(state.asked, settings_digest(node), held, has_udp, facts)
+    host.facility(store).save(encode(record, state.services))
 
 
 def _settings(wanted: Frontends, state: State, node: Node, host: Host) -> SettingsPlan:

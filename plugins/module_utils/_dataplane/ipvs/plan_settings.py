@@ -13,6 +13,15 @@ from ..._model.service import Node
 from ..._objects.ipvs import Timeouts
 from .compile import Frontends
 
+SYSCTLS = (
+    *(
+        f"net/ipv4/vs/{name}"
+        for name in ("conntrack", "conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template")
+    ),
+    *(f"net/ipv4/conf/all/{name}" for name in ("arp_ignore", "arp_announce")),
+)
+"""All that `wanted_sysctls` may set."""
+
 
 class SettingsPlan(NamedTuple):
     """Settings of the kernel to change: sysctls from and to, and the timeouts of IPVS."""

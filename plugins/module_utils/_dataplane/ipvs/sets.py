@@ -72,7 +72,7 @@ def _entries(frontends: list[Frontend], node: Node) -> dict[str, list[Entry]]:
             found["GUARDED"].append(entry)
             found["SOURCES"] += [entry._replace(element=f"{element},{source}") for source in one.sources]
     found["BOUND"] = [Entry(address) for address in sorted(bound_addresses(frontends, node), key=ip.sort_key)]
-    found["LOOP-BACK"] = [Entry(element) for element in sorted(_hairpins(frontends))]
+    found["LOOP-BACK"] = [Entry(element) for element in sorted(hairpins(frontends))]
     return found
 
 
@@ -86,7 +86,7 @@ def _element(key: ServiceKey) -> str:
     return f"{key.address},{key.protocol}:{key.port}"
 
 
-def _hairpins(frontends: Iterable[Frontend]) -> set[str]:
+def hairpins(frontends: Iterable[Frontend]) -> set[str]:
     """Connections of a backend to itself, which IPVS would leave with its own address as source."""
     return {
         f"{one.address},{frontend.key.protocol}:{one.port},{one.address}"

@@ -29,6 +29,9 @@ class Sets(SetFacility, Protocol):
     def headers(self) -> dict[str, HeldSet]:
         """Return every set by its name, without entries."""
 
+    def digest(self, names: Iterable[str]) -> str:
+        """Return a digest of what these hold."""
+
 
 class NoSets:
     """The ipsets of a kernel that has none. why: one line."""
@@ -39,6 +42,10 @@ class NoSets:
     def headers(self) -> dict[str, HeldSet]:
         """Return nothing."""
         return {}
+
+    def digest(self, dummy: Iterable[str]) -> str:
+        """Return that of nothing."""
+        return ""
 
     def create(self, header: SetHeader) -> None:
         """Raise InvalidServices."""

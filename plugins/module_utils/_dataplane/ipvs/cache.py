@@ -1,0 +1,170 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a run of the ipvs dataplane leaves for the next one: what it was asked for, and a fingerprint of what the node held behind it.
+
+The file has two lines, each with a checksum: what every run needs, and the services, which only a run needs that is asked for others.
+What is damaged, of other settings or of an older version is as if it were not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..._kernel.files import RUN_DIRECTORY, FileError, ensure_directory, read_file, remove_file, write_file
+from ..._kernel.rules_state import namespace_name
+from ..._model.payload import digest_of
+from ..._model.request import Request
+from ..._model.service import Node
+from ..._model.service_facts import ServiceFacts
+from ..interface import Host
+
+_VERSION = 1
+"""Raised by hand whenever the same services compile to something else, so that what an older release left is not believed."""
+
+
+class Fingerprint(NamedTuple):
+    """All that a node holds of this dataplane, as a run can read it fast."""
+
+    ipvs: int  # the sum of the virtual services' numbers
+    rest: str  # a digest of sets, rules, addresses and settings
+
+
+class Record(NamedTuple):
+    """What the last run left."""
+
+    asked: str
+    settings: str
+    fingerprint: Fingerprint
+    has_udp: bool
+    facts: ServiceFacts
+    """Of all services; of their addresses none that the node has itself."""
+
+
+def settings_digest(node: Node) -> str:
+    """Return a digest of all that the same services depend on."""
+    return hashlib.sha256(json.dumps([_VERSION, node]).encode()).hexdigest()
+
+
+def digest_of_request(request: Request, node: Node) -> str:
+    """Return a digest of all that a run's outcome depends on."""
+    parts = [settings_digest(node), digest_of(request.services), request.state, request.exclusive]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def encode(record: Record, services: Iterable[Any]) -> str:
+    """Return the file's text."""
+    header = {**record._asdict(), "facts": [_plain(part) for part in record.facts]}
+    return _line(json.dumps(header)) + _line(json.dumps(list(services)))
+
+
+def decode_record(text: str) -> Record | None:
+    """Return what the first line says, None where it cannot be believed."""
+    try:
+        raw = json.loads(_checked(text.split("\n")[0]))
+        return Record(
+            raw["asked"],
+            raw["settings"],
+            Fingerprint(int(raw["fingerprint"][0]), str(raw["fingerprint"][1])),
+            bool(raw["has_udp"]),
+            _to_facts(raw["facts"]),
+        )
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def decode_services(text: str) -> list[Any] | None:
+    """Return what the second line says, None where it cannot be believed."""
+    try:
+        found = json.loads(_checked(text.split("\n")[1]))
+    except (ValueError, IndexError):
+        return None
+    return found if isinstance(found, list) else None
+
+
+def _line(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x} {text}\n"
+
+
+def _checked(line: str) -> str:
+    """Raises ValueError."""
+    checksum, dummy, text = line.partition(" ")
+    if int(checksum, 16) != zlib.crc32(text.encode()):
+        raise ValueError("checksum")
+    return text
+
+
+class Store:
+    """The file of this network namespace. What cannot be written is not kept."""
+
+    def load(self) -> str:
+        """Return the text, empty where there is none."""
+        try:
+            return (read_file(self._path()) or b"").decode()
+        except (FileError, OSError, ValueError):
+            return ""
+
+    def save(self, text: str) -> None:
+        try:
+            ensure_directory(RUN_DIRECTORY)
+            write_file(self._path(), text)
+        except (FileError, OSError):
+            self.forget()
+
+    def forget(self) -> None:
+        try:
+            remove_file(self._path())
+        except (FileError, OSError):
+            return
+
+    def _path(self) -> Path:
+        return RUN_DIRECTORY / f"{namespace_name()}-ipvs.json"
+
+
+def store(dummy: Host) -> Store:
+    """Return the file of this network namespace."""
+    return Store()
+
+
+def _plain(part: Any) -> Any:
+    return sorted(part) if isinstance(part, frozenset) else part
+
+
+def _to_facts(parts: Sequence[Any]) -> ServiceFacts:
+    families, local, has_node_port, addresses, unmasqueraded, warnings, own_ports = parts
+    return ServiceFacts(
+        frozenset(families),
+        frozenset(local),
+        bool(has_node_port),
+        frozenset(addresses),
+        frozenset(unmasqueraded),
+        tuple(warnings),
+        tuple(own_ports),
+    )
+
+
+class Difference(NamedTuple):
+    """What is asked for otherwise than before: the services that differ, as they were and as they are to be, and the others."""
+
+    before: list[Mapping[str, Any]]
+    after: list[Mapping[str, Any]]
+    kept: list[Mapping[str, Any]]
+
+
+def difference(before: Sequence[Any], after: Sequence[Any]) -> Difference | None:
+    """Return what differs; None unless both have the same names, each once."""
+    if not all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in [*before, *after]):
+        return None
+    had, has = ({one["name"]: one for one in services} for services in (before, after))
+    if len(had) != len(before) or len(has) != len(after) or had.keys() != has.keys():
+        return None
+    names = [name for name, one in has.items() if had[name] != one]
+    differing = set(names)
+    kept = [one for name, one in has.items() if name not in differing]
+    return Difference([had[name] for name in names], [has[name] for name in names], kept)

@@ -1,0 +1,303 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a run of the ipvs dataplane does not look at, because the last run left it: the result is that of a run that looks at all."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs import cache, host, presence
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter import facilities
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.run import NodeRun, plan_run
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.ipvs_fingerprint import total
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices, parse_node
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipset import HeldSet
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs import HeldService, ServiceKey
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.node_facts import DeviceState
+from ansible_collections.layer4.service_proxy.tests.unit.fake_ipset import FakeIpset
+from ansible_collections.layer4.service_proxy.tests.unit.fake_ipvs import FakeIpvs
+from ansible_collections.layer4.service_proxy.tests.unit.fake_node import FakeNode, FakeTables, FakeTracking
+
+NODE = parse_node({"name": "node1", "addresses": ["192.0.2.1", "2001:db8::1"], "local_cidrs": ["10.0.0.0/16"]})
+
+
+class CountingIpvs(FakeIpvs):
+    """Tells how often all was read."""
+
+    reads = 0
+
+    def services(self) -> dict[ServiceKey, HeldService]:
+        self.reads += 1
+        return super().services()
+
+    def apply(self, changes: Sequence[Any]) -> None:
+        reads = self.reads
+        super().apply(changes)
+        self.reads = reads
+
+    def fingerprint(self, keys: Iterable[ServiceKey] | None = None) -> int:
+        chosen = self.held if keys is None else [key for key in keys if key in self.held]
+        return total([abs(hash((key, repr(self.held[key])))) for key in chosen])
+
+
+class Sets(FakeIpset):
+    """With headers and a digest."""
+
+    def headers(self) -> dict[str, HeldSet]:
+        return dict(self.sets)
+
+    def digest(self, names: Iterable[str]) -> str:
+        return repr([sorted(self.sets[name].entries.items()) for name in names if name in self.sets])
+
+
+class Device:
+    """The device of addresses, in memory."""
+
+    def __init__(self) -> None:
+        self.held: set[str] | None = None
+
+    def state(self) -> DeviceState | None:
+        return None if self.held is None else DeviceState("dummy", True, frozenset(self.held))
+
+    def create(self) -> None:
+        self.held = set()
+
+    def delete(self) -> None:
+        self.held = None
+
+    def set_up(self, up: bool) -> None:
+        assert up
+
+    def add(self, addresses: Iterable[str]) -> None:
+        assert self.held is not None
+        self.held |= set(addresses)
+
+    def remove(self, addresses: Iterable[str]) -> None:
+        assert self.held is not None
+        self.held -= set(addresses)
+
+
+class Sysctls:
+    """All on."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, int] = {}
+
+    def read(self, name: str) -> int | None:
+        return self.values.get(name, 1)
+
+    def write(self, name: str, value: int) -> None:
+        self.values[name] = value
+
+
+class Store:
+    """The file, in memory."""
+
+    text = ""
+
+    def load(self) -> str:
+        return self.text
+
+    def save(self, text: str) -> None:
+        self.text = text
+
+    def forget(self) -> None:
+        self.text = ""
+
+
+class Host(FakeNode):
+    """A node that has IPVS."""
+
+    def __init__(self) -> None:
+        self.ipvs, self.sets, self.device, self.sysctls, self.store = (
+            CountingIpvs({}),
+            Sets(),
+            Device(),
+            Sysctls(),
+            Store(),
+        )
+        self.tables6 = FakeTables()
+        further: dict[Any, Any] = {
+            host.ipvs: self.ipvs,
+            host.sysctls: self.sysctls,
+            facilities.sets: self.sets,
+            presence.device: self.device,
+            cache.store: self.store,
+        }
+        super().__init__(FakeTracking([]), further)
+        further[facilities.tables] = {"ipv4": self.tables, "ipv6": self.tables6}
+        self._opened.update(further)
+
+    def run(self, services: list[dict[str, Any]], exclusive: bool = True, state: str = "present") -> NodeRun:
+        run = plan_run(Request(state, services, exclusive, "ipvs"), NODE, self)
+        dummy = run.diff, run.summary, run.changed
+        run.apply()
+        run.clean_up()
+        return run
+
+    def snapshot(self) -> list[Any]:
+        sets = {name: dict(sorted(one.entries.items())) for name, one in sorted(self.sets.sets.items())}
+        return [dict(sorted(self.ipvs.held.items())), sets, self.device.held, self.tables.tables, self.tables6.tables]
+
+
+def service(number: int, **keys: Any) -> dict[str, Any]:
+    backends = [{"address": f"10.0.1.{number}"}, {"address": "10.0.2.9", "port": 90}, {"address": f"fd00::{number}"}]
+    return {
+        "name": f"s{number}",
+        "vip": [f"10.96.0.{number}", f"fd96::{number}"],
+        "port": 80,
+        "backends": backends,
+        **keys,
+    }
+
+
+def services(count: int = 6) -> list[dict[str, Any]]:
+    return [service(number) for number in range(1, count + 1)]
+
+
+@pytest.fixture
+def node() -> Host:
+    made = Host()
+    made.run(services())
+    return made
+
+
+def test_the_same_again_reads_nothing(node: Host) -> None:
+    before = node.ipvs.reads
+    again = node.run(services())
+    assert (again.changed, again.diff, node.ipvs.reads) == (False, {"before": "", "after": ""}, before)
+    assert again.summary == ([], [], [])
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "weight": {"backends": [{"address": "10.0.1.2", "weight": 3}]},
+    "a backend that others have goes": {"backends": [{"address": "10.0.1.2"}, {"address": "fd00::2"}]},
+    "a backend that others have stays": {"backends": [{"address": "10.0.2.9", "port": 90}]},
+    "a backend that another has comes": {"backends": [{"address": "10.0.1.3"}, {"address": "FD00:0::3"}]},
+    "no backends": {"backends": []},
+    "unready": {
+        "backends": [{"address": "10.0.1.2", "ready": False}, {"address": "10.0.2.9", "port": 90, "ready": False}]
+    },
+    "scheduler": {"scheduler": "rr"},
+    "affinity": {"session_affinity": "client_ip"},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_of_one_service_reads_nothing_and_does_the_same(node: Host, change: dict[str, Any]) -> None:
+    wanted = services()
+    wanted[1] = service(2, **change)
+    before, twin = node.ipvs.reads, Host()
+    twin.run(services())
+    twin.store.forget()
+    expected, found = twin.run(wanted), node.run(wanted)
+    assert node.ipvs.reads == before
+    assert (found.diff, found.summary, found.changed) == (expected.diff, expected.summary, True)
+    assert node.snapshot() == twin.snapshot()
+    for again in (wanted, services(), services()):
+        node.run(again)
+    assert node.ipvs.reads == before
+    twin.store.forget()
+    twin.run(services())
+    assert node.snapshot() == twin.snapshot()
+
+
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "another address": {"vip": "10.96.1.2"},
+    "a node port": {"node_port": 30080},
+    "another method": {"forward_method": "direct", "backends": [{"address": "10.0.1.2", "port": 80}]},
+    "a backend of the node itself": {"backends": [{"address": "192.0.2.1", "port": 8080}]},
+}
+
+
+@pytest.mark.parametrize("change", OTHERWISE.values(), ids=OTHERWISE)
+def test_what_concerns_more_than_virtual_services_reads_all(node: Host, change: dict[str, Any]) -> None:
+    wanted, before = services(), node.ipvs.reads
+    wanted[1] = service(2, **change)
+    node.run(wanted)
+    assert node.ipvs.reads > before
+    twin = Host()
+    twin.run(services())
+    twin.store.forget()
+    twin.run(wanted)
+    assert node.snapshot() == twin.snapshot()
+
+
+def test_what_somebody_else_has_changed_is_mended(node: Host) -> None:
+    def weight() -> None:
+        key = min(node.ipvs.held)
+        held = node.ipvs.held[key].destinations
+        at = min(held)
+        held[at] = held[at]._replace(weight=7)
+
+    def address() -> None:
+        node.device.remove(["10.96.0.1"])
+
+    def entry() -> None:
+        node.sets.sets["L4-VIP"].entries.popitem()
+
+    def rule() -> None:
+        node.tables.tables["filter"]["L4-NEW"].pop()
+
+    def sysctl() -> None:
+        node.sysctls.values["net/ipv4/vs/conntrack"] = 0
+
+    good = node.snapshot()
+    for damage in (weight, address, entry, rule, sysctl):
+        damage()
+        assert node.run(services()).changed, damage
+        assert node.snapshot() == good
+        assert not node.run(services()).changed
+    assert node.sysctls.values["net/ipv4/vs/conntrack"] == 1
+
+
+def test_a_record_that_is_damaged_is_none(node: Host) -> None:
+    chance = random.Random(7)
+    text = node.store.text
+    for dummy in range(60):
+        at = chance.randrange(len(text))
+        node.store.text = text[:at] + chr((ord(text[at]) + chance.randrange(1, 90)) % 128) + text[at + 1 :]
+        wanted = services()
+        wanted[1] = service(2, backends=[])
+        assert node.run(wanted).changed
+        node.store.text = ""
+        assert node.run(services()).changed
+        assert not node.run(services()).changed
+
+
+def test_conflicts_with_services_that_stay_are_found(node: Host) -> None:
+    wanted = services()
+    wanted[1] = service(2, backends=[{"address": "10.96.0.4"}])
+    with pytest.raises(InvalidServices, match=r'backends has 10\.96\.0\.4:80, which is vip of service "s4"'):
+        node.run(wanted)
+
+
+def test_warnings_and_udp_flows_are_those_of_all(node: Host) -> None:
+    wanted = [service(1, protocol="udp"), service(2, vip="10.96.0.2"), *services()[2:]]
+    first = node.run(wanted)
+    again = node.run(wanted)
+    assert again._facts.warnings == first._facts.warnings
+    assert again.parts[0].observation.request.unchanged == [wanted[0]]
+    wanted[1] = {**wanted[1], "backends": [{"address": "10.0.1.2"}]}
+    narrowed = node.run(wanted)
+    assert narrowed._facts.warnings == ()
+    assert narrowed.parts[0].observation.request.unchanged == [wanted[0]]
+    assert narrowed._facts.unmasqueraded_backends == Host().run(wanted)._facts.unmasqueraded_backends
+
+
+def test_what_is_not_the_whole_leaves_no_record_that_is_believed(node: Host) -> None:
+    changed = service(2, backends=[])
+    node.run([changed], exclusive=False)
+    assert node.run(services()).changed
+    node.run([{"name": "s2"}], exclusive=False, state="absent")
+    assert node.run(services()).summary.added == ["s2"]
+    node.run([], state="absent")
+    assert node.snapshot()[:3] == [{}, {}, None]
+    assert node.run(services()).changed
