@@ -219,6 +219,53 @@ dataplanes:
             rules:
               description: Rules in them, whose number does not depend on that of services.
               type: int
+    nftables:
+      description:
+        - What is in the tables of ours. C(name), C(protocol), C(port), C(vip), C(external_ips), C(load_balancer_ips), C(node_port),
+          C(refusals) and C(unreadable) are as for C(iptables), and so are C(address), C(port), C(share) and C(local_share) of a backend.
+      returned: when asked for
+      type: dict
+      contains:
+        services:
+          description: The services, in the order of their names.
+          type: list
+          elements: dict
+          contains:
+            connections:
+              description:
+                - How many new connections have come to it, refused ones too, since it was made or changed, or the node was booted.
+                  V(null) where the node does not count them (O(layer4.service_proxy.vip_service#module:node.counters)).
+              type: int
+            backends:
+              description: The backends that take new connections, IPv4 before IPv6.
+              type: list
+              elements: dict
+              contains:
+                connections:
+                  description: How many of them it has been given since the service's backends were changed, or V(null).
+                  type: int
+        counts:
+          description: How much of the kernel they take, in both address families.
+          type: dict
+          contains:
+            services:
+              description: Services.
+              type: int
+            destinations:
+              description: Backends, each once for a service.
+              type: int
+            elements:
+              description: Elements of sets and maps.
+              type: int
+            sets:
+              description: Sets and maps.
+              type: int
+            chains:
+              description: Chains.
+              type: int
+            rules:
+              description: Rules in them, whose number does not depend on that of services.
+              type: int
 """
 
 import platform

@@ -143,6 +143,12 @@ options:
         Not needed where C(net.netfilter.nf_conntrack_tcp_be_liberal) is set.
     type: bool
     default: true
+  counters:
+    description:
+      - Whether new connections are counted, by service and by backend, for M(layer4.service_proxy.service_proxy_info). Dataplane
+        V(nftables), Linux 5.7 or newer.
+    type: bool
+    default: false
   backend_chains:
     description:
       - Whether each backend has a chain of its own, as with kube-proxy. V(false) is less than half the rules, and of

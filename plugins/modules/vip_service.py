@@ -234,6 +234,12 @@ options:
             forwarded. Unrewritten they would reset connections. Not needed with C(net.netfilter.nf_conntrack_tcp_be_liberal).
         type: bool
         default: true
+      counters:
+        description:
+          - Whether new connections are counted, by service and by backend, for M(layer4.service_proxy.service_proxy_info). Dataplane
+            V(nftables), Linux 5.7 or newer. Turning it on or off makes the maps of services anew, in one transaction.
+        type: bool
+        default: false
       backend_chains:
         description:
           - Whether each backend has a chain of its own, as with kube-proxy. Dataplane V(iptables).

@@ -47,6 +47,14 @@ class OwnTables:
         with self._opened() as nft:
             return {name: nft.elements(table, name, header) for name, header in headers.items()}
 
+    def counters(self, table: TableId, headers: Mapping[str, SetHeader]) -> dict[str, dict[bytes, int]]:
+        """Return how many packets the elements of these sets and maps have counted, by name and key."""
+        with self._opened() as nft:
+            return {
+                name: {key: counted.packets for key, counted in nft.counters(table, name, header).items()}
+                for name, header in headers.items()
+            }
+
     def digest(self) -> tuple[str, int]:
         """Return a digest of what `read` returns, the same as long as nobody changes it, and the generation; empty where that fails."""
         try:

@@ -110,6 +110,7 @@ class Node(NamedTuple):
     allow_management_port: bool = False
     zone: str | None = None
     drop_invalid: bool = True
+    counters: bool = False
     backend_chains: bool = True
     drain_timeout: int = 0
     conn_reuse_mode: int | None = None
@@ -182,6 +183,7 @@ _NODE_FIELDS: Mapping[str, Field] = {
     "masquerade_mark": Field(mark, Mark(0x4000, 0x4000)),
     "chain_prefix": Field(pattern(r"[A-Z0-9]{1,8}", "1 to 8 characters of A-Z and 0-9"), "L4"),
     "drop_invalid": Field(boolean, True),
+    "counters": Field(boolean, False),
     "backend_chains": Field(boolean, True),
     "drain_timeout": Field(integer(0, 86400), 0),
     "conn_reuse_mode": Field(integer(0, 3), None),

@@ -32,6 +32,9 @@ class Facility(Protocol):
     def elements(self, table: TableId, headers: Mapping[str, SetHeader]) -> Mapping[str, Elements]:
         """Return the elements of these sets and maps, by name."""
 
+    def counters(self, table: TableId, headers: Mapping[str, SetHeader]) -> Mapping[str, Mapping[bytes, int]]:
+        """Return how many packets the elements of these sets and maps have counted, by name and key."""
+
     def digest(self) -> tuple[str, int]:
         """Return a digest of our tables, the same as long as nobody changes them, and the generation; empty where that fails."""
 

@@ -115,6 +115,12 @@ OF_SERVICES = (
     *(name for pool in POOLS for name in (pool.members, pool.slots, pool.pools)),
 )
 """The maps and sets whose elements are each of one service."""
+COUNTED = (
+    *(front.services for front in FRONTS),
+    *(name for front in FRONTS for name in (front.endpoints, front.local_endpoints)),
+    AFFINITY_BACKENDS,
+)
+"""Where the setting `counters` counts new connections: of services, then of backends."""
 NUMBER_BYTES = 4
 """The length of a mark, and of the number of a slot."""
 
@@ -141,8 +147,8 @@ _RANDOM = Numgen("random", 2)
 
 
 @lru_cache(maxsize=None)
-def headers(family: str) -> dict[str, SetHeader]:
-    """Return every map and set that a table may have."""
+def headers(family: str, counters: bool = False) -> dict[str, SetHeader]:
+    """Return every map and set that a table may have. counters: whether new connections are counted."""
     address, fields = ADDRESS_TYPES[family], FIELDS[family]
     service, node_port, verdict = (address, "inet_proto", "inet_service"), ("inet_proto", "inet_service"), (VERDICT,)
     endpoint = (fields.destination, "th dport")
@@ -167,7 +173,7 @@ def headers(family: str) -> dict[str, SetHeader]:
         found[pool.members] = SetHeader(("mark",))
         found[pool.pools] = SetHeader(("mark",), verdict)
         found[pool.slots] = SetHeader(("ct mark", _RANDOM), ("meta mark",))
-    return found
+    return {name: one._replace(counter=counters and name in COUNTED) for name, one in found.items()}
 
 
 @lru_cache(maxsize=None)

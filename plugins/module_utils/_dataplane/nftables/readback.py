@@ -9,6 +9,7 @@ The reverse of the compiler, as far as elements tell: weights come back as share
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -23,7 +24,7 @@ from . import maps
 from .compile import NO_BACKENDS
 from .host import TABLES, Facility, Held, maps_of
 from .maps import BY_NODE_PORT, CLUSTER, FRONTS, LOCAL, Front
-from .ownership import owner_and_kind
+from .ownership import owner_and_kind, owners
 from .slots import slot_shares
 
 _KEYS = {
@@ -55,6 +56,7 @@ class ObservedBackend(NamedTuple):
     port: int
     share: float | None  # its part of new connections that may reach every backend, None if it has none
     local_share: float | None  # of those that reach only backends of this node
+    connections: int | None = None  # those that it has been given, None where they are not counted
 
 
 class ObservedService(NamedTuple):
@@ -69,6 +71,14 @@ class ObservedService(NamedTuple):
     node_port: int | None
     backends: list[ObservedBackend]
     refusals: list[Refusal]
+    connections: int | None = None  # those that have come, refused ones too, None where they are not counted
+
+
+class Connections(NamedTuple):
+    """New connections that have been counted."""
+
+    services: Counter[str]
+    backends: Counter[tuple[str, Endpoint]]  # by service and backend
 
 
 def claims_of(
@@ -96,9 +106,10 @@ def node_info(facility: Facility) -> dict[str, Any]:
     """Return services, counts, and what could not be read, by tool."""
     try:
         (held, dummy), unreadable = facility.read(), {}
+        connections = _connections(facility, held)
     except NftError as error:
-        held, unreadable = {}, {"nft": str(error)}
-    services = observed_services(held)
+        held, unreadable, connections = {}, {"nft": str(error)}, None
+    services = [_counted(one, connections) if connections else one for one in observed_services(held)]
     tables = held.values()
     counts = (
         len(services),
@@ -109,6 +120,39 @@ def node_info(facility: Facility) -> dict[str, Any]:
         sum(len(chain.rules) for table in tables for chain in table.chains.values()),
     )
     return {"services": as_dicts(services), "counts": dict(zip(_COUNTS, counts)), "unreadable": unreadable}
+
+
+def _connections(facility: Facility, held: Held) -> Connections | None:
+    """Read what has been counted; None where nothing is."""
+    if not any(one.header.counter for table in held.values() for one in table.sets.values()):
+        return None
+    found = Connections(Counter(), Counter())
+    for family, one in TABLES.items():
+        sets = held[one].sets if one in held else {}
+        headers = {name: sets[name].header for name in maps.COUNTED if name in sets and sets[name].header.counter}
+        elements, types = maps_of(held.get(one)), (maps.ADDRESS_TYPES[family], "inet_service")
+        owner_of = owners(elements, family)
+        for name, counted in facility.counters(one, headers).items() if headers else ():
+            for key, packets in counted.items():
+                element = elements[name].get(key)
+                owner = owner_of[name](key, element) if element else None
+                if owner and element and isinstance(element.data, bytes):
+                    found.backends[owner, _to_endpoint(types, element.data)] += packets
+                elif owner:
+                    found.services[owner] += packets
+    return found
+
+
+def _counted(service: ObservedService, found: Connections) -> ObservedService:
+    backends = [
+        one._replace(connections=found.backends[service.name, (one.address, one.port)]) for one in service.backends
+    ]
+    return service._replace(connections=found.services[service.name], backends=backends)
+
+
+def _to_endpoint(types: tuple[str, str], data: bytes) -> Endpoint:
+    address, port = map(unpack, types, split(types, data))
+    return address, int(port)
 
 
 def _entries(services: Mapping[str, Elements], family: str, of: Collection[str] | None = None) -> Iterator[Entry]:
@@ -140,7 +184,9 @@ def _service(name: str, found: Iterable[tuple[str, Entry]], shares: Mapping[str,
         name,
         claims[0].protocol,
         next((claim.port for claim in claims if claim.address), None),
-        **listed,
+        listed["vip"],
+        listed["external_ips"],
+        listed["load_balancer_ips"],
         node_port=next((claim.port for claim in claims if claim.address is None), None),
         backends=[ObservedBackend(*one, every.get(one), local.get(one)) for one in backends],
         refusals=list(refusals),
@@ -221,8 +267,7 @@ class _Shares:
             data = self._data(maps.AFFINITY_BACKENDS, data)
         if not data:
             return None
-        address, port = map(unpack, self._types, split(self._types, data))
-        return address, int(port)
+        return _to_endpoint(self._types, data)
 
 
 def _by_key(elements: Elements) -> dict[bytes, dict[int, bytes]]:

@@ -56,7 +56,7 @@ class _TableMaker:
     def __init__(self, elements: Maps, node: Node, family: str) -> None:
         self._elements, self._family = elements, family
         self._maker = ChainMaker(node, family)
-        self._headers = maps.headers(family)
+        self._headers = maps.headers(family, node.counters)
         self._chains: dict[str, Chain] = {}
         self._sets: dict[str, Set] = {}
 
