@@ -15,6 +15,11 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils._announce.settings import (
+    VRRP,
+    InvalidAnnouncement,
+    parse_announcement,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane import registry
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import find_errors
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.drain import find_endpoints
@@ -29,6 +34,10 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._node.setting
     SPECIFICATION,
     Settings,
 )
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils._announce import (
+    DifferentAnnouncements,
+    announcing_nodes,
+)
 from ansible_collections.layer4.service_proxy.plugins.plugin_utils._overlay import (
     DifferentOverlays,
     other_nodes,
@@ -36,7 +45,7 @@ from ansible_collections.layer4.service_proxy.plugins.plugin_utils._overlay impo
 )
 from ansible_collections.layer4.service_proxy.plugins.plugin_utils._services_variable import plain_text, resolved
 
-_ABOUT_THE_RUN = ("parts", "validate_only", "drain", "undrain", "generation")
+_ABOUT_THE_RUN = ("parts", "validate_only", "drain", "undrain", "generation", "withdrawal", "drain_seconds")
 
 # Once, before Ansible forks a worker for each task and host.
 _CODE = shipped_code.pack_code()
@@ -112,7 +121,7 @@ class ActionModule(ActionBase):
         if checked.error_messages:
             raise AnsibleActionFail("\n".join(checked.error_messages))
         settings = {name: checked.validated_parameters[PREFIX + name] for name in SPECIFICATION}
-        return {**settings, **self._overlay(settings, variables)}
+        return {**settings, **self._overlay(settings, variables), **self._announcement(settings, variables)}
 
     def _overlay(self, settings: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that the inventory's other hosts have a part in."""
@@ -129,6 +138,19 @@ class ActionModule(ActionBase):
             "overlay_address": own_address(settings["overlay_address"], host, variables),
             "overlay_nodes": others,
         }
+
+    def _announcement(self, settings: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of VRRP that the inventory's other hosts have a part in."""
+        if Settings(settings).announces_by != VRRP:
+            return {}
+        host = variables["inventory_hostname"]
+        own = {"announce_address": own_address(settings["announce_address"], host, variables)}
+        if settings["announce_nodes"] is not None:
+            return own
+        try:
+            return {**own, "announce_nodes": announcing_nodes({**settings, **own}, host, variables, PREFIX)}
+        except DifferentAnnouncements as error:
+            raise AnsibleActionFail(str(error)) from None
 
     def _is_known(self, backend: str, services: str, variables: dict[str, Any]) -> bool:
         """Whether any node of the inventory has a service with this backend."""
@@ -152,7 +174,8 @@ def _problems(services: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     try:
         if Settings(settings).has_overlay:
             parse_overlay(settings)
+        parse_announcement(settings)
         problems = find_errors(json.loads(services), options)
-    except (InvalidOverlay, InvalidServices) as error:
+    except (InvalidAnnouncement, InvalidOverlay, InvalidServices) as error:
         problems = error.problems
     return {"failed": True, "msg": "\n".join(problems), "problems": problems} if problems else {}

@@ -14,7 +14,7 @@ short_description: Prepare a host and give it its services, in one call
 description:
   - Does what the roles of this collection do on a node. It loads kernel modules and sets sysctls, sets the modes of bridges, the
     rules for bridges and backends, the ways to backends of other nodes, and the services as
-    M(layer4.service_proxy.vip_service) does, now and at boot.
+    M(layer4.service_proxy.vip_service) does, now and at boot. It has keepalived or BIRD announce the addresses of services.
   - An option that is not given is taken from the variable of its name with the prefix C(service_proxy_), as in
     C(service_proxy_local_cidrs). A variable with that prefix that no option has is refused.
   - All options are validated before anything is changed. With O(state=absent) the node becomes as it was found.
@@ -28,8 +28,8 @@ options:
       - What is done, by the names of the roles that do it alone.
     type: list
     elements: str
-    choices: [node, bridge, backend, overlay, proxy]
-    default: [node, bridge, backend, overlay, proxy]
+    choices: [node, bridge, backend, overlay, proxy, announce]
+    default: [node, bridge, backend, overlay, proxy, announce]
   validate_only:
     description:
       - Validate the options on the controller, without connecting to the node.
@@ -44,6 +44,20 @@ options:
     description:
       - A backend that was drained, in the same words. All else stays what the node was last asked for.
     type: str
+  withdrawal:
+    description:
+      - What the node is to do about the addresses that it announces. All else stays what the node was last asked for. It stays so for later
+        runs, and after a boot, until V(end).
+      - With V(begin) routers are asked to prefer other nodes (GRACEFUL_SHUTDOWN, RFC 8326); with VRRP another node takes the addresses
+        over. With V(complete) nothing is announced. With V(end) all is announced again.
+    type: str
+    choices: [begin, complete, end]
+  drain_seconds:
+    description:
+      - For how many seconds at most a run with O(withdrawal) waits until no new connections come to the announced addresses, and with
+        V(complete) until no connections are left. In check mode there is no waiting.
+    type: int
+    default: 0
   generation:
     description:
       - The number of a generation that is kept on the node, to go back to. The node is asked for what it was asked for then, services,
@@ -274,6 +288,80 @@ options:
     type: list
     elements: str
     default: [169.254.0.0/16, "fd4c:3400::/64"]
+  announce:
+    description:
+      - How the network outside finds a node for the addresses of services, which are their C(external_ips) and C(load_balancer_ips). With
+        V(vrrp) keepalived has one of the nodes hold the addresses. With V(bgp) BIRD announces them to routers, each node by itself. With
+        V(none) that is left to others.
+      - A node announces an address while it has usable backends for what is at it, those of its own where C(external_traffic_policy) is
+        C(local).
+    type: str
+    choices: [none, vrrp, bgp]
+    default: none
+  announce_vips:
+    description:
+      - Whether the virtual IPs of services are announced, too.
+    type: bool
+    default: false
+  announce_address:
+    description:
+      - The node's own address, one of each family at most, to which the other nodes send VRRP, and from which the node speaks BGP. If not
+        given, C(ansible_host) where that is an address, for VRRP, and what the routes to a router ask for, for BGP.
+    type: list
+    elements: str
+  announce_nodes:
+    description:
+      - The nodes that announce the same addresses by VRRP, in the order of their priorities. If not given, the hosts of the inventory's
+        group (C(service_proxy_group)) in its order, or those of the play where this node is not in that group.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description:
+          - The node's name, as in the C(node) of backends.
+        type: str
+        required: true
+      address:
+        description:
+          - Its O(announce_address).
+        type: list
+        elements: str
+  vrrp_interface:
+    description:
+      - The interface that gets the addresses. If not given, the one that has O(announce_address).
+    type: str
+  vrrp_id:
+    description:
+      - The number of the virtual router, V(1) to V(255), the same on all nodes. Each address of a service with a local policy is a router
+        of its own, with a number that is made of this one and of the address.
+    type: int
+    default: 51
+  bgp_asn:
+    description:
+      - The number of the node's autonomous system.
+    type: int
+  bgp_neighbors:
+    description:
+      - The routers to which addresses are announced. A router learns those of its address's family.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      address:
+        description:
+          - Its IP address.
+        type: str
+        required: true
+      asn:
+        description:
+          - The number of its autonomous system.
+        type: int
+        required: true
+      bfd:
+        description:
+          - Whether it is watched, and watches, by BFD, so that each notices within a second that the other is gone.
+        type: bool
+        default: false
   install_packages:
     description:
       - Whether the packages of missing tools are installed. If not, a missing tool is an error.
@@ -383,6 +471,25 @@ conntrack_deleted:
   description: How many entries of connection tracking were deleted, so that UDP flows move.
   returned: with V(proxy) in O(parts)
   type: int
+announced:
+  description: The addresses that the node is to announce, whether it has usable backends for them or not.
+  returned: with V(announce) in O(parts), and with O(announce) other than V(none)
+  type: list
+  elements: str
+traffic:
+  description: The connections to announced addresses that connection tracking knows.
+  returned: with O(withdrawal), but not in check mode
+  type: dict
+  contains:
+    new:
+      description: How many connections began during the last three seconds of waiting.
+      type: int
+    left:
+      description: How many connections are not over.
+      type: int
+    waited:
+      description: For how many seconds they were waited for.
+      type: float
 drained:
   description: The backends that take no new connections, from O(drained) and from O(drain) of this and earlier runs.
   returned: with V(proxy) in O(parts)
@@ -415,7 +522,11 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node import shipped_code
-from ansible_collections.layer4.service_proxy.plugins.module_utils._node.settings import PARTS, SPECIFICATION
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.settings import (
+    PARTS,
+    SPECIFICATION,
+    WITHDRAWALS,
+)
 
 
 def main() -> None:
@@ -426,6 +537,8 @@ def main() -> None:
             "validate_only": {"type": "bool", "default": False},
             "drain": {"type": "str"},
             "undrain": {"type": "str"},
+            "withdrawal": {"type": "str", "choices": list(WITHDRAWALS)},
+            "drain_seconds": {"type": "int", "default": 0},
             "generation": {"type": "int"},
             "services": {"type": "list", "elements": "dict", "default": []},
             "payload": {"type": "dict", "no_log": True},
@@ -433,16 +546,20 @@ def main() -> None:
             "is_known": {"type": "bool", "default": False},
             **SPECIFICATION,
         },
-        mutually_exclusive=[("drain", "undrain", "generation")],
+        mutually_exclusive=[("drain", "undrain", "generation", "withdrawal")],
         supports_check_mode=True,
     )
     shipped_code.install(module.params.pop("code"))
-    run_lock, service, run = map(_imported, ("_kernel.run_lock", "_model.service", "_node.run"))
+    run_lock, service, run, announcing = map(
+        _imported, ("_kernel.run_lock", "_model.service", "_node.run", "_node.announcing")
+    )
     try:
         with nullcontext() if module.check_mode else run_lock.exclusive_run():
             result = run.NodeRun(module).run()
             if not module.check_mode:
                 shipped_code.keep() if module.params["state"] == "present" else run_lock.remove_run_directory()
+        if module.params["withdrawal"] and not module.check_mode:
+            result["traffic"] = announcing.watch_traffic(module, result.get("announced", []))
     except service.InvalidServices as error:
         module.fail_json(msg=str(error), problems=error.problems)
     except run.RUN_ERRORS as error:

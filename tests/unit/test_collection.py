@@ -104,10 +104,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_objects": set(),
     "_plan": {"_objects"},
     "_kernel": {"_objects"},
+    "_announce": {"_model", "_dataplane"},
 }
 EVERYWHERE = {"_model.addresses", "_model.messages"}
 READS_ADDRESSES = ("addresses.py", "socket")  # inet_pton and inet_ntop touch no system
-PURE = ("_model", "_objects", "_plan")
+PURE = ("_announce", "_model", "_objects", "_plan")
 
 
 @pytest.mark.parametrize("folder", sorted(MAY_IMPORT))

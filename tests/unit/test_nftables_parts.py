@@ -161,5 +161,5 @@ class Bare:
 def test_a_node_with_nftables_needs_neither_iptables_nor_ipset() -> None:
     settings = Settings({**DEFAULTS, "state": "present", "dataplane": "nftables"})
     bare = Bare("iptables", "ip6tables", "ipset", "nft", "conntrack", "ip")
-    assert tools.missing_tools(settings, bare) == ["conntrack", "ip", "nft"]
-    assert tools.called_by_runs(tools.missing_tools(settings, bare)) == ["ip"]
+    assert tools.missing_tools(settings, ["node"], bare) == ["conntrack", "ip", "nft"]
+    assert tools.called_by_runs(tools.missing_tools(settings, ["node"], bare)) == ["ip"]

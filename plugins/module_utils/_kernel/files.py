@@ -74,12 +74,25 @@ def write_file(path: Path, content: str | bytes, mode: int = _PRIVATE) -> None:
 
     What is there goes, a link without what it leads to; a directory in its place raises FileError. Text is UTF-8.
     """
+    _replace(path, content, os.geteuid(), os.getegid(), mode)
+
+
+def replace_content(path: Path, content: str) -> None:
+    """Give a file that is somebody else's another content, as `write_file` does; its mode and owner stay. Raises FileError."""
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror}") from error
+    _replace(path, content, found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode))
+
+
+def _replace(path: Path, content: str | bytes, user: int, group: int, mode: int) -> None:
     encoded = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with open(descriptor, "wb") as file:
-                os.fchown(descriptor, os.geteuid(), os.getegid())
+                os.fchown(descriptor, user, group)
                 os.fchmod(descriptor, mode)
                 file.write(encoded)
                 file.flush()

@@ -22,7 +22,7 @@ from typing import NoReturn
 
 from .._kernel.files import RUN_DIRECTORY, FileError, ensure_directory, read_file, remove_file, write_file
 from .._kernel.run_lock import LONGEST_WAIT, LockTimeout, exclusive_run
-from . import boot_files, boot_generations
+from . import announce, boot_files, boot_generations
 from .boot_facilities import ERRORS, Facility, Host, Read, facilities
 from .boot_generations import BootError, Generation
 
@@ -151,7 +151,18 @@ def _run(action: str, directory: Path, host: Host) -> list[str]:
         _complain(f"{', '.join(gone)} did not stand any more: restoring generation {generation.number}")
         restorer.failures.clear()
     restorer.restore()
+    if action != "watch":
+        failures += _announce(generation, not restorer.failures, host)
     return failures + restorer.failures
+
+
+def _announce(generation: Generation, stands: bool, host: Host) -> list[str]:
+    """Announce what the node can serve; failures."""
+    try:
+        announce.refresh(generation.asked(), stands, host)
+    except (*ERRORS, *announce.ERRORS) as error:
+        return [f"announced addresses: {error}"]
+    return []
 
 
 def _current(directory: Path, failures: list[str]) -> Generation | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._announce.settings import InvalidAnnouncement
 from .._dataplane import registry
 from .._dataplane.service_run import SERVICE_ERRORS, Converged, converge_services, node_of
 from .._kernel.nft import NftError as UnreadableNftError
@@ -35,6 +36,7 @@ from .._objects.nftables_changes import NftError
 from .._plan.transaction import UndoFailed
 from .._resource.chain.request import InvalidChainError
 from . import backend_rules, bridges, kernel_modules, managers, overlay, sysctls, tools, units
+from .announcing import Announcing, without_held
 from .boot import Part, asked_of, observe, plan_boot, without_systemd
 from .boot import Settings as BootSettings
 from .boot_parts import overlay_part, services_part
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 
 RUN_ERRORS = (
     *SERVICE_ERRORS,
+    InvalidAnnouncement,
     InvalidChainError,
     InvalidOverlay,
     NftError,
@@ -84,6 +87,7 @@ class NodeRun:
         self.runner = ModuleRunner(module)
         self.parts: Collection[str] = module.params["parts"]
         self.drain = Drain(module.params["drain"], module.params["undrain"], module.params["is_known"])
+        self.announcing = Announcing(module, self.runner)
         self.kept = observe()
         self.boot_parts: dict[str, Part | None] = {}
         self.held_given = last_given(self.kept.asked)
@@ -106,7 +110,7 @@ class NodeRun:
         if number is not None:
             given, self.listed = given_at(asked_of(number), number)
             return given
-        if not self.drain.backend:
+        if not self.drain.backend and not self.announcing.withdrawal:
             return self.asked
         if self.held_given is None:
             lost = self.kept.problems[0] if self.kept.problems else "this node was not given any services yet"
@@ -115,17 +119,24 @@ class NodeRun:
 
     def run(self) -> dict[str, Any]:
         """Return the result of the module. Raises InvalidServices and RUN_ERRORS."""
-        if "node" in self.parts:
-            self.missing = tools.missing_tools(self.settings, self.runner)
-            if self.missing and not self._go_on_without(self.missing):
-                return self.result
+        missing = tools.missing_tools(self.settings, self.parts, self.runner)
+        if missing and not self._go_on_without(missing):
+            return self.result
         self._validate()
         steps = [self._prepare_node, self._bridges, self._backends, self._overlay, self._proxy, self._open_loopback]
+        steps += [self._save, self._announce]
         if not self.settings.is_present:
-            steps = [self._proxy, self._overlay, self._backends, self._bridges, self._leave_node]
+            steps = [
+                self._announce,
+                self._proxy,
+                self._overlay,
+                self._backends,
+                self._bridges,
+                self._leave_node,
+                self._save,
+            ]
         for step in (self._close_loopback, *steps):
             step()
-        self._save()
         return self._told()
 
     def _go_on_without(self, missing: Sequence[str]) -> bool:
@@ -152,6 +163,10 @@ class NodeRun:
         settings = self.settings
         unread: dict[str, Any] = {"addresses": []} if "ip" in self.missing and settings.addresses is None else {}
         self.node = node_of(self.module, {**settings.node, **unread})
+        if settings.addresses is None:
+            own = without_held(self.node.addresses)
+            settings.values["addresses"] = None if own == self.node.addresses else list(own)
+            self.node = self.node._replace(addresses=own)
         self.needs = find_needs(self.services, self.node.name)
         if settings.is_present:
             registry.load(settings.dataplane)
@@ -175,6 +190,7 @@ class NodeRun:
             )
             self.kernel = kernel_modules.observe(self.modules, self.runner)
             kernel_modules.refuse_unavailable(self.kernel, settings.name)
+        self._compile_announcement()
 
     def _has_bridges(self) -> bool:
         """Return whether bridged traffic is to pass the rules."""
@@ -302,7 +318,7 @@ class NodeRun:
         settings = self.settings
         listed = drained_after(self.listed, self.drain, settings.is_present)
         self._do(drained_change(listed))
-        drained = list(dict.fromkeys([*settings.drained, *listed])) if settings.is_present else []
+        drained = self._drained()
         services: list[Any] = []
         payload: Mapping[str, str] = {}
         if drained:
@@ -327,6 +343,26 @@ class NodeRun:
             if settings.is_present
             else None
         )
+
+    def _drained(self) -> list[str]:
+        """Return the backends that are drained behind the run."""
+        if not self.settings.is_present:
+            return []
+        return list(dict.fromkeys([*self.settings.drained, *drained_after(self.listed, self.drain, True)]))
+
+    def _compile_announcement(self) -> None:
+        """What the node is to announce, compiled and validated."""
+        settings = self.settings
+        if "ip" in self.missing or not self.announcing.is_concerned(settings):
+            return
+        given = with_others(self.given, self.held_given).services if settings.is_present else []
+        check = registry.load(settings.dataplane).problems
+        self.announcing.compile(parse_services(without_drained(given, self._drained()), self.node, check), self.node)
+
+    def _announce(self) -> None:
+        """Addresses of services to the network outside, once the node has the services."""
+        self._do(*self.announcing.changes(self.settings.is_present))
+        self.result.update(self.announcing.told())
 
     def _service_changes(self, drained: Sequence[str]) -> list[str]:
         """Return the lines that say what becomes of services, against what the node was last given."""

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 PREFIX = "service_proxy_"
 """Of the variables of the roles."""
-PARTS = ("node", "bridge", "backend", "overlay", "proxy")
+PARTS = ("node", "bridge", "backend", "overlay", "proxy", "announce")
 """What the roles of these names do, in the order in which it is done."""
+BEGIN, COMPLETE, END = WITHDRAWALS = ("begin", "complete", "end")
+"""Of a node from the network outside: routers are asked to leave it; nothing is announced; all is again."""
 _STRINGS = {"type": "list", "elements": "str"}
 _TIMEOUT = {"type": "int"}
 
@@ -65,6 +67,27 @@ SPECIFICATION: dict[str, dict[str, Any]] = {
     "vxlan_port": {"type": "int", "default": 4789},
     "vxlan_mtu": {"type": "int"},
     "vxlan_networks": {**_STRINGS, "default": ["169.254.0.0/16", "fd4c:3400::/64"]},
+    "announce": {"type": "str", "choices": ["none", "vrrp", "bgp"], "default": "none"},
+    "announce_vips": {"type": "bool", "default": False},
+    "announce_address": _STRINGS,
+    "announce_nodes": {
+        "type": "list",
+        "elements": "dict",
+        "options": {"name": {"type": "str", "required": True}, "address": _STRINGS},
+    },
+    "vrrp_interface": {"type": "str"},
+    "vrrp_id": {"type": "int", "default": 51},
+    "bgp_asn": {"type": "int"},
+    "bgp_neighbors": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "address": {"type": "str", "required": True},
+            "asn": {"type": "int", "required": True},
+            "bfd": {"type": "bool", "default": False},
+        },
+    },
     "install_packages": {"type": "bool", "default": True},
     "bridge_netfilter": {"type": "bool"},
     "ipv6_forwarding": {"type": "bool"},
@@ -129,6 +152,11 @@ class Settings:
             return []
         others = [cidr for one in self.values["overlay_nodes"] or () for cidr in one.get("cidrs") or ()]
         return [*(self.values["backend_cidrs"] or ()), *others]
+
+    @property
+    def announces_by(self) -> str:
+        """How addresses are announced, ``none`` where they are not."""
+        return str(self.values["announce"] or "none") if self.is_present else "none"
 
     @property
     def node(self) -> dict[str, Any]:

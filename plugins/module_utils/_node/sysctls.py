@@ -67,7 +67,8 @@ def wanted_sysctls(settings: Settings, *, ipv6: bool, direct: bool, bridges: boo
         wanted[ROUTE_LOCALNET] = 1
     if settings.is_ipvs:
         wanted.update(_ipvs_sysctls(settings))
-    if settings.is_ipvs and direct:
+    # What the dataplane binds on every node must not be answered for by those that do not hold it.
+    if settings.is_ipvs and (direct or settings.announces_by == "vrrp"):
         wanted.update(_DIRECT)
     for setting in ("max", "tcp_timeout_established", "tcp_timeout_close_wait"):
         wanted[f"net.netfilter.nf_conntrack_{setting}"] = getattr(settings, f"conntrack_{setting}")
@@ -88,7 +89,7 @@ def _ipvs_sysctls(settings: Settings) -> dict[str, int | None]:
 
 def _is_set_with_services(key: str) -> bool:
     """Whether the ipvs dataplane sets it; here it is only kept for boot, and given back."""
-    return key.startswith("net.ipv4.vs.") or key in _DIRECT
+    return key.startswith("net.ipv4.vs.")
 
 
 def plan_sysctls(wanted: Values, now: Values, recorded: Recorded, present: bool) -> SysctlPlan:
