@@ -287,6 +287,68 @@ def test_a_thousand_services_are_judged_with_no_more_questions_than_one(network:
     assert asked_for(services) == asked_for(services[:1])
 
 
+BANS = """
+table inet f2b-table {
+  set addr-set-sshd {
+    type ipv4_addr; elements = { 192.0.2.66 };
+  }
+  chain f2b-chain {
+    type filter hook %(hook)s priority filter - 1; policy accept;
+    tcp dport { 22 } ip saddr @addr-set-sshd reject with icmp port-unreachable
+    meta l4proto tcp ip saddr @addr-set-sshd drop
+  }
+}"""
+"""As fail2ban makes it."""
+FIREWALLD = """
+table inet firewalld {
+  chain filter_IN_public {
+    tcp dport 22 ct state { new, untracked } accept
+  }
+  chain filter_INPUT_ZONES {
+    iifname "br0" goto filter_IN_public
+    goto filter_IN_public
+  }
+  chain filter_INPUT {
+    type filter hook input priority filter + 10; policy accept;
+    ct state { established, related } accept
+    ct status dnat accept
+    iifname "lo" accept
+    ct state invalid drop
+    jump filter_INPUT_ZONES
+    reject with icmpx admin-prohibited
+  }
+  chain filter_FORWARD {
+    type filter hook forward priority filter + 10; policy accept;
+    ct state { established, related } accept
+    ct status dnat accept
+    iifname "lo" accept
+    ct state invalid drop
+    reject with icmpx admin-prohibited
+  }
+}"""
+
+
+def test_bans_are_not_warned_of_and_firewalld_only_where_services_are_input(network: Network) -> None:
+    host = network.hosts["node1"]
+    node = parse_node({"name": "node1", "addresses": [ADDRESSES["node1"][IPV4]]})
+    facts = facts_of(parse_services([web(IPV4, "b11")], node), node)
+
+    def told(ruleset: str, at_input: bool) -> list[str]:
+        host.run("nft", "-f", "-", input=ruleset)
+        try:
+            return host.call(lambda: warnings(facts, (), node, Runner(host), chains_of_others(), at_input))
+        finally:
+            for table in ("f2b-table", "firewalld"):
+                host.run("nft", "delete", "table", "inet", table, check=False)
+
+    for hook in ("forward", "input"):
+        for at_input in (False, True):
+            assert told(BANS % {"hook": hook}, at_input) == []
+    assert told(FIREWALLD, at_input=False) == []
+    (warning,) = told(FIREWALLD, at_input=True)
+    assert warning.startswith("nftables: the chain filter_INPUT (hook input) of table inet firewalld drops")
+
+
 class Runner:
     """Runs tools in a namespace."""
 

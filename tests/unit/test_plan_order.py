@@ -83,6 +83,102 @@ def test_what_drops_by_default(in_front: list[str], chains: dict[str, list[str]]
     assert drops_by_default(in_front, chains) == drops
 
 
+UFW_INPUT = {
+    "ufw-before-input": [
+        "-i lo -j ACCEPT",
+        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-m conntrack --ctstate INVALID -j ufw-logging-deny",
+        "-m conntrack --ctstate INVALID -j DROP",
+        "-p icmp -m icmp --icmp-type 8 -j ACCEPT",
+        "-p udp -m udp --sport 67 --dport 68 -j ACCEPT",
+        "-j ufw-not-local",
+        "-d 224.0.0.251/32 -p udp -m udp --dport 5353 -j ACCEPT",
+        "-j ufw-user-input",
+    ],
+    "ufw-not-local": [
+        "-m addrtype --dst-type LOCAL -j RETURN",
+        "-m addrtype --dst-type MULTICAST -j RETURN",
+        "-m addrtype --dst-type BROADCAST -j RETURN",
+        "-m limit --limit 3/min --limit-burst 10 -j ufw-logging-deny",
+        "-j DROP",
+    ],
+    "ufw-logging-deny": [
+        "-m conntrack --ctstate INVALID -m limit --limit 3/min --limit-burst 10 -j RETURN",
+        '-m limit --limit 3/min --limit-burst 10 -j LOG --log-prefix "[UFW BLOCK] "',
+    ],
+    "ufw-user-input": [
+        "-s 192.0.2.66/32 -j DROP",
+        "-p tcp -m tcp --dport 22 -m conntrack --ctstate NEW -m recent --set --name DEFAULT --mask 255.255.255.255 --rsource",
+        "-p tcp -m tcp --dport 22 -m conntrack --ctstate NEW -m recent --update --seconds 30 --hitcount 6 -j ufw-user-limit",
+        "-p tcp -m tcp --dport 22 -j ufw-user-limit-accept",
+        "-p tcp -m tcp --dport 25 -j REJECT --reject-with tcp-reset",
+    ],
+    "ufw-user-limit": ["-j REJECT --reject-with icmp-port-unreachable"],
+    "ufw-user-limit-accept": ["-j ACCEPT"],
+    "ufw-after-input": ["-p udp -m udp --dport 137 -j ufw-skip-to-policy-input"],
+    "ufw-skip-to-policy-input": ["-j DROP"],
+    "ufw-reject-input": ["-j REJECT --reject-with icmp-port-unreachable"],
+    "ufw-track-input": [],
+}
+FIREWALLD_INPUT = [
+    "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT",
+    "-i lo -j ACCEPT",
+    "-j INPUT_direct",
+    "-j INPUT_ZONES",
+    "-m conntrack --ctstate INVALID -j DROP",
+    "-j REJECT --reject-with icmp-host-prohibited",
+]
+FIREWALLD = {
+    "INPUT_direct": [],
+    "INPUT_ZONES": ["-i eth0 -g IN_public", "-g IN_public"],
+    "IN_public": ["-j IN_public_deny", "-j IN_public_allow"],
+    "IN_public_deny": ["-s 192.0.2.66/32 -j DROP", "-p tcp -m tcp --dport 25 -j DROP"],
+    "IN_public_allow": ["-p tcp -m tcp --dport 22 -m conntrack --ctstate NEW,UNTRACKED -j ACCEPT"],
+}
+LIBVIRT_INPUT = {"LIBVIRT_INP": [f"-i virbr0 -p {one} -m {one} --dport 53 -j ACCEPT" for one in ("udp", "tcp")]}
+TAILSCALE_INPUT = {
+    "ts-input": [
+        "-s 100.101.102.103/32 -i lo -j ACCEPT",
+        "-s 100.115.92.0/23 ! -i tailscale0 -j RETURN",
+        "-s 100.64.0.0/10 ! -i tailscale0 -j DROP",
+        "-i tailscale0 -j ACCEPT",
+        "-p udp -m udp --dport 41641 -j ACCEPT",
+    ]
+}
+FAIL2BAN_INPUT = {
+    **FAIL2BAN,
+    "f2b-recidive": ["-s 192.0.2.66/32 -j DROP", "-j RETURN"],
+    "f2b-web": ["-m set --match-set f2b-web src -j REJECT --reject-with icmp-port-unreachable", "-j RETURN"],
+}
+
+
+@pytest.mark.parametrize(
+    ("in_front", "chains", "drops"),
+    [
+        (
+            ["-j ufw-before-logging-input", "-j ufw-before-input", "-j ufw-after-input"],
+            {**UFW_INPUT, "ufw-before-logging-input": []},
+            False,
+        ),
+        (["-j ufw-before-input", "-j ufw-reject-input", "-j ufw-track-input"], UFW_INPUT, True),
+        (FIREWALLD_INPUT, FIREWALLD, True),
+        (FIREWALLD_INPUT[:-1], FIREWALLD, False),
+        (["-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"], {}, True),
+        (["-j LIBVIRT_INP"], LIBVIRT_INPUT, False),
+        (["-j ts-input"], TAILSCALE_INPUT, False),
+        (
+            ["-p tcp -m multiport --dports 22 -j f2b-sshd", "-p tcp -j f2b-recidive", "-p tcp -j f2b-web"],
+            FAIL2BAN_INPUT,
+            False,
+        ),
+        (["-m addrtype ! --dst-type LOCAL -j RETURN", "-j DROP"], {}, True),
+    ],
+)
+def test_what_drops_by_default_at_input(in_front: list[str], chains: dict[str, list[str]], drops: bool) -> None:
+    """There, what rules of ours are about has not been translated, and all of it is for an address of the node."""
+    assert drops_by_default(in_front, chains, "INPUT") == drops
+
+
 OURS = "-m comment --comment ours -j L4-FORWARD"
 FIREWALL = "-m comment --comment ours -j L4-FIREWALL"
 

@@ -120,6 +120,15 @@ def test_input_matters_where_a_backend_is_on_the_node_itself() -> None:
     assert judged(around, backends=[{"address": "10.0.0.1"}]) != []
 
 
+def test_where_the_node_takes_connections_for_its_own_input_lets_pass_what_is_translated_and_drops_them() -> None:
+    firewalld = (FORWARD._replace(hook="input"), [NftRule("accept", "ct status dnat"), NftRule("reject", "")])
+    around = GOOD._replace(chains=[firewalld], at_input=True)
+    (warning,) = judged(around)
+    assert warning.startswith("nftables: the chain c (hook input)")
+    assert "nft insert rule" not in warning
+    assert judged(around._replace(at_input=False)) == []
+
+
 @pytest.mark.parametrize("hook", ["prerouting", "forward", "output", "postrouting"])
 def test_drops_at_every_hook_that_services_pass_are_told(hook: str) -> None:
     chain = FORWARD._replace(hook=hook)

@@ -96,6 +96,7 @@ class OnAShelf:
     """The dataplane."""
 
     name = "shelf"
+    takes_input = False
     uses_iptables = False
     errors = (ShelfError,)
 

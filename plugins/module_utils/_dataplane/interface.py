@@ -127,6 +127,10 @@ class Presence(Protocol):
         """Whether the rules of the roles bridge and backend are iptables' with this dataplane; otherwise they are nftables'."""
 
     @property
+    def takes_input(self) -> bool:
+        """Whether connections to services come to the node's own hook input, untranslated, as those to its own programs do."""
+
+    @property
     def errors(self) -> tuple[type[Exception], ...]:
         """What reading or changing its facilities raises; each text is one line for the user."""
 

@@ -108,7 +108,8 @@ class NodeRun:
         chains = part.observation.foreign_chains
         bound = part.dataplane.bound_addresses(part.services, self._node)
         node = self._node._replace(localhost_node_ports=False) if self.opens_localhost else self._node
-        found = warnings(facts, bound, node, self._host.runner, chains_of_others() if chains is None else chains)
+        chains = chains_of_others() if chains is None else chains
+        found = warnings(facts, bound, node, self._host.runner, chains, part.dataplane.takes_input)
         return found + part.dataplane.warnings(self._host, part.observation, self._node, facts.families)
 
     @cached_property

@@ -43,11 +43,11 @@ def node_warnings(facts: ServiceFacts, node: Node, around: Surroundings) -> list
     ]
 
 
-def concerns(chain: BaseChain, facts: ServiceFacts) -> bool:
-    """Whether traffic of services comes through a chain of somebody else. Input sees only that of backends on this host."""
+def concerns(chain: BaseChain, facts: ServiceFacts, at_input: bool = False) -> bool:
+    """Whether traffic of services comes through a chain of somebody else. Input sees only that of backends on this host, or all."""
     if chain.is_of_iptables or chain.hook not in HOOKS:
         return False
-    families = facts.local_backend_families if chain.hook == "input" else facts.families
+    families = facts.local_backend_families if chain.hook == "input" and not at_input else facts.families
     return bool(families & _NFT_FAMILIES[chain.family])
 
 
@@ -65,13 +65,14 @@ def _chains(facts: ServiceFacts, around: Surroundings) -> Iterator[str]:
     )
     advice = ", for instance by: nft insert rule %(family)s %(table)s %(name)s ct status dnat accept"
     for chain, rules in around.chains:
-        if concerns(chain, facts) and _drops_services(chain, rules):
-            yield (text if chain.hook == "prerouting" else text + advice) % chain._asdict()
+        is_translated = not (chain.hook == "prerouting" or (chain.hook == "input" and around.at_input))
+        if concerns(chain, facts, around.at_input) and _drops_services(chain, rules, is_translated):
+            yield (text + advice if is_translated else text) % chain._asdict()
 
 
-def _drops_services(chain: BaseChain, rules: Sequence[NftRule]) -> bool:
-    """Whether a packet to a service that no particular rule takes ends in a drop; it may not be translated yet in prerouting."""
-    particular = ("other", "ct status dnat") if chain.hook == "prerouting" else ("other",)
+def _drops_services(chain: BaseChain, rules: Sequence[NftRule], is_translated: bool) -> bool:
+    """Whether a packet to a service that no particular rule takes ends in a drop. is_translated: whether each has been by then."""
+    particular = ("other",) if is_translated else ("other", "ct status dnat")
     for rule in rules:
         if rule.match not in particular and rule.verdict:
             return rule.verdict != "accept"

@@ -30,13 +30,19 @@ _BRIDGE_NETFILTER = {IPV4: "net/bridge/bridge-nf-call-iptables", IPV6: "net/brid
 
 
 def warnings(
-    services: ServiceFacts, bound: Collection[str], node: Node, runner: Runner, chains: Sequence[ChainOfOthers]
+    services: ServiceFacts,
+    bound: Collection[str],
+    node: Node,
+    runner: Runner,
+    chains: Sequence[ChainOfOthers],
+    at_input: bool = False,
 ) -> list[str]:
-    """Return what is in the way of services. bound: addresses of theirs that the node itself has.
+    """Return what is in the way of services. bound: addresses of theirs that the node itself has; at_input: as `Presence.takes_input`.
 
     Never fails: of what could not be read it is said that it was not.
     """
-    around = observe(services.addresses - set(bound), runner, services.own_ports)._replace(chains=chains)
+    around = observe(services.addresses - set(bound), runner, services.own_ports)
+    around = around._replace(chains=chains, at_input=at_input)
     return [*services.warnings, *node_warnings(services, node, around)]
 
 

@@ -82,7 +82,8 @@ class Surroundings(NamedTuple):
     strict: interfaces on which rp_filter is strict. uplinks: interfaces that have a default route of IPv4, in whichever
     table; outside: those through which addresses of elsewhere are reached. unreachable: addresses that the node has no
     route to.
-    chains: of others. listeners: on ports that services take. unread: what could not be read, one line each with the reason.
+    chains: of others. at_input: whether they concern services at hook input, too. listeners: on ports that services take.
+    unread: what could not be read, one line each with the reason.
     """
 
     forwarding: Mapping[str, bool] = {}
@@ -95,5 +96,6 @@ class Surroundings(NamedTuple):
     bridge_netfilter: Mapping[str, bool] = {}
     unreachable: Sequence[str] = ()
     chains: Sequence[ChainOfOthers] = ()
+    at_input: bool = False
     listeners: Sequence[Listener] = ()
     unread: Sequence[str] = ()

@@ -75,7 +75,7 @@ def hook_edits(table: str, desired: Desired, observed: Observed, ours: set[str])
     for hook in set(held) | set(wanted):
         rules = held.get(hook, ())
         candidates = [i for i, rule in enumerate(rules) if _is_to_go(rule, ours, going)]
-        edits[hook] = _hook_edit(rules, wanted.get(hook, []), candidates, others)
+        edits[hook] = _hook_edit(hook, rules, wanted.get(hook, []), candidates, others)
     return {hook: edit for hook, edit in edits.items() if edit.changed}
 
 
@@ -84,13 +84,15 @@ def _is_to_go(rule: str, ours: set[str], going: set[str]) -> bool:
     return target_of(rule) in (ours if _is_restorable(rule) else going)
 
 
-def _hook_edit(rules: Rules, jumps: Sequence[Jump], candidates: list[int], others: Mapping[str, Rules]) -> HookEdit:
+def _hook_edit(
+    hook: str, rules: Rules, jumps: Sequence[Jump], candidates: list[int], others: Mapping[str, Rules]
+) -> HookEdit:
     """candidates: the rules that go unless a jump is just that rule, by index."""
     repeated = Counter(rules[index] for index in candidates)
     missing, kept = [], set()
     overtaking = {jump.rule for jump in jumps if jump.overtakes}
     behind = max((index for index in candidates if rules[index] in overtaking), default=0)
-    is_overtaken = drops_by_default([rules[i] for i in range(behind) if i not in candidates], others)
+    is_overtaken = drops_by_default([rules[i] for i in range(behind) if i not in candidates], others, hook)
     for jump in jumps:
         found = [i for i in candidates if rules[i] == jump.rule and repeated[jump.rule] == 1]
         is_anchored = not jump.anchored or (found and _at_end(rules, found[0], jump.position))

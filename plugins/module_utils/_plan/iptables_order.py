@@ -24,7 +24,8 @@ _CERTAIN = frozenset(
 """Options of rules that are for some traffic; also to be negated does not make them a default."""
 _PROTOCOLS = frozenset(("tcp", "udp", "sctp", "all"))
 _STATES = frozenset(("NEW", "RELATED", "ESTABLISHED", "DNAT"))
-"""What connections through services are."""
+_UNTRANSLATED = _STATES - {"DNAT"}
+"""What connections to services are; the latter where rules of ours are about those that are not translated."""
 _SAY_NOTHING = ("-m", "--match", "--comment", "-j", "--jump", "-g", "--goto", "--reject-with")
 
 
@@ -36,17 +37,17 @@ class _Rule(NamedTuple):
     """Whether all traffic of services is."""
 
 
-def drops_by_default(rules: Rules, chains: Mapping[str, Rules]) -> bool:
-    """Whether these rules, or those of a chain that they lead to, drop what no rule before them accepts.
+def drops_by_default(rules: Rules, chains: Mapping[str, Rules], hook: str = "FORWARD") -> bool:
+    """Whether these rules of a hook, or those of a chain that they lead to, drop what no rule before them accepts.
 
     chains: those that others have made in the table; of one that is missing here it is not known, so that it may.
     """
-    return _walk(rules, chains, frozenset())[0]
+    return _walk(rules, chains, hook, frozenset())[0]
 
 
-def _walk(rules: Rules, chains: Mapping[str, Rules], above: frozenset[str]) -> tuple[bool, bool]:
+def _walk(rules: Rules, chains: Mapping[str, Rules], hook: str, above: frozenset[str]) -> tuple[bool, bool]:
     """Whether a rule drops, and else whether all traffic of services ends here."""
-    for rule in map(_parse, rules):
+    for rule in (_parse(text, hook) for text in rules):
         if not rule.is_default or not rule.target:
             continue
         if rule.target in _DROPS:
@@ -55,7 +56,7 @@ def _walk(rules: Rules, chains: Mapping[str, Rules], above: frozenset[str]) -> t
             if rule.takes_all:
                 return False, rule.target == "ACCEPT"
         elif rule.target in chains and rule.target not in above:
-            drops, ends = _walk(chains[rule.target], chains, above | {rule.target})
+            drops, ends = _walk(chains[rule.target], chains, hook, above | {rule.target})
             if drops or (ends and rule.takes_all):
                 return drops, ends
         elif not rule.target.isupper() or "-" in rule.target:
@@ -63,7 +64,7 @@ def _walk(rules: Rules, chains: Mapping[str, Rules], above: frozenset[str]) -> t
     return False, False
 
 
-def _parse(text: str) -> _Rule:
+def _parse(text: str, hook: str) -> _Rule:
     options: dict[str, tuple[bool, str]] = {}
     negated, name = False, ""
     for word in words(text):
@@ -78,7 +79,9 @@ def _parse(text: str) -> _Rule:
             name = ""
     target = next((options[key][1] for key in ("-j", "--jump", "-g", "--goto") if key in options), "")
     conditions = {key: value for key, value in options.items() if key not in _SAY_NOTHING}
-    states = _states(conditions)
+    if hook == "INPUT" and conditions.get("--dst-type") == (False, "LOCAL"):
+        del conditions["--dst-type"]  # all is, there
+    states = _states(conditions, _UNTRANSLATED if hook == "INPUT" else _STATES)
     protocol = conditions.get("-p", (False, "all"))
     is_default = not _CERTAIN & conditions.keys() and bool(states) and (protocol[0] or protocol[1] in _PROTOCOLS)
     takes_all = (
@@ -89,12 +92,12 @@ def _parse(text: str) -> _Rule:
     return _Rule(target, is_default and conditions.get("-i") != (False, "lo"), takes_all)
 
 
-def _states(conditions: Mapping[str, tuple[bool, str]]) -> frozenset[str]:
-    """The states of connections of services that a rule takes."""
+def _states(conditions: Mapping[str, tuple[bool, str]], possible: frozenset[str]) -> frozenset[str]:
+    """The states of connections to services that a rule takes. possible: which they can have."""
     for key in ("--ctstate", "--state"):
         if key in conditions:
             negated, states = conditions[key]
-            named = _STATES & set(states.split(","))
+            named = possible & set(states.split(","))
             # A connection is DNAT besides what else it is.
-            return (frozenset() if "DNAT" in named else _STATES - named) if negated else named
-    return _STATES
+            return (frozenset() if "DNAT" in named else possible - named) if negated else named
+    return possible

@@ -23,6 +23,7 @@ class IptablesPresence:
     """The part of the dataplane that is asked in runs of others."""
 
     name = "iptables"
+    takes_input = False
     uses_iptables = True
     errors: tuple[type[Exception], ...] = (NftError, XtablesError)
 

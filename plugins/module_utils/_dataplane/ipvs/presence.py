@@ -45,6 +45,7 @@ class IpvsPresence:
     """The part of the dataplane that is asked in runs of others."""
 
     name = "ipvs"
+    takes_input = True
     uses_iptables = True
     errors: tuple[type[Exception], ...] = (kernel.DeviceError, IpsetError, NftError, XtablesError)
 

@@ -31,6 +31,7 @@ class NftablesPresence:
     """The part of the dataplane that is asked in runs of others."""
 
     name = "nftables"
+    takes_input = False
     uses_iptables = False
     errors: tuple[type[Exception], ...] = (NftError,)
 
