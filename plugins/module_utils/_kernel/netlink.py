@@ -32,6 +32,8 @@ _HEADER = struct.Struct("=IHHII")
 _SEQUENCE_AT = 8
 _LENGTH_AND_TYPE = struct.Struct("=IH").unpack_from
 _TYPE_AND_FLAGS = struct.Struct("=4xHH").unpack_from
+_ANSWER = struct.Struct("=IH2xI4xi").unpack_from
+"""Of an answer that a request is done or refused: length, type, sequence number, errno."""
 _ATTRIBUTE = struct.Struct("=HH")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
@@ -160,14 +162,15 @@ class NetlinkSocket:
         self._send(b"".join(block))
         refused: dict[int, int] = {}
         while True:
-            for answer, sequence, body in self._receive(first):
-                if answer != _NLMSG_ERROR:
-                    continue
-                (code,) = struct.unpack_from("=i", body)
-                if code:
-                    refused[sequence - first] = -code
-                if sequence == last:
-                    return refused
+            offset, end = 0, self._fill()
+            while offset < end:
+                length, answer, sequence, code = _ANSWER(self._buffer, offset)
+                if answer == _NLMSG_ERROR and first <= sequence <= last:
+                    if code:
+                        refused[sequence - first] = -code
+                    if sequence == last:
+                        return refused
+                offset += (length + 3) & ~3
 
     def _receive(self, oldest: int) -> Iterator[tuple[int, int, bytes]]:
         """Type, sequence number and body of each message in the next datagram that answers a request since the oldest."""
@@ -188,8 +191,14 @@ class NetlinkSocket:
             raise NetlinkError(error.errno or errno.EIO) from error
 
     def _datagram(self) -> bytes:
-        """Raises NetlinkError also for answers that were lost (ENOBUFS): what is missing is not read as what is not there."""
+        return bytes(self._buffer[: self._fill()])
+
+    def _fill(self) -> int:
+        """Receive a datagram into the buffer and return its length.
+
+        Raises NetlinkError also for answers that were lost (ENOBUFS): what is missing is not read as what is not there.
+        """
         try:
-            return bytes(self._buffer[: self._socket.recv_into(self._buffer)])
+            return self._socket.recv_into(self._buffer)
         except OSError as error:
             raise NetlinkError(error.errno or errno.EIO) from error

@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from .._objects.overlay import Way
 from .netlink import NLM_F_DUMP, NetlinkError, NetlinkSocket, attribute, attributes
@@ -117,8 +118,15 @@ class Routes:
 
 def _question(address: str, flags: int = 0) -> bytes:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    packed = socket.inet_pton(family, address)
-    return _HEADER.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, flags) + attribute(_DESTINATION, packed)
+    return _asking(family, flags) + socket.inet_pton(family, address)
+
+
+@lru_cache(maxsize=None)
+def _asking(family: int, flags: int) -> bytes:
+    """Return all of a question but the address, at its end."""
+    address = bytes(16 if family == socket.AF_INET6 else 4)
+    whole = _HEADER.pack(family, len(address) * 8, 0, 0, 0, 0, 0, 0, flags) + attribute(_DESTINATION, address)
+    return whole[: -len(address)]
 
 
 def _is_default(message: bytes) -> bool:

@@ -151,4 +151,4 @@ def _ways_outside() -> tuple[frozenset[str], frozenset[str]]:
 
 def _unreachable(addresses: Collection[str]) -> list[str]:
     with Routes() as routes:
-        return routes.unreachable(sorted(addresses, key=sort_key))
+        return sorted(routes.unreachable(addresses), key=sort_key)
