@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from .._model.addresses import IPV4, IPV6, network_of
@@ -14,6 +15,9 @@ from .._objects.node_facts import OWN_DEVICES, Link
 from .process import Runner
 
 _NETFILTER = {IPV4: "nf_call_iptables", IPV6: "nf_call_ip6tables"}
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_DECODER = json.JSONDecoder(strict=False)
+"""A name may have any character: ip(8) escapes an apostrophe, which JSON does not know, and no control character, which it wants."""
 
 
 class LinkError(Exception):
@@ -49,10 +53,14 @@ def _show(runner: Runner, options: list[str]) -> list[dict[str, Any]]:
     if code:
         raise LinkError("ip address show: " + (" ".join(err.split()) or f"exit code {code}"))
     try:
-        found: list[dict[str, Any]] = json.loads(out)
+        found: list[dict[str, Any]] = _DECODER.decode(_ESCAPE.sub(_mended, out))
     except ValueError as error:
         raise LinkError("ip address show: printed no JSON: iproute2 of 2017 or newer is needed") from error
     return found
+
+
+def _mended(escape: re.Match[str]) -> str:
+    return "'" if escape[1] == "'" else escape[0]
 
 
 def _addresses(link: dict[str, Any]) -> list[dict[str, Any]]:

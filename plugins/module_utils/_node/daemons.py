@@ -98,8 +98,10 @@ def reload(daemon: Daemon, runner: Runner) -> None:
     elif daemon.method == BGP:
         _do([runner.find("birdc") or "birdc", "configure"], runner)
     else:
+        number = _process_of_keepalived()
         with suppress(ProcessLookupError):
-            os.kill(_process_of_keepalived(), signal.SIGHUP)
+            if number:  # 0 would be this process and its relatives
+                os.kill(number, signal.SIGHUP)
 
 
 def make(daemon: Daemon, now: Running, wanted: Running, runner: Runner) -> None:
