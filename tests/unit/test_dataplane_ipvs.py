@@ -35,6 +35,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._model.servic
     parse_node,
     parse_services,
 )
+from ansible_collections.layer4.service_proxy.tests.unit.golden_ipvs import GOLDEN, golden_text
 
 NODE, NODE6, VIP, VIP6, OTHER = "192.0.2.1", "2001:db8::1", "10.96.0.1", "fd96::1", "10.96.0.2"
 EXTERNAL, BALANCER = "203.0.113.1", "198.51.100.1"
@@ -254,3 +255,7 @@ def test_node_ports_on_localhost_are_refused() -> None:
     assert _mistakes({}, localhost_node_ports=True) == [
         "node: localhost_node_ports is true: must be false with dataplane ipvs, which cannot serve 127.0.0.1"
     ]
+
+
+def test_what_a_node_holds_is_the_golden_text() -> None:
+    assert golden_text() == GOLDEN.read_text(), "read what has changed, then run golden_ipvs.py to write it anew"
