@@ -152,3 +152,72 @@ def test_control_characters_are_refused(text: str) -> None:
 def test_a_match_carries_no_target(match: str) -> None:
     with pytest.raises(InvalidChainError, match="match must be without target"):
         parse_chain(options(jumps=[a_jump(match=match)]))
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (
+            {"chain": "INPUT"},
+            "chain 'INPUT' is a built-in chain: must be a chain of your own (jumps lead to it from built-in chains)",
+        ),
+        ({"chain": "W" * 29}, f"chain '{'W' * 29}' must be at most 28 characters, not 29"),
+        ({"chain": "DNAT"}, "chain 'DNAT' is the name of a target: must be another name"),
+        (
+            {"chain": "-a"},
+            "chain '-a' must be letters, digits and _.:+@/-, and not begin with a dash",
+        ),
+        (
+            {"rules": ["-j RETURN", " "]},
+            "chain WEB, rule 2 (''): must not be empty: a rule specification such as '-p tcp --dport 80 -j ACCEPT'",
+        ),
+        (
+            {"rules": ['--comment "a']},
+            (
+                "chain WEB, rule 1 ('--comment \"a'): unbalanced quotes: must be closed, inside double quotes a backslash "
+                "goes before a quote"
+            ),
+        ),
+        (
+            {"jumps": [a_jump(**{"from": "FORWARD"})]},
+            (
+                "chain WEB, jump 1 from 'FORWARD': table nat has no such chain: must be one of PREROUTING, INPUT, OUTPUT, "
+                "POSTROUTING, or a chain of your own"
+            ),
+        ),
+        (
+            {"jumps": [a_jump(**{"from": "WEB"})]},
+            "chain WEB, jump 1 from 'WEB': a chain cannot jump to itself: must be another chain",
+        ),
+        (
+            {"jumps": [a_jump(), a_jump(**{"from": "RETURN"})]},
+            "chain WEB, jump 2 from 'RETURN': from 'RETURN' is the name of a target: must be another name",
+        ),
+        (
+            {"jumps": [a_jump(match=" -j X")]},
+            "chain WEB, jump 1 from 'OUTPUT' ('-j X'): match must be without target (-j, -g): it leads to WEB",
+        ),
+        *(
+            (
+                {"jumps": [a_jump(comment=comment)]},
+                "chain WEB, jump 1 from 'OUTPUT': comment must be one line of at most 255 bytes",
+            )
+            for comment in ("a" * 256, "ä" * 128, "two\nlines")
+        ),
+    ],
+)
+def test_refusals_say_where_and_what_is_allowed(given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidChainError) as caught:
+        parse_chain(options(**given))
+    assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize(("version", "families"), [("ipv6", ("ipv6",)), ("both", ("ipv4", "ipv6"))])
+def test_what_is_not_given_stays_as_it_is(version: str, families: tuple[str, ...]) -> None:
+    request = parse_chain(options(ip_version=version, state="absent", table="raw"))
+    assert request == ChainRequest(families, "raw", "WEB", present=False, rules=None, jumps=None)
+
+
+def test_a_comment_may_have_255_bytes() -> None:
+    (jump,) = parse_chain(options(jumps=[a_jump(comment="a" * 255)])).jumps or ()
+    assert jump.comment == "a" * 255
