@@ -133,7 +133,7 @@ def test_the_nodes_of_a_group_agree_about_ids_and_differ_in_priority() -> None:
 
 def test_the_text_of_keepalived() -> None:
     text = keepalived_text(find_groups(addresses(IP, OTHER), 7), plan(**VRRP), "br-lan.5")
-    assert text.split("\n\n")[-1] == (
+    assert text.rpartition("\n\n")[2] == (
         "vrrp_instance l4-ipv4-7 {\n    version 3\n    state BACKUP\n    nopreempt\n    interface br-lan.5\n    virtual_router_id 7\n"
         "    priority 254\n    advert_int 1\n    unicast_src_ip 10.0.0.1\n    unicast_peer {\n        10.0.0.2\n    }\n"
         "    track_file {\n        l4-withdrawn\n        l4-ipv4-7\n    }\n    virtual_ipaddress {\n        203.0.113.10/32\n    }\n"

@@ -176,8 +176,6 @@ def test_the_node_speaks_for_itself(source: str, to: str, port: int, verdict: st
         ({"to": "web"}, 'trace: to is "web": must be an IPv4 or IPv6 address'),
         ({"port": 0}, "trace: port is 0: must be an integer from 1 to 65535"),
         ({"protocol": "icmp"}, 'trace: protocol is "icmp": must be one of tcp, udp, sctp'),
-        ({"node": None}, "trace: node is missing: must be a dict"),
-        ({"node": {}}, "node: name is missing: must be a string"),
         ({"from": "::1"}, "trace: from is ::1 and to is 10.96.0.1: must be of one family"),
         ({"from": "node", "to": "fd96::1"}, "node: addresses has no ipv6 address: from node needs one"),
         (

@@ -197,7 +197,7 @@ def _unreached(overlay: OverlayPlan, around: Surroundings) -> Iterator[str]:
 def _warnings(overlay: OverlayPlan, wanted: Sequence[Item], around: Surroundings) -> Iterator[str]:
     if overlay.settings.mode != VXLAN:
         return
-    mtu = next(one.mtu for one in wanted if isinstance(one, Tunnel))
+    mtu = min(one.mtu for one in wanted if isinstance(one, Tunnel))
     for node in overlay.others:
         if around.ways[node.addresses[overlay.carrier]] is None:
             yield f"{node.name}, by address {node.addresses[overlay.carrier]}, has no route from {overlay.own.name}: its backends are not reached"
