@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from .._announce.addresses import Address, Endpoint, find_addresses, service_problems, service_warnings
 from .._announce.bgp import bird_text, has_bfd, router_id
@@ -179,14 +179,18 @@ def plan_announcement(
     return [recording, switching, *loading] if wanted else [*loading, switching, recording]
 
 
-def refresh(asked: Mapping[str, Any], stands: bool, runner: Runner, unhealthy: Collection[Endpoint] = ()) -> None:
+def refresh(
+    read_asked: Callable[[], Mapping[str, Any]], stands: bool, runner: Runner, unhealthy: Collection[Endpoint] = ()
+) -> None:
     """Announce what the node can serve now, by its last run's settings; nothing else of what that run has left is looked at.
 
-    asked: by part, of the current generation; stands: whether the node has its services; unhealthy: as of `find_addresses`. Raises ERRORS.
+    read_asked: returns by part what the current generation was asked for; not called where nothing is announced. stands: whether the
+    node has its services. unhealthy: as of `find_addresses`. Raises ERRORS.
     """
     plan = parse_announcement(read_record().settings)
     if plan is None:
         return
+    asked = read_asked()
     settings = settings_of(asked)
     node = parse_node({**settings.node, "addresses": settings.addresses or []})
     found = find_addresses(parse_services(effective_services(asked), node), node, plan.vips, unhealthy)

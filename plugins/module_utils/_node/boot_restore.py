@@ -159,7 +159,7 @@ def _run(action: str, directory: Path, host: Host) -> list[str]:
 def _announce(generation: Generation, stands: bool, host: Host) -> list[str]:
     """Announce what the node can serve; failures."""
     try:
-        announce.refresh(generation.asked(), stands, host)
+        announce.refresh(generation.asked, stands, host)
     except (*ERRORS, *announce.ERRORS) as error:
         return [f"announced addresses: {error}"]
     return []
