@@ -54,34 +54,51 @@ Counted = dict[str, "Counter[str]"]
 
 def facts_of(services: Sequence[Service], node: Node) -> ServiceFacts:
     """Return the facts of these services on a node."""
-    return facts_in(count_facts(services, node))
+    return _made_of(*_values(services, node))
 
 
 def count_facts(services: Sequence[Service], node: Node) -> Counted:
     """Return the facts of these services on a node, counted: those of two lists add up to those of both together."""
-    backends = [backend for service in services for backend in service.backends]
-    keeping = (service for service in services if _keeps_sources(service, node))
-    return {
-        "families": Counter(family for service in services for family in service_families(service, node)),
-        "local_backend_families": Counter(one.family for one in backends if one.address in node.addresses),
-        "has_node_port": Counter(str(one.node_port) for one in services if one.node_port is not None),
-        "addresses": Counter(address for service in services for dummy, address in service.addresses()),
-        "unmasqueraded_backends": Counter(one.address for service in keeping for one in _taking(service)),
-        "warnings": Counter(_warnings(services)),
-        "own_ports": Counter(one.to_text() for one in own_ports(services, node)),
-    }
+    return dict(zip(ServiceFacts._fields, map(Counter, _values(services, node))))
 
 
 def facts_in(counted: Counted) -> ServiceFacts:
     """Return what has been counted at least once."""
+    return _made_of(*(counted[field] for field in ServiceFacts._fields))
+
+
+def _values(services: Sequence[Service], node: Node) -> tuple[Iterable[str], ...]:
+    """The values of each field of the facts, as often as they are there; of `has_node_port` the ports."""
+    backends = (backend for service in services for backend in service.backends)
+    keeping = (service for service in services if _keeps_sources(service, node))
+    return (
+        (family for service in services for family in service_families(service, node)),
+        (one.family for one in backends if one.address in node.addresses),
+        (str(one.node_port) for one in services if one.node_port is not None),
+        (address for service in services for dummy, address in service.addresses()),
+        (one.address for service in keeping for one in _taking(service)),
+        _warnings(services),
+        (one.to_text() for one in own_ports(services, node)),
+    )
+
+
+def _made_of(
+    families: Iterable[str],
+    local_backend_families: Iterable[str],
+    node_ports: Iterable[str],
+    addresses: Iterable[str],
+    unmasqueraded_backends: Iterable[str],
+    warnings: Iterable[str],
+    ports: Iterable[str],
+) -> ServiceFacts:
     return ServiceFacts(
-        frozenset(counted["families"]),
-        frozenset(counted["local_backend_families"]),
-        bool(counted["has_node_port"]),
-        frozenset(counted["addresses"]),
-        frozenset(counted["unmasqueraded_backends"]),
-        tuple(counted["warnings"]),
-        tuple(counted["own_ports"]),
+        frozenset(families),
+        frozenset(local_backend_families),
+        any(node_ports),
+        frozenset(addresses),
+        frozenset(unmasqueraded_backends),
+        tuple(dict.fromkeys(warnings)),
+        tuple(dict.fromkeys(ports)),
     )
 
 
