@@ -37,6 +37,14 @@ def canonical_address(text: str) -> str:
         raise ValueError(text) from error
 
 
+def is_address(text: str) -> bool:
+    """Whether it is one in any spelling that `canonical_address` takes."""
+    try:
+        return bool(canonical_address(text))
+    except ValueError:
+        return False
+
+
 @lru_cache(maxsize=None)
 def canonical_network(text: str) -> str:
     """A network as ``address/length``; a bare address is a network of one.

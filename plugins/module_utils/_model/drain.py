@@ -35,7 +35,7 @@ def find_endpoints(services: Any, selection: Any = None) -> list[dict[str, Any]]
         for backend in _backends(service)
         if wanted is None or wanted & _names(backend, service)
         for address, port in [(_canonical(str(backend.get("address"))), _port(backend, service))]
-        if _is_address(address) and _NUMBER.fullmatch(str(port))
+        if ip.is_address(address) and _NUMBER.fullmatch(str(port))
     }
     return [{"address": address, "port": port, "protocol": protocol} for _key, port, protocol, address in sorted(found)]
 
@@ -101,10 +101,3 @@ def _canonical(name: str) -> str:
     return (
         ip.endpoint(address, int(port)) if colon and _NUMBER.fullmatch(port) and bracketed == (":" in address) else name
     )
-
-
-def _is_address(text: str) -> bool:
-    try:
-        return bool(ip.canonical_address(text))
-    except ValueError:
-        return False

@@ -33,20 +33,13 @@ def address(value: Any) -> str:
 def _address_hint(value: Any) -> str:
     """What helps with what is often written in place of an address."""
     address, slash, dummy = value.partition("/") if isinstance(value, str) else ("", "", "")
-    if slash and _is_address(address):
+    if slash and ip.is_address(address):
         return ", without a prefix length"
     return (
         ": names are not resolved (the filter backends makes backends of hosts)"
         if _HOST_NAME.fullmatch(address)
         else ""
     )
-
-
-def _is_address(text: str) -> bool:
-    try:
-        return bool(ip.canonical_address(text))
-    except ValueError:
-        return False
 
 
 _HOST_NAME = re.compile(r"(?=.*[a-z])[a-z0-9_]([a-z0-9_.-]{0,250})", re.IGNORECASE)

@@ -219,19 +219,11 @@ def stray_backends(planned: Planned, backends: Mapping[str, Sequence[str]]) -> l
         (node.name, address)
         for node in (planned.overlay.others if planned.overlay else ())
         for address in backends.get(node.name, ())
-        if _is_address(address) and not _is_of(node, address) and address not in node.addresses.values()
+        if ip.is_address(address) and not _is_of(node, address) and address not in node.addresses.values()
     ]
     text = "backend %s of %s is in none of service_proxy_backend_cidrs of %s, so that the overlay does not lead there"
     with Routes() as routes:
         return [text % (address, name, name) for name, address in strays if _is_elsewhere(routes.way(address))]
-
-
-def _is_address(text: str) -> bool:
-    """Whether it is one at all: services are not yet validated."""
-    try:
-        return bool(ip.canonical_address(text))
-    except ValueError:
-        return False
 
 
 def _is_elsewhere(way: Way | None) -> bool:
