@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane import records
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables import cache_file
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.cache import (
     CachedState,
@@ -100,7 +101,7 @@ def test_no_flipped_bit_is_believed() -> None:
 
 def _with_checksum(values: Any) -> str:
     text = json.dumps(values, separators=(",", ":"))
-    return f"{cache_file.cache._checksum(text)} {text}\n"
+    return f"{records.checksum(text)} {text}\n"
 
 
 def _wrong_values(value: Any) -> list[Any]:
@@ -197,8 +198,8 @@ class NftTables:
 
 @pytest.fixture
 def directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(cache_file, "RUN_DIRECTORY", tmp_path)
-    monkeypatch.setattr(cache_file, "namespace_name", lambda: "here")
+    monkeypatch.setattr(records, "RUN_DIRECTORY", tmp_path)
+    monkeypatch.setattr(records, "namespace_name", lambda: "here")
     monkeypatch.setattr(cache_file, "chains_of_others", list)
     return tmp_path
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from ..._model.service_facts import ServiceFacts, merged_facts
 from ..._objects.iptables import ChainKey, Observed, Rules
 from ..._objects.node_facts import BaseChain, ChainOfOthers, NftRule
 from ..netfilter.names import Layout, owner_of
+from ..records import facts_of_plain, from_line, plain_facts, require, texts, to_line
 from .shared_chains import translated_to
 
 FORMAT = 2
@@ -150,26 +150,26 @@ def all_facts(cached: Iterable[CachedService]) -> ServiceFacts:
 def encode(header: CacheHeader, cached: CachedState) -> str:
     """Return the text: a checksum and the header, then a checksum and the rest, each on a line of its own."""
     shared = {family: [_listed(one.chains), _listed(one.hooks)] for family, one in cached.shared.items()}
-    services = {name: [*one[:-1], _plain_facts(one.facts)] for name, one in cached.services.items()}
-    return encode_header(header) + _line([services, shared])
+    services = {name: [*one[:-1], plain_facts(one.facts)] for name, one in cached.services.items()}
+    return encode_header(header) + to_line([services, shared])
 
 
 def encode_header(header: CacheHeader) -> str:
     """Return the first line of the text."""
     hooks = {family: _listed(chains) for family, chains in header.hooks.items()}
-    return _line([FORMAT, *header[:5], _plain_facts(header.facts), hooks, header.foreign_chains])
+    return to_line([FORMAT, *header[:5], plain_facts(header.facts), hooks, header.foreign_chains])
 
 
 def decode_header(text: str) -> CacheHeader | None:
     """Return the header; None for a text that `encode` did not make."""
     try:
-        version, state, of_chains, settings, request, udp, facts, hooks, foreign = _checked(text.partition("\n")[0])
+        version, state, of_chains, settings, request, udp, facts, hooks, foreign = from_line(text.partition("\n")[0])
         if version != FORMAT:
             return None
-        _require(str, state, of_chains, settings, request)
-        _require(bool, udp)
-        chains = {_require(str, family): _chains(listed) for family, listed in hooks.items()}
-        return CacheHeader(state, of_chains, settings, request, udp, _facts(facts), chains, _foreign(foreign))
+        require(str, state, of_chains, settings, request)
+        require(bool, udp)
+        chains = {require(str, family): _chains(listed) for family, listed in hooks.items()}
+        return CacheHeader(state, of_chains, settings, request, udp, facts_of_plain(facts), chains, _foreign(foreign))
     except (TypeError, ValueError, AttributeError, KeyError):
         return None
 
@@ -177,43 +177,13 @@ def decode_header(text: str) -> CacheHeader | None:
 def decode(text: str) -> CachedState | None:
     """Return the rest; None for a text that `encode` did not make."""
     try:
-        services, shared = _checked(text.partition("\n")[2].rstrip("\n"))
+        services, shared = from_line(text.partition("\n")[2].rstrip("\n"))
         return CachedState(
             _services(services),
-            {_require(str, family): Observed(*map(_chains, parts)) for family, parts in shared.items()},
+            {require(str, family): Observed(*map(_chains, parts)) for family, parts in shared.items()},
         )
     except (TypeError, ValueError, AttributeError, KeyError):
         return None
-
-
-def _line(values: Any) -> str:
-    text = json.dumps(values, separators=(",", ":"))
-    return f"{_checksum(text)} {text}\n"
-
-
-def _checked(line: str) -> Any:
-    checksum, dummy, text = line.partition(" ")
-    if checksum != _checksum(text):
-        raise ValueError("the checksum is of another text")
-    return json.loads(text)
-
-
-def _checksum(text: str) -> str:
-    return f"{zlib.crc32(text.encode()):08x}"
-
-
-def _require(kind: type, *values: Any) -> Any:
-    for value in values:
-        if not isinstance(value, kind):
-            raise TypeError(f"{value!r} is not of type {kind.__name__}")
-    return values[0]
-
-
-def _texts(values: Any) -> list[str]:
-    _require(list, values)
-    if values:
-        _require(str, *values)
-    return list(values)
 
 
 def _services(plain: Any) -> dict[str, CachedService]:
@@ -251,32 +221,15 @@ def _listed(chains: Mapping[ChainKey, Rules]) -> list[Any]:
 
 
 def _chains(listed: Any) -> dict[ChainKey, Rules]:
-    return {(_require(str, table), _require(str, chain)): _texts(rules) for table, chain, rules in listed}
-
-
-def _plain_facts(facts: ServiceFacts) -> Any:
-    return [sorted(value) if isinstance(value, frozenset) else value for value in facts]
-
-
-def _facts(plain: Any) -> ServiceFacts:
-    families, local, has_node_port, addresses, unmasqueraded, warnings, own_ports = plain
-    return ServiceFacts(
-        frozenset(_texts(families)),
-        frozenset(_texts(local)),
-        _require(bool, has_node_port),
-        frozenset(_texts(addresses)),
-        frozenset(_texts(unmasqueraded)),
-        tuple(_texts(warnings)),
-        tuple(_texts(own_ports)),
-    )
+    return {(require(str, table), require(str, chain)): texts(rules) for table, chain, rules in listed}
 
 
 def _foreign(plain: Any) -> list[ChainOfOthers]:
     found: list[ChainOfOthers] = []
     for chain, rules in plain:
         family, table, name, hook, policy, used = chain
-        _require(str, family, table, name, hook, policy, *(text for rule in rules for text in rule))
-        base = BaseChain(family, table, name, hook, policy, _require(bool, used))
+        require(str, family, table, name, hook, policy, *(text for rule in rules for text in rule))
+        base = BaseChain(family, table, name, hook, policy, require(bool, used))
         found.append((base, [NftRule(verdict, match) for verdict, match in rules]))
     return found
 

@@ -10,14 +10,11 @@ then the kernel is read.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
-from ..._kernel.files import RUN_DIRECTORY, FileError, ensure_directory, read_file, remove_file, write_file
-from ..._kernel.rules_state import digest_of_chains, namespace_name
+from ..._kernel.rules_state import digest_of_chains
 from ..._model.payload import digest_of
 from ..._model.request import Request
 from ..._model.service import Node
@@ -27,12 +24,12 @@ from ..._objects.node_facts import ChainOfOthers
 from ..._plan.iptables_steps import FamilyPlans
 from ..interface import Host
 from ..netfilter.facilities import rules_state, tables
+from ..records import RecordFile
 from . import cache
 from .cache import CachedState, CacheHeader
 
 RULES_VERSION = 3
 """Raised by hand whenever the compiler makes other rules of the same services, so that an older cache is not believed."""
-_OLD = 30 * 24 * 3600
 
 
 class Edits(NamedTuple):
@@ -50,6 +47,7 @@ class Store:
     def __init__(self, host: Host, node: Node, request: Request) -> None:
         self.request = request
         self._node, self._check_mode = node, host.check_mode
+        self._file = RecordFile(node.chain_prefix)
         self._tables = host.facility(tables)
         self._rules = host.facility(rules_state)
         self._seen = ""
@@ -80,7 +78,7 @@ class Store:
     def load(self) -> bool:
         """Find whether there is a header that tells of the rules of now. To be called before anything is read."""
         self._seen = self._rules.now()
-        self._text = self._read()
+        self._text = self._file.load()
         header = cache.decode_header(self._text) if self._seen else None
         if header is None or header.settings != self.settings:
             return False
@@ -131,48 +129,21 @@ class Store:
         foreign = list(self.foreign_chains) if self._rules.is_nft else []
         header = CacheHeader(now, known, self.settings, self.asked, cache.has_udp(made), facts, hooks, foreign)
         self._seen = now
-        self._write(cache.encode(header, made))
+        self._file.save(cache.encode(header, made))
 
     def touch(self) -> None:
         """Leave what `load` found for the next run, where others have changed rules but none of ours."""
         if self.header and self.is_disturbed:
             header = self.header._replace(state=self._seen, foreign_chains=list(self.foreign_chains))
-            self._write(cache.encode_header(header) + self._text.partition("\n")[2])
+            self._file.save(cache.encode_header(header) + self._text.partition("\n")[2])
 
     def forget(self) -> None:
         """Leave nothing."""
         self._seen = ""
-        try:
-            remove_file(self._path())
-        except (FileError, OSError):
-            return
-
-    def _path(self) -> Path:
-        return RUN_DIRECTORY / f"{namespace_name()}-{self._node.chain_prefix}.json"
-
-    def _read(self) -> str:
-        try:
-            return (read_file(self._path()) or b"").decode()
-        except (FileError, OSError, ValueError):
-            return ""
-
-    def _write(self, text: str) -> None:
-        try:
-            ensure_directory(RUN_DIRECTORY)
-            write_file(self._path(), text)
-            _remove_old()
-        except (FileError, OSError):
-            self.forget()
+        self._file.forget()
 
 
 def edits(families: FamilyPlans) -> Edits:
     """Return what these plans change."""
     removed, added = ("".join(getattr(one, side) for one in families.plans.values()) for side in ("before", "after"))
     return Edits(families.transactions, removed, added)
-
-
-def _remove_old() -> None:
-    """Remove the caches of namespaces that may be gone, which nothing tells; it costs one that lives on a run that reads everything."""
-    for path in RUN_DIRECTORY.glob("*.json"):
-        if path.stat().st_mtime < time.time() - _OLD:
-            path.unlink()

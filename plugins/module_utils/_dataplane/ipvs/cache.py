@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..._kernel.files import RUN_DIRECTORY, FileError, ensure_directory, read_file, remove_file, write_file
-from ..._kernel.rules_state import namespace_name
 from ..._model.payload import digest_of
 from ..._model.request import Request
 from ..._model.service import Node
 from ..._model.service_facts import ServiceFacts
 from ..interface import Host
+from ..records import RecordFile, facts_of_plain, from_line, plain_facts, to_line
 
 _VERSION = 1
 """Raised by hand whenever the same services compile to something else, so that what an older release left is not believed."""
@@ -60,20 +57,19 @@ def digest_of_request(request: Request, node: Node) -> str:
 
 def encode(record: Record, services: Iterable[Any]) -> str:
     """Return the file's text."""
-    header = {**record._asdict(), "facts": [_plain(part) for part in record.facts]}
-    return _line(json.dumps(header)) + _line(json.dumps(list(services)))
+    return to_line({**record._asdict(), "facts": plain_facts(record.facts)}) + to_line(list(services))
 
 
 def decode_record(text: str) -> Record | None:
     """Return what the first line says, None where it cannot be believed."""
     try:
-        raw = json.loads(_checked(text.split("\n")[0]))
+        raw = from_line(text.split("\n")[0])
         return Record(
             raw["asked"],
             raw["settings"],
             Fingerprint(int(raw["fingerprint"][0]), str(raw["fingerprint"][1])),
             bool(raw["has_udp"]),
-            _to_facts(raw["facts"]),
+            facts_of_plain(raw["facts"]),
         )
     except (ValueError, KeyError, TypeError, IndexError):
         return None
@@ -82,71 +78,15 @@ def decode_record(text: str) -> Record | None:
 def decode_services(text: str) -> list[Any] | None:
     """Return what the second line says, None where it cannot be believed."""
     try:
-        found = json.loads(_checked(text.split("\n")[1]))
+        found = from_line(text.split("\n")[1])
     except (ValueError, IndexError):
         return None
     return found if isinstance(found, list) else None
 
 
-def _line(text: str) -> str:
-    return f"{zlib.crc32(text.encode()):08x} {text}\n"
-
-
-def _checked(line: str) -> str:
-    """Raises ValueError."""
-    checksum, dummy, text = line.partition(" ")
-    if int(checksum, 16) != zlib.crc32(text.encode()):
-        raise ValueError("checksum")
-    return text
-
-
-class Store:
-    """The file of this network namespace. What cannot be written is not kept."""
-
-    def load(self) -> str:
-        """Return the text, empty where there is none."""
-        try:
-            return (read_file(self._path()) or b"").decode()
-        except (FileError, OSError, ValueError):
-            return ""
-
-    def save(self, text: str) -> None:
-        try:
-            ensure_directory(RUN_DIRECTORY)
-            write_file(self._path(), text)
-        except (FileError, OSError):
-            self.forget()
-
-    def forget(self) -> None:
-        try:
-            remove_file(self._path())
-        except (FileError, OSError):
-            return
-
-    def _path(self) -> Path:
-        return RUN_DIRECTORY / f"{namespace_name()}-ipvs.json"
-
-
-def store(dummy: Host) -> Store:
+def store(dummy: Host) -> RecordFile:
     """Return the file of this network namespace."""
-    return Store()
-
-
-def _plain(part: Any) -> Any:
-    return sorted(part) if isinstance(part, frozenset) else part
-
-
-def _to_facts(parts: Sequence[Any]) -> ServiceFacts:
-    families, local, has_node_port, addresses, unmasqueraded, warnings, own_ports = parts
-    return ServiceFacts(
-        frozenset(families),
-        frozenset(local),
-        bool(has_node_port),
-        frozenset(addresses),
-        frozenset(unmasqueraded),
-        tuple(warnings),
-        tuple(own_ports),
-    )
+    return RecordFile("ipvs")
 
 
 class Difference(NamedTuple):

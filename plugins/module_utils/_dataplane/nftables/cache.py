@@ -13,17 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from ..._kernel.files import RUN_DIRECTORY, FileError, ensure_directory, read_file, remove_file, write_file
-from ..._kernel.rules_state import namespace_name
 from ..._model.payload import digest_of
 from ..._model.request import Request
 from ..._model.service import Node
 from ..interface import Host
+from ..records import RecordFile, checksum
 from .counts import Counts, from_plain, plain
 
 _VERSION = 3
@@ -60,29 +57,19 @@ def digest_of_request(request: Request) -> str:
 
 
 class Store:
-    """The file of this network namespace. What cannot be written is not kept."""
+    """The record of this network namespace. What cannot be written is not kept."""
+
+    def __init__(self) -> None:
+        self._file = RecordFile("nftables")
 
     def load(self) -> Record | None:
-        try:
-            return decode((read_file(self._path()) or b"").decode())
-        except (FileError, OSError, ValueError):
-            return None
+        return decode(self._file.load())
 
     def save(self, record: Record) -> None:
-        try:
-            ensure_directory(RUN_DIRECTORY)
-            write_file(self._path(), encode(record))
-        except (FileError, OSError):
-            self.forget()
+        self._file.save(encode(record))
 
     def forget(self) -> None:
-        try:
-            remove_file(self._path())
-        except (FileError, OSError):
-            return
-
-    def _path(self) -> Path:
-        return RUN_DIRECTORY / f"{namespace_name()}-nftables.json"
+        self._file.forget()
 
 
 def store(dummy: Host) -> Store:
@@ -93,13 +80,13 @@ def encode(record: Record) -> str:
     """Return the text of a record: its checksum, all but the services, then these, each in lines of their own."""
     values = [*record[:5], plain(record.counts)]
     text = "\n".join([json.dumps(values, separators=(",", ":")), *record.texts])
-    return f"{_checksum(text)}\n{text}"
+    return f"{checksum(text)}\n{text}"
 
 
 def decode(text: str) -> Record | None:
     """Return the record of a text; None for a text that `encode` did not make."""
-    checksum, dummy, rest = text.partition("\n")
-    if checksum != _checksum(rest):
+    told, dummy, rest = text.partition("\n")
+    if told != checksum(rest):
         return None
     first, *texts = rest.split("\n")
     try:
@@ -107,7 +94,3 @@ def decode(text: str) -> Record | None:
         return Record(settings, asked, generation, tables, numbers, from_plain(counts), texts)
     except (TypeError, ValueError, KeyError, AttributeError):
         return None
-
-
-def _checksum(text: str) -> str:
-    return f"{zlib.crc32(text.encode()):08x}"
