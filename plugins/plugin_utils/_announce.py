@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.layer4.service_proxy.plugins.plugin_utils._overlay import own_address
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils._overlay import hosts_together, own_address
 
 
 class DifferentAnnouncements(ValueError):
@@ -24,10 +24,8 @@ def announcing_nodes(
     settings: of this one, without the prefix. A host without a ``service_proxy_announce`` of its own takes part, since the task's
     variables may say it for all.
     """
-    group = [str(name) for name in variables["groups"].get(variables.get(prefix + "group") or "service_proxy", [])]
-    names = group if host in group else [str(name) for name in variables.get("ansible_play_hosts_all", [])]
     found = []
-    for name in names:
+    for name in hosts_together(host, variables, prefix):
         of_host = variables["hostvars"][name]
         if name == host:
             found.append({"name": settings["name"], "address": settings["announce_address"]})

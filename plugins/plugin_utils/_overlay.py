@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 _AGREED = ("overlay", "vxlan_id", "vxlan_port", "vxlan_networks")
@@ -33,7 +33,9 @@ def other_nodes(
     A host without a ``service_proxy_overlay`` of its own takes part, since the task's variables may say it for all.
     """
     found = []
-    for name in _hosts(host, variables, prefix):
+    for name in hosts_together(host, variables, prefix):
+        if name == host:
+            continue
         of_host = variables["hostvars"][name]
         if of_host.get(prefix + "state") == "absent" or of_host.get(prefix + "overlay") == "none":
             continue
@@ -53,11 +55,10 @@ def other_nodes(
     return found
 
 
-def _hosts(host: str, variables: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    """The others of the group, or of the play where that is about hosts outside of the group."""
-    group = variables["groups"].get(variables.get(prefix + "group") or "service_proxy", [])
-    chosen = group if host in group else variables.get("ansible_play_hosts_all", [])
-    return (str(name) for name in chosen if name != host)
+def hosts_together(host: str, variables: Mapping[str, Any], prefix: str) -> list[str]:
+    """Return the hosts of the group, or of the play where that is about hosts outside of the group; this one is among them."""
+    group = [str(name) for name in variables["groups"].get(variables.get(prefix + "group") or "service_proxy", [])]
+    return group if host in group else [str(name) for name in variables.get("ansible_play_hosts_all", [])]
 
 
 def listed(value: Any) -> list[str]:
