@@ -26,7 +26,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ru
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.conntrack import Conntrack
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.files import RUN_DIRECTORY
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
-from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices, parse_node
 from lab.namespaces import Namespace
 
 EDITS = 250
@@ -305,6 +305,19 @@ def test_services_that_were_written_before_memory_was_lost_are_read(node: Node) 
     left = [one for one in services if one["name"] not in ("s1", "s2", "s3")]
     wanted = [*left, _service(1, port=90), _service(2, port=91)]
     assert not node.plan(_request(wanted), caching=False).changed
+
+
+def test_a_service_at_a_backend_of_one_that_stays_is_refused(node: Node) -> None:
+    services = [*_services(8), _service(9, backends=[{"address": "192.0.2.1", "port": 30090}])]
+    node.apply(services)
+    before = node.tool("-t", "nat", "-S")
+    for key in ({"vip": "10.0.0.3", "port": 8080}, {"vip": [], "node_port": 30090}):
+        thief = {"name": "thief", "port": 80, "backends": [{"address": "10.0.0.9"}], **key}
+        for request in (_request([thief], exclusive=False), _request([*services, thief])):
+            for caching in (True, False):
+                with pytest.raises(InvalidServices, match="since a connection is translated once"):
+                    node.plan(request, caching)
+    assert node.tool("-t", "nat", "-S") == before
 
 
 def test_all_services_that_change_are_not_read_either(node: Node) -> None:

@@ -368,6 +368,17 @@ def test_conflicts_with_services_that_stay_are_found(node: Host) -> None:
         node.run(wanted)
 
 
+def test_a_service_at_a_backend_of_one_that_stays_is_refused(node: Host) -> None:
+    with pytest.raises(
+        InvalidServices,
+        match=r'vip 10\.0\.1\.3:80/tcp would answer at 10\.0\.1\.3:80, which backends of service "s3" has',
+    ):
+        node.run([service(9, vip="10.0.1.3")], exclusive=False)
+    with pytest.raises(InvalidServices, match=r"which backends of service \"s1\" has"):
+        node.run([service(9, vip="10.0.1.1", backends=[])], exclusive=False)
+    node.run([service(9, vip="10.0.1.3", port=81)], exclusive=False)
+
+
 def test_warnings_and_udp_flows_are_those_of_all(node: Host) -> None:
     wanted = [service(1, protocol="udp"), service(2, vip="10.96.0.2"), *services()[2:]]
     first = node.run(wanted)

@@ -23,7 +23,10 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nf
     encode,
     store,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.run import plan_run
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model import addresses as ip
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_changes import (
     DeleteChain,
     NftChange,
@@ -130,3 +133,18 @@ def test_a_cleanup_that_fails_is_taken_back() -> None:
     assert kernel.narrowed[-1]
     assert kernel.held == before
     assert kernel.run(some) == Summary([], ["service-1"], [])
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_service_at_a_backend_of_one_that_stays_is_refused(keeps: bool) -> None:
+    kernel = Kernel({"name": "node1", "addresses": list(NODE_ADDRESSES)}, keeps)
+    some = [_plain(number) for number in range(1, 20)]
+    some[4]["backends"] = [{"address": NODE_ADDRESSES[0], "port": 30080}]
+    kernel.run(some)
+    held = kernel.held
+    for key, claim in (({"vip": "10.0.2.19", "port": 8080}, "vip"), ({"vip": [], "node_port": 30080}, "node_port")):
+        new = {**_plain(20), **key}
+        for raw, exclusive, words in (([new], False, "would answer at"), ([*some, new], True, f"which is {claim} of")):
+            with pytest.raises(InvalidServices, match=words):
+                plan_run(Request("present", raw, exclusive, "nftables"), kernel.node, kernel)
+    assert kernel.held == held

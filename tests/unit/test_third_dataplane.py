@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ru
     info,
     plan_run,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils._model.conflicts import Claim, claims
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.conflicts import BackendOf, Claim, claims
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
     InvalidServices,
@@ -126,6 +126,14 @@ class OnAShelf:
     ) -> Mapping[str, Sequence[Claim]]:
         held = [claim for name, one in observed.state.items() if of is None or name in of for claim in claims(one)]
         return {"ipv4": [claim for claim in held if at is None or claim.address in at]}
+
+    def backends(self, observed: Observation, dummy: Node, at: Collection[tuple[str, str, int]]) -> Iterable[BackendOf]:
+        held = [
+            (one.name, one.protocol, each.address, each.port)
+            for one in observed.state.values()
+            for each in one.backends
+        ]
+        return [BackendOf(*each) for each in held if each[1:] in at]
 
     def warnings(self, _host: Host, observed: Observation, dummy: Node, families: Collection[str]) -> list[str]:
         return ["the shelf is full"] if len(observed.state) > 1 and families else []
@@ -266,3 +274,29 @@ def test_a_backend_at_which_a_service_answers_that_stays_is_refused(host: FakeNo
     with pytest.raises(InvalidServices, match=r"backends has 10\.96\.0\.1:80, which is vip of service \"web\""):
         _run(host, chained, dataplane=dataplane, exclusive=False)
     _run(host, chained, dataplane=dataplane)
+
+
+@pytest.mark.parametrize(
+    ("given", "backend", "claim"),
+    [
+        ({"vip": "10.0.0.7"}, {"address": "10.0.0.7"}, "vip 10.0.0.7:5432/tcp"),
+        ({"external_ips": "10.0.0.7"}, {"address": "10.0.0.7"}, "external_ips 10.0.0.7:5432/tcp"),
+        ({"load_balancer_ips": "10.0.0.7"}, {"address": "10.0.0.7"}, "load_balancer_ips 10.0.0.7:5432/tcp"),
+        ({"node_port": 30080}, {"address": "192.0.2.1", "port": 30080}, "node_port 30080/tcp"),
+    ],
+)
+@pytest.mark.parametrize("dataplane", ["iptables", "shelf"])
+def test_a_service_at_a_backend_of_one_that_stays_is_refused(
+    host: FakeNode, dataplane: str, given: dict[str, Any], backend: dict[str, Any], claim: str
+) -> None:
+    kept = {**WEB, "port": 5432, "backends": [backend]}
+    new = {"name": "db", "port": 5432, "backends": [{"address": "10.0.0.8"}], **given}
+    _run(host, kept, dataplane=dataplane)
+    held = str(host.chains)
+    with pytest.raises(
+        InvalidServices, match=f'service "db": {claim} would answer at .*, which backends of service "web" has'
+    ):
+        _run(host, new, dataplane=dataplane, exclusive=False)
+    assert str(host.chains) == held
+    _run(host, {**new, "protocol": "udp"}, dataplane=dataplane, exclusive=False)
+    _run(host, {**kept, "backends": []}, new, dataplane=dataplane, exclusive=False)

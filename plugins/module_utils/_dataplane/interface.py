@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Protocol, TypeVar
 
 from .._kernel.process import Runner
-from .._model.conflicts import Claim
+from .._model.conflicts import BackendOf, Claim
 from .._model.request import Request
 from .._model.service import Node, Service
 from .._model.service_facts import ServiceFacts
@@ -169,6 +169,12 @@ class Dataplane(Presence, Protocol):
 
         at: only claims of these addresses, None among them for node ports. of: only those of these services. Without either all.
         Conflicts, the clean-up of UDP flows and switches of dataplane ask for it. May read what `observe` has left to be read.
+        """
+
+    def backends(self, observed: Observation, node: Node, at: Collection[tuple[str, str, int]]) -> Iterable[BackendOf]:
+        """Return which of these protocols, addresses and ports are backends of services that the node has, read back like `claims`.
+
+        Asked where the request is not exclusive. Of services that it names, nobody wants to know.
         """
 
     def warnings(self, host: Host, observed: Observation, node: Node, families: Collection[str]) -> list[str]:

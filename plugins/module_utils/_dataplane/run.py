@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from .._kernel.conntrack import ConntrackError
 from .._kernel.nft import NftError
-from .._model.conflicts import Claim, backends_at_services, claims, conflicts
+from .._model.conflicts import Claim, backends_at_services, claims, conflicts, endpoints_of, services_at_backends
 from .._model.families import by_family
 from .._model.own_ports import OwnPort
 from .._model.request import Request
@@ -207,6 +207,9 @@ def _refuse_conflicts(
     taken = {claim._replace(key=""): claim for found in held.values() for claim in found if claim.service not in names}
     problems = conflicts([*taken.values(), *new], node.addresses)
     problems += backends_at_services(services, taken.values(), node.addresses)
+    if new:
+        found = dataplane.backends(observation, node, endpoints_of(new, node.addresses))
+        problems += services_at_backends(new, [one for one in found if one.service not in names], node.addresses)
     if problems:
         raise InvalidServices(problems)
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import addresses as ip
@@ -29,6 +29,15 @@ class Claim(NamedTuple):
         if self.address is None:
             return f"node_port {self.port}/{self.protocol}"
         return f"{self.key} {ip.endpoint(self.address, self.port)}/{self.protocol}"
+
+
+class BackendOf(NamedTuple):
+    """A backend of a service."""
+
+    service: str
+    protocol: str
+    address: str
+    port: int
 
 
 def claims(service: Service) -> list[Claim]:
@@ -94,6 +103,33 @@ def backends_at_services(
                     f"service {quoted(service.name)}: backends has {at}, which is {found.key} of service {quoted(found.service)}: "
                     "must be backends of that service, since a connection is translated once"
                 )
+    return problems
+
+
+def endpoints_of(taken: Iterable[Claim], node_addresses: Collection[str]) -> set[tuple[str, str, int]]:
+    """Return the protocols, addresses and ports at which claims answer."""
+    return {
+        (claim.protocol, address, claim.port)
+        for claim in taken
+        for address in ([claim.address] if claim.address else node_addresses)
+    }
+
+
+def services_at_backends(
+    taken: Iterable[Claim], backends: Iterable[BackendOf], node_addresses: Collection[str]
+) -> list[str]:
+    """One line for each claim that would answer at a backend of another service (`backends_at_services`). backends: of services that stay."""
+    by_endpoint = {(claim.protocol, claim.address, claim.port): claim for claim in taken}
+    problems = []
+    for backend in sorted(set(backends)):
+        address = None if backend.address in node_addresses else backend.address
+        claim = by_endpoint.get((backend.protocol, address, backend.port))
+        if claim:
+            at = ip.endpoint(backend.address, backend.port)
+            problems.append(
+                f"service {quoted(claim.service)}: {claim} would answer at {at}, which backends of service {quoted(backend.service)} has: "
+                "must be another address or port, since a connection is translated once"
+            )
     return problems
 
 

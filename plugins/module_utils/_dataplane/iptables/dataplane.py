@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ..._kernel.ipset import IpsetError
 from ..._kernel.nft import NftError
 from ..._model import addresses as ip
-from ..._model.conflicts import Claim
+from ..._model.conflicts import BackendOf, Claim
 from ..._model.request import Request
 from ..._model.service import Node, Service
 from ..._objects.boot import BootState
@@ -61,6 +61,9 @@ class Iptables(IptablesPresence):
     ) -> dict[str, list[Claim]]:
         layout = Layout(node.chain_prefix)
         return {family: claims_of(held, layout, at, of) for family, held in observed.state.families.items()}
+
+    def backends(self, observed: Observation, dummy: Node, at: Collection[tuple[str, str, int]]) -> Iterable[BackendOf]:
+        return observed.state.backends_at(at)
 
     def warnings(self, host: Host, dummy: Observation, node: Node, families: Collection[str]) -> list[str]:
         return other_variant_warnings(host, node.chain_prefix, families)

@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Callable
 
 from ..._kernel.iptables import Xtables
 from ..._kernel.rules_state import TABLES
+from ..._model.conflicts import BackendOf
 from ..._model.families import service_families
+from ..._model.raw import backends_of
 from ..._model.request import Request
 from ..._model.service import InvalidServices, Node, parse_services
 from ..._model.service_facts import ServiceFacts
@@ -26,6 +28,7 @@ from . import cache
 from .cache import CachedService, CachedState, Difference
 from .cache_file import Store
 from .compile import compile_service
+from .readback import backends_in
 from .shared_chains import hook_jumps
 
 _MOST_CHAINS = 400
@@ -54,6 +57,21 @@ class State:
     def backends(self) -> set[str]:
         """Addresses of backends of `kept`."""
         return {address for known in self.kept.values() for address in known.backends}
+
+    def backends_at(self, endpoints: Collection[tuple[str, str, int]]) -> Iterator[BackendOf]:
+        """Yield which of these protocols, addresses and ports are backends, of `kept` too. Raises XtablesError."""
+        for held in self.families.values():
+            for rules in held.chains.values():
+                yield from backends_in(rules, endpoints)
+        addresses = {address for dummy, address, dummy2 in endpoints}
+        for known in self.kept.values():
+            if addresses.isdisjoint(known.backends):
+                continue
+            if known.raw is not None:
+                yield from (one for one in backends_of(known.raw) if one[1:] in endpoints)
+            for family, chains in known.chains.items():
+                for chain in chains:
+                    yield from backends_in(self.store.list_chain(family, chain) or (), endpoints)
 
     @property
     def sets(self) -> set[str]:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Callable, NamedTuple
 
 from ..._model import addresses as ip
-from ..._model.conflicts import Claim
+from ..._model.conflicts import BackendOf, Claim
 from ..._objects.conntrack import Endpoint
 from ..._objects.iptables import Observed, target_of
 from ..netfilter.names import Layout, owner_of
@@ -25,6 +25,7 @@ from ..report import Refusal
 _KEYS = {"vip": "vip", "external ip": "external_ips", "load balancer": "load_balancer_ips"}
 """What the rules in the chain of services say, and the key of the service under which such an address is given."""
 _PORT = re.compile(r"-p (\w+) .*--dport (\d+)")
+_PROTOCOL = re.compile(r"-p (\w+) ")
 _DESTINATION = re.compile(r"(?:^| )-d (\S+)/\d+ ")
 _WHAT = re.compile(r'--comment "[^:]+: ([^"]+)"')
 _PROBABILITY = re.compile(r"--probability (\S+)")
@@ -99,6 +100,16 @@ def claims_of(
         return (at is None or destination_of(rule) in at) and (of is None or owner_of(rule) in of)
 
     return list({entry.claim._replace(key=""): entry.claim for entry in entries(observed, layout, wanted)}.values())
+
+
+def backends_in(rules: Iterable[str], endpoints: Collection[tuple[str, str, int]]) -> Iterator[BackendOf]:
+    """Yield the backends to which rules of services translate, those among these protocols, addresses and ports."""
+    ends = {ip.endpoint(address, port) for dummy, address, port in endpoints}
+    for rule in rules:
+        if rule.rpartition(" --to-destination ")[2] in ends:
+            protocol, found, owner = _PROTOCOL.search(rule), _TRANSLATION.search(rule), owner_of(rule)
+            if protocol and found and owner and (protocol[1], found[1], int(found[2])) in endpoints:
+                yield BackendOf(owner, protocol[1], found[1], int(found[2]))
 
 
 def destination_of(rule: str) -> str | None:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ..._kernel.dummy import DeviceError
@@ -15,7 +15,7 @@ from ..._kernel.ipvs import IpvsError, NoIpvsError
 from ..._kernel.nft import NftError
 from ..._kernel.sysctl import SysctlError
 from ..._model import addresses as ip
-from ..._model.conflicts import Claim
+from ..._model.conflicts import BackendOf, Claim
 from ..._model.request import Request
 from ..._model.service import InvalidServices, Node, Service
 from ..._objects.boot import BootState
@@ -84,6 +84,15 @@ class Ipvs(IpvsPresence):
             if claim.service and (at is None or claim.address in at) and (of is None or claim.service in of):
                 found[frontend.key.family].append(claim)
         return found
+
+    def backends(self, observed: Observation, dummy: Node, at: Collection[tuple[str, str, int]]) -> Iterable[BackendOf]:
+        return {
+            BackendOf(one.service, key.protocol, address, port)
+            for key, one in observed.state.answering().items()
+            if one.virtual and one.service
+            for address, port in one.virtual.destinations
+            if (key.protocol, address, port) in at
+        }
 
     def warnings(self, host: Host, dummy: Observation, node: Node, families: Collection[str]) -> list[str]:
         return other_variant_warnings(host, node.chain_prefix, families)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..._model import addresses as ip
-from ..._model.service import ADDRESS_KEYS, Node, Service, parse_services
+from ..._model.raw import backends_of, own_addresses_of
+from ..._model.service import Node, Service, parse_services
 from ..._objects.ipset import HeldSet
 from ..._objects.node_facts import DeviceState
 from ..interface import Host
@@ -83,9 +83,9 @@ def others_that_matter(
     looked_at = 0
     seen: set[str] = set()
     for raw in kept:
-        backends = [one for one in _backends(raw) if one[1] in addresses]
+        backends = [one[1:] for one in backends_of(raw) if one.address in addresses]
         seen.update(address for dummy, address, dummy2 in backends)
-        if not missing.isdisjoint(backends) or not addresses.isdisjoint(_own_addresses(raw)):
+        if not missing.isdisjoint(backends) or not addresses.isdisjoint(own_addresses_of(raw)):
             looked_at += 1
             if looked_at > _MOST_OTHERS:
                 return None
@@ -104,22 +104,3 @@ def _endpoints(services: Iterable[Service]) -> set[tuple[str, str, int]]:
         for backend in service.backends
         if backend.ready or backend.serving
     }
-
-
-def _backends(raw: Mapping[str, Any]) -> list[tuple[str, str, int]]:
-    """The same of a service as users write it, those that do not serve included."""
-    protocol, port = raw.get("protocol") or "tcp", raw["port"]
-    return [
-        (protocol, _canonical(backend["address"]), int(backend.get("port") or port))
-        for backend in raw.get("backends") or ()
-    ]
-
-
-def _own_addresses(raw: Mapping[str, Any]) -> Iterable[str]:
-    given = [raw.get(key) or () for key in ADDRESS_KEYS]
-    return [_canonical(one) for many in given for one in ([many] if isinstance(many, str) else many)]
-
-
-def _canonical(address: str) -> str:
-    """An address as parsing writes it: of IPv4 there is one spelling."""
-    return ip.canonical_address(address) if ":" in address else address

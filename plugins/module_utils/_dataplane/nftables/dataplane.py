@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ..._model import addresses as ip
-from ..._model.conflicts import Claim
+from ..._model.conflicts import BackendOf, Claim
 from ..._model.request import Request
 from ..._model.service import Node, Service
 from ..._objects.boot import BootState
@@ -25,7 +25,7 @@ from .compile import compile_services
 from .host import TABLES, maps_of, own_tables
 from .plan import Compiled, NftablesPlan, State, observe, plan_services
 from .presence import NftablesPresence
-from .readback import claims_of, node_info
+from .readback import claims_of, node_info, observed_services
 from .tables import guards_localhost, make_table
 from .trace import trace
 
@@ -59,6 +59,17 @@ class Nftables(NftablesPresence):
         if at is not None and seen.others:
             held = dict(seen.others())
         return {family: claims_of(found, family, at, of) for family, found in held.items()}
+
+    def backends(self, observed: Observation, dummy: Node, at: Collection[tuple[str, str, int]]) -> Iterable[BackendOf]:
+        seen: State = observed.state
+        if seen.narrowed:
+            return []  # else it would not have been narrowed
+        return [
+            BackendOf(one.name, one.protocol, backend.address, backend.port)
+            for one in observed_services(seen.held)
+            for backend in one.backends
+            if (one.protocol, backend.address, backend.port) in at
+        ]
 
     def warnings(self, host: Host, dummy: Observation, _node: Node, families: Collection[str]) -> list[str]:
         return closed_forward_warnings(host, families)
