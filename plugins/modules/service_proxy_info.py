@@ -56,6 +56,12 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+unhealthy:
+  description: What health checks have found of backends, a line for each check that has failed, with the reason.
+  returned: success
+  type: list
+  elements: str
+  sample: ['tcp 10.0.0.11:8080: connection refused']
 dataplanes:
   description: What was found, by the name of the dataplane.
   returned: success
@@ -274,8 +280,11 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane import registry
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.health_record import read_failed
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.host import ModuleHost
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.run import RunError, info
+from ansible_collections.layer4.service_proxy.plugins.module_utils._health.state import failed_lines
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.files import FileError
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices, parse_node
 
 
@@ -297,11 +306,12 @@ def main() -> None:
     )
     try:
         dataplanes = _dataplanes(module)
+        unhealthy = failed_lines(read_failed())
     except InvalidServices as error:
         module.fail_json(msg=str(error), problems=error.problems)
-    except RunError as error:
+    except (FileError, RunError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, dataplanes=dataplanes)
+    module.exit_json(changed=False, unhealthy=unhealthy, dataplanes=dataplanes)
 
 
 if __name__ == "__main__":

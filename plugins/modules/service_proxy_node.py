@@ -495,6 +495,11 @@ drained:
   returned: with V(proxy) in O(parts)
   type: list
   elements: str
+unhealthy:
+  description: The backends that take no new connections because of health checks, a line for each, with the reason.
+  returned: with V(proxy) in O(parts)
+  type: list
+  elements: str
 endpoints:
   description: The backends that O(drain) or O(undrain) selects, as C(backends) of M(layer4.service_proxy.backend_connections_info).
   returned: with O(drain) or O(undrain)

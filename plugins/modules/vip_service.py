@@ -140,6 +140,55 @@ options:
         type: str
         choices: [any, prefer_zone, prefer_node]
         default: any
+      health_check:
+        description:
+          - How the node checks the backends. One that fails takes no new connections until it is back. Established connections
+            stay, flows of UDP move. Without it backends are not checked.
+          - The checker is a systemd service, which P(layer4.service_proxy.proxy#role) sets up. This module makes no checks, but
+            reckons with what the checker has found.
+        type: dict
+        suboptions:
+          type:
+            description:
+              - V(tcp) connects. V(http) and V(https) send C(GET) and look at the status of the answer; redirects are not
+                followed, and certificates are not verified.
+            type: str
+            choices: [tcp, http, https]
+            default: tcp
+          port:
+            description: The port that is checked. Default is the backend's.
+            type: int
+          path:
+            description: What V(http) and V(https) ask for.
+            type: str
+            default: /
+          status:
+            description: The statuses that are good, each a number or a range. Default is V(200-399).
+            type: list
+            elements: raw
+          interval:
+            description: Seconds from one check to the next, up to a tenth less so that checks do not come all at once.
+            type: int
+            default: 5
+          timeout:
+            description: Seconds that a check may take in all.
+            type: int
+            default: 2
+          rise:
+            description: How many checks in a row bring a backend back.
+            type: int
+            default: 2
+          fall:
+            description: How many checks in a row take a backend out.
+            type: int
+            default: 3
+          panic_threshold:
+            description:
+              - While the share of healthy backends, in percent, is not above this, checks are ignored and all are used. So with
+                V(0) the last ones stay in use where all fail. Only backends that are ready and have a weight count.
+              - V(null) means that checks are never ignored, so that a service without any healthy backend rejects.
+            type: int
+            default: 0
       scheduler:
         description:
           - The IPVS scheduler, such as V(rr), V(lc), V(sh) or V(mh). Default is V(wrr). Refused with O(dataplane=iptables), which
@@ -360,6 +409,14 @@ conntrack_deleted:
   returned: success
   type: int
   sample: 0
+unhealthy:
+  description:
+    - Backends that take no new connections because of O(services[].health_check), a line for each. They have no part in
+      RV(ignore:changed).
+  returned: success
+  type: list
+  elements: str
+  sample: ['web: 10.0.0.11:8080 is out: tcp check: connection refused']
 diff:
   description:
     - The lines that change, as C(iptables-save), C(ipset save) and C(ipvsadm -Sn) print them, and as C(sysctl -p) and C(ip -batch) take

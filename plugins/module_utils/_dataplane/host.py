@@ -2,26 +2,25 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The host on which a module runs."""
+"""The host on which a run is made."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable
 
 from .._kernel.conntrack import Conntrack
-from .._kernel.process import ModuleRunner
+from .._kernel.process import ModuleRunner, Runner
 from .interface import Facility, Host
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
 
-class ModuleHost:
-    """The managed host, as `interface.Host` describes it."""
+class LocalHost:
+    """The host on which this runs, as `interface.Host` describes it."""
 
-    def __init__(self, module: AnsibleModule) -> None:
-        self.check_mode: bool = module.check_mode
-        self.runner = ModuleRunner(module)
+    def __init__(self, runner: Runner, check_mode: bool = False) -> None:
+        self.check_mode, self.runner = check_mode, runner
         self.tracking = Conntrack()
         self._opened: dict[Callable[[Host], Any], Any] = {}
 
@@ -31,3 +30,10 @@ class ModuleHost:
             self._opened[opened] = opened(self)
         found: Facility = self._opened[opened]
         return found
+
+
+class ModuleHost(LocalHost):
+    """The managed host, by the means of a module."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        super().__init__(ModuleRunner(module), module.check_mode)

@@ -10,14 +10,17 @@ import platform
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
+from .._health.checks import Out, without_failed
+from .._health.state import out_line
 from .._kernel.files import FileError
 from .._kernel.link import LinkError, own_addresses
-from .._kernel.process import ModuleRunner
+from .._kernel.process import ModuleRunner, Runner
 from .._kernel.run_lock import LockTimeout
 from .._model.payload import PackedServices, Payload
 from .._model.request import Request
 from .._model.service import Node, parse_node
 from .._objects.boot import BootState
+from .health_record import read_failed
 from .host import ModuleHost
 from .run import RunError, plan_run
 
@@ -34,15 +37,15 @@ class Converged(NamedTuple):
     result: dict[str, Any]
     """Of the module."""
     boot_state: Callable[[], BootState | None]
-    """As `NodeRun.boot_state`."""
+    """As `NodeRun.boot_state`; None, too, where backends are out: after a boot all are healthy."""
 
 
-def node_of(module: AnsibleModule, settings: Mapping[str, Any]) -> Node:
+def node_of(runner: Runner, settings: Mapping[str, Any]) -> Node:
     """Return the settings of the node, its name and addresses found where they are not given. Raises InvalidServices."""
     given = {key: value for key, value in settings.items() if value is not None}
     given.setdefault("name", platform.node())
     if "addresses" not in given:
-        given["addresses"] = own_addresses(ModuleRunner(module))
+        given["addresses"] = own_addresses(runner)
     return parse_node(given)
 
 
@@ -62,7 +65,9 @@ def converge_services(
         request = request._replace(
             services=PackedServices(Payload(str(payload.get("digest")), str(payload.get("body"))))
         )
-    run = plan_run(request, node_of(module, settings), ModuleHost(module))
+    node = node_of(ModuleRunner(module), settings)
+    request, out = reckon_with_checks(request, node)
+    run = plan_run(request, node, ModuleHost(module))
     run.opens_localhost = opens_localhost
     for warning in run.warnings:
         module.warn(warning)
@@ -72,6 +77,16 @@ def converge_services(
         "changed": run.changed,
         "diff": run.diff,
         "conntrack_deleted": run.clean_up(),
+        "unhealthy": [out_line(*one) for one in out],
         **run.summary._asdict(),
     }
-    return Converged(result, run.boot_state)
+    return Converged(result, (lambda: None) if out else run.boot_state)
+
+
+def reckon_with_checks(request: Request, node: Node) -> tuple[Request, list[tuple[Out, str]]]:
+    """Return the request as health checks leave it, and the backends that are out by them, with reasons. Raises FileError."""
+    failed = read_failed() if request.state == "present" else {}
+    if not failed:
+        return request, []
+    services, out = without_failed(request.services, failed, node)
+    return request._replace(services=services) if out else request, [(one, failed[one.probe]) for one in out]

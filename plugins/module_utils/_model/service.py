@@ -29,6 +29,7 @@ from .fields import (
     pattern,
     quoted,
 )
+from .health_check import HealthCheck, health_check
 from .messages import messages
 from .values import Mark, address, mark, network, service_address
 
@@ -86,6 +87,7 @@ class Service(NamedTuple):
     scheduler: str | None
     forward_method: str
     traffic_distribution: str = "any"
+    health_check: HealthCheck | None = None
 
     def addresses(self) -> list[tuple[str, str]]:
         """Every (key, address) at which the service answers, but for node ports."""
@@ -167,6 +169,7 @@ _SERVICE_FIELDS = Fields(
         "scheduler": Field(choice(*SCHEDULERS), None),
         "forward_method": Field(choice(*FORWARD_METHODS), DEFAULT_FORWARD_METHOD),
         "traffic_distribution": Field(choice("any", "prefer_zone", "prefer_node"), "any"),
+        "health_check": Field(health_check, None),
     }
 )
 
