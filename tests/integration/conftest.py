@@ -46,6 +46,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         dataplane = metafunc.config.getoption("--dataplane")
         if dataplane == "iptables":
             found = ids = [*BACK_ENDS, WITHOUT_BACKEND_CHAINS, NFTABLES]
+            if metafunc.definition.get_closest_marker("one_back_end"):
+                found = ids = [BACK_ENDS[0], NFTABLES]
         else:
             found, ids = list(BACK_ENDS), [f"{dataplane}-{back_end}" for back_end in BACK_ENDS]
         metafunc.parametrize("network", found, ids=ids, indirect=True, scope="module")

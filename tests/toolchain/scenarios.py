@@ -13,7 +13,7 @@ from typing import Callable
 from paths import CHECKOUT
 
 BASE_CONFIG = CHECKOUT / ".config" / "molecule" / "config.yml"
-IN_CONTAINERS = ("default", "dualstack", "firewalls", "legacy", "roles", "teardown")
+IN_CONTAINERS = ("default", "dualstack", "firewalls", "health", "legacy", "roles", "teardown")
 ON_MACHINES = ("ipvs", "reboot")
 EVIDENCE = """set -x
 iptables-save; ip6tables-save; ipset save; ip address; bridge -d link; ipvsadm --save --numeric

@@ -63,8 +63,10 @@ def _proof(line: int, function: ast.FunctionDef, path: Path) -> Proof:
     every_network = "network" in fixtures and path.name != "test_semantics_layouts.py"
     with_nftables = every_network and "pytest.mark.needs_iptables" not in marks
     with_ipvs = "network" in fixtures and path.name.startswith("test_semantics_") and not only_iptables
-    both = bool(fixtures & {"network", "host"})
-    return Proof(line, function.name, path.name, True, both, "network" in fixtures, with_ipvs, with_nftables)
+    every_layout = "pytest.mark.one_back_end" not in marks
+    both = bool(fixtures & {"network", "host"}) and every_layout
+    lean = "network" in fixtures and every_layout
+    return Proof(line, function.name, path.name, True, both, lean, with_ipvs, with_nftables)
 
 
 def _marks(function: ast.FunctionDef) -> Iterator[int]:

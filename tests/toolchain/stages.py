@@ -25,7 +25,18 @@ ANSIBLE_CORES = {
 """What the collection is tried with beside the development environment's, each with the Pythons that it takes."""
 TOOLCHAIN = Path(__file__).parent
 OF_EVERY_KERNEL = ("bed", "ipvs_choosing", "ipvs_kernel", "ipvs_service")
-SEMANTICS_OF_IPVS = ("affinity", "changing", "choosing", "flows", "node", "reaching", "refusing", "rewriting", "sctp")
+SEMANTICS_OF_IPVS = (
+    "affinity",
+    "changing",
+    "choosing",
+    "flows",
+    "health",
+    "node",
+    "reaching",
+    "refusing",
+    "rewriting",
+    "sctp",
+)
 FAST_AREAS = ("affinity", "choosing", "flows", "node", "reaching", "refusing", "rewriting")
 FAST_FILES = (
     *(f"tests/integration/test_semantics_{words}.py" for words in FAST_AREAS),

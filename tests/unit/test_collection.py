@@ -105,10 +105,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_plan": {"_objects"},
     "_kernel": {"_objects"},
     "_announce": {"_model", "_dataplane"},
+    "_health": {"_model"},
 }
 EVERYWHERE = {"_model.addresses", "_model.messages"}
 READS_ADDRESSES = ("addresses.py", "socket")  # inet_pton and inet_ntop touch no system
-PURE = ("_announce", "_model", "_objects", "_plan")
+PURE = ("_announce", "_health", "_model", "_objects", "_plan")
 
 
 @pytest.mark.parametrize("folder", sorted(MAY_IMPORT))
@@ -120,6 +121,11 @@ def test_a_folder_imports_only_what_lies_below_it(folder: str) -> None:
         for name in imported(path)
         if name in folders - MAY_IMPORT[folder] - {folder}
     } == set()
+
+
+def test_nothing_imports_the_checker() -> None:
+    others = [path for path in MODULE_UTILS.rglob("*.py") if "_checker" not in path.parts]
+    assert [path.name for path in others if "_checker" in imported(path)] == []
 
 
 DATAPLANES = sorted(path.parent.name for path in MODULE_UTILS.glob("_dataplane/*/dataplane.py"))

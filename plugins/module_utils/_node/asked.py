@@ -47,6 +47,11 @@ def _of_services(asked: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def asks_for_checks(asked: Mapping[str, Any]) -> bool:
+    """Tell whether a service has health checks. asked: by part."""
+    return bool(_of_services(asked).get("checks"))
+
+
 def service_lines(asked: Mapping[str, Any]) -> list[str]:
     """Return one line for each service, with its addresses and backends."""
     return [_service_line(one) for one in sorted(effective_services(asked), key=lambda one: str(one.get("name")))]

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
+from .._dataplane.health_record import forget_failed
 from .._kernel.files import FileError, read_file, write_file
 from .._kernel.process import Runner
 from .._objects.boot import BootState
 from . import boot_generations as generations
+from .asked import asks_for_checks
 from .boot_files import OVERLAY, PARTS, render
 from .boot_generations import BootError, Generation
 from .boot_program import build
@@ -244,11 +246,14 @@ def _program_line(path: Path, content: bytes | None, mode: int) -> list[str]:
 def _units_change(wanted: _Wanted, settings: Settings, runner: Runner) -> Change:
     restore = bool(wanted.files) and settings.restore
     overlay = any(name.endswith(f".{OVERLAY}") for name in wanted.files)
-    units = wanted_units(restore=restore, reapply=settings.reapply, overlay=overlay)
+    checks = asks_for_checks(wanted.asked)
+    units = wanted_units(restore=restore, reapply=settings.reapply, overlay=overlay, checks=checks)
     change = plan_units("units", units, KNOWN, runner)
 
     def apply() -> None:
         with standing():
             change.apply()
+        if not checks:
+            forget_failed()
 
     return Change(change.name, change.before, change.after, apply)

@@ -31,10 +31,12 @@ def services_part(
     node: Node,
     program: bytes,
     made: Callable[[], BootState | None] = lambda: None,
+    checks: bool = False,
 ) -> Part:
     """Return what a node proxies behind a run. drained: backends; listed: those of them that playbooks have drained.
 
     program: of the code that makes rules of services, so that other code makes them anew. made: the state, where the run has it.
+    checks: whether a service has health checks. What these have found is in no state: after a boot all backends are healthy.
     """
     dataplane = given.settings["dataplane"]
 
@@ -47,7 +49,12 @@ def services_part(
         return found._replace(sysctls={_ROUTE_LOCALNET: 1} if node.localhost_node_ports else {})
 
     depends_on = [given.payload.digest, dataplane, list(drained), list(node), hashlib.sha256(program).hexdigest()]
-    asked = {"settings": dict(given.settings), "services": given.payload._asdict(), "drained": list(listed)}
+    asked: dict[str, Any] = {
+        "settings": dict(given.settings),
+        "services": given.payload._asdict(),
+        "drained": list(listed),
+    }
+    asked.update({"checks": True} if checks else {})
     return Part(state, _digest(depends_on), asked)
 
 

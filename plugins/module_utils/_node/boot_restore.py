@@ -33,6 +33,8 @@ _NETWORK_SECONDS = 60
 """For which `overlay` tries again while it fails, since the network may not be configured yet."""
 _FIREWALLD_SECONDS = 30
 _STANDING = RUN_DIRECTORY / "standing"
+RESTORED = RUN_DIRECTORY / "restored"
+"""Another file at each restore, so that the checker brings back what health checks have found: what is kept for boot is without it."""
 _SYSTEMD_RUNS = Path("/run/systemd/system")
 
 
@@ -151,6 +153,7 @@ def _run(action: str, directory: Path, host: Host) -> list[str]:
         _complain(f"{', '.join(gone)} did not stand any more: restoring generation {generation.number}")
         restorer.failures.clear()
     restorer.restore()
+    write_file(RESTORED, "")
     if action != "watch":
         failures += _announce(generation, not restorer.failures, host)
     return failures + restorer.failures

@@ -9,8 +9,9 @@ from __future__ import annotations
 from .units import Unit
 
 PROGRAM = "/usr/local/sbin/layer4-service-proxy"
-UNIT, OVERLAY, WATCH, TIMER = (
-    f"layer4-service-proxy{kind}" for kind in (".service", "-overlay.service", "-watch.service", "-watch.timer")
+UNIT, OVERLAY, WATCH, TIMER, HEALTH = (
+    f"layer4-service-proxy{kind}"
+    for kind in (".service", "-overlay.service", "-watch.service", "-watch.timer", "-health.service")
 )
 _STATE = "/var/lib/layer4-service-proxy"
 
@@ -94,17 +95,73 @@ AccuracySec=1s
 WantedBy=timers.target
 """
 
+_HEALTH = f"""\
+# Role layer4.service_proxy.proxy, health_check of services
+[Unit]
+Description=Health checks of backends for layer4.service_proxy
+RequiresMountsFor={_STATE} {PROGRAM}
+Wants=network-online.target
+After={UNIT} {OVERLAY} network-online.target
+StartLimitIntervalSec=0
 
-KNOWN = {UNIT: "multi-user.target", OVERLAY: "multi-user.target", WATCH: None, TIMER: "timers.target"}
+[Service]
+Type=notify
+# The lock of iptables-legacy has to be there to be writable below.
+ExecStartPre=-+/bin/touch /run/xtables.lock
+ExecStart={PROGRAM} check
+Restart=always
+RestartSec=1
+WatchdogSec=20
+# A tool that changes rules is left to end.
+KillMode=mixed
+
+# It listens to nobody, and changes nothing but rules, what it has found, and what runs of it leave.
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW
+NoNewPrivileges=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+ProtectSystem=strict
+ReadWritePaths=-/run/xtables.lock
+RuntimeDirectory=layer4-service-proxy
+RuntimeDirectoryMode=0700
+RuntimeDirectoryPreserve=yes
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+MemoryMax=1G
+LimitNOFILE=8192
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+KNOWN = {
+    UNIT: "multi-user.target",
+    OVERLAY: "multi-user.target",
+    WATCH: None,
+    TIMER: "timers.target",
+    HEALTH: "multi-user.target",
+}
 """All of these units, each with the target that starts it."""
 
 
-def wanted_units(*, restore: bool, reapply: bool, overlay: bool) -> list[Unit]:
-    """Return the units that are to be there. reapply, overlay: whether `restore` is about these, too."""
+def wanted_units(*, restore: bool, reapply: bool, overlay: bool, checks: bool) -> list[Unit]:
+    """Return the units that are to be there. reapply, overlay: whether `restore` is about these, too. checks: of backends."""
+    found = [Unit(HEALTH, _HEALTH, KNOWN[HEALTH], started=True)] if checks else []
     if not restore:
-        return []
+        return found
     text = _RESTORE.format(program=PROGRAM, state=_STATE, firewalls=_FIREWALLS, reload=_RELOAD if reapply else "")
-    found = [Unit(UNIT, text, KNOWN[UNIT], started=True)]
+    found.append(Unit(UNIT, text, KNOWN[UNIT], started=True))
     if overlay:
         found.append(Unit(OVERLAY, _OVERLAY, KNOWN[OVERLAY], started=True))
     if reapply:

@@ -15,15 +15,18 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from .._dataplane.health_record import read_failed
+from .._health.state import failed_lines
+from .._kernel.files import FileError
 from .._kernel.link import LinkError, own_addresses
 from .._model.service import InvalidServices
 from . import asked, boot_generations
 from .boot_facilities import Host
 from .boot_generations import DIRECTORY, BootError, Generation
 from .boot_restore import Restorer
-from .boot_units import TIMER, UNIT
+from .boot_units import HEALTH, TIMER, UNIT
 
-_ERRORS = (BootError, InvalidServices, LinkError, ValueError)
+_ERRORS = (BootError, FileError, InvalidServices, LinkError, ValueError)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -80,6 +83,10 @@ def _status(dummy: Namespace) -> int:
     _say(f"drained     {', '.join(asked.drained(wanted)) or 'none'}")
     _say(f"at boot     {_unit(host, UNIT)}")
     _say(f"watch       {_unit(host, TIMER)}")
+    if asked.asks_for_checks(wanted):
+        failed = failed_lines(read_failed())
+        _say(f"checks      {_unit(host, HEALTH)}, {len(failed) or 'none'} failed")
+        sys.stdout.write(asked.named([f"  {line}" for line in failed]))
     problems = [*broken.values(), *(f"{name} does not stand" for name in gone)]
     problems += [line for line in restorer.failures if line.partition(": ")[0] not in broken]
     _say(f"stands      {'yes' if not problems else 'no'}")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .._announce.settings import InvalidAnnouncement
 from .._dataplane import registry
 from .._dataplane.service_run import SERVICE_ERRORS, Converged, converge_services, node_of
+from .._health.checks import ask_for_checks
 from .._kernel.nft import NftError as UnreadableNftError
 from .._kernel.overlay import OverlayError
 from .._kernel.process import ModuleRunner
@@ -162,7 +163,7 @@ class NodeRun:
         """Everything that can be wrong, before anything is changed."""
         settings = self.settings
         unread: dict[str, Any] = {"addresses": []} if "ip" in self.missing and settings.addresses is None else {}
-        self.node = node_of(self.module, {**settings.node, **unread})
+        self.node = node_of(self.runner, {**settings.node, **unread})
         if settings.addresses is None:
             own = without_held(self.node.addresses)
             settings.values["addresses"] = None if own == self.node.addresses else list(own)
@@ -335,11 +336,16 @@ class NodeRun:
         if done["changed"]:
             self.changes.insert(0, Change("services", "", lines(self._service_changes(drained))))
             self.changes.append(Change("", done["diff"]["before"], done["diff"]["after"]))
-        self.result.update({key: done[key] for key in ("added", "updated", "removed", "conntrack_deleted")})
+        self.result.update(
+            {key: done[key] for key in ("added", "updated", "removed", "conntrack_deleted", "unhealthy")}
+        )
         self._tell_drained(drained)
+        if done["unhealthy"]:
+            self.module.warn(f"By health checks: {'; '.join(done['unhealthy'])}")
         given = with_others(self.given, self.held_given)
+        checks = ask_for_checks(self.services if given is self.given else given.services)
         self.boot_parts["services"] = (
-            services_part(given, drained, listed, self.node, self.kept.program, converged.boot_state)
+            services_part(given, drained, listed, self.node, self.kept.program, converged.boot_state, checks)
             if settings.is_present
             else None
         )
@@ -389,7 +395,8 @@ class NodeRun:
         names = sorted(one["name"] for one in self.services)
         diff = {"before": "", "after": text}
         lists = {"added": names, "updated": [], "removed": []}
-        return Converged({"changed": bool(text), "diff": diff, **lists, "conntrack_deleted": 0}, lambda: None)
+        rest = {"conntrack_deleted": 0, "unhealthy": []}
+        return Converged({"changed": bool(text), "diff": diff, **lists, **rest}, lambda: None)
 
     def _tell_drained(self, drained: Sequence[str]) -> None:
         self.result["drained"] = list(drained)
@@ -414,9 +421,15 @@ class NodeRun:
         settings = BootSettings(self.settings.save_rules, self.settings.reapply)
         changes = plan_boot(self.boot_parts, settings, self.kept, self.runner)
         warning = without_systemd(changes) if self.settings.save_rules else None
-        if warning:
-            self.module.warn(warning)
+        for line in [*([warning] if warning else []), *self._without_checker()]:
+            self.module.warn(line)
         self._do(*changes)
+
+    def _without_checker(self) -> list[str]:
+        part = self.boot_parts.get("services")
+        if part is None or units.has_systemd() or not part.asked.get("checks"):
+            return []
+        return ["health_check of services: without systemd nothing checks their backends, and all are used"]
 
     def _told(self) -> dict[str, Any]:
         return {"changed": bool(self.changes), "diff": merge_diffs(self.changes), **self.result}

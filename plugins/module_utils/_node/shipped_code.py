@@ -39,6 +39,8 @@ import sys
 
 if sys.argv[1:2] == ["boot"]:
     from {NAME}._node.boot_restore import main
+elif sys.argv[1:] == ["check"]:
+    from {NAME}._checker.daemon import main
 else:
     from {NAME}._node.command import main
 main()
