@@ -144,6 +144,8 @@ def test_a_set_is_read_as_it_was_made(host: SetHost) -> None:
         assert set(sets.headers()) == {"s"}
         assert sets.headers()["s"].entries == {}
         assert sets.read("other") is None
+        image = sets.images(["s", "other"])["s"]
+        assert (image.header, sets.decode(image, image.entries)) == (header, held.entries)
 
     inside(host, act)
     host.ipset("create", "theirs", "hash:ip", "forceadd", "netmask", "24", "skbinfo")

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import pickle
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -15,10 +16,11 @@ import pytest
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs import cache, host, presence
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter import facilities
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.run import NodeRun, plan_run
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.ipset import SetImage
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.ipvs_fingerprint import total
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices, parse_node
-from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipset import HeldSet
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipset import Entries, Entry, HeldSet
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs import HeldService, ServiceKey
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.node_facts import DeviceState
 from ansible_collections.layer4.service_proxy.tests.unit.fake_ipset import FakeIpset
@@ -46,15 +48,29 @@ class CountingIpvs(FakeIpvs):
         chosen = self.held if keys is None else [key for key in keys if key in self.held]
         return total([abs(hash((key, repr(self.held[key])))) for key in chosen])
 
+    def snapshot(self, keys: Iterable[ServiceKey] | None = None) -> tuple[int, dict[ServiceKey, HeldService]]:
+        held = super().services()
+        self.reads += keys is None
+        keys = None if keys is None else [key for key in keys if key in held]
+        return self.fingerprint(keys), held if keys is None else {key: held[key] for key in keys}
+
 
 class Sets(FakeIpset):
-    """With headers and a digest."""
+    """With headers and images: of an entry the entry itself."""
 
     def headers(self) -> dict[str, HeldSet]:
         return dict(self.sets)
 
-    def digest(self, names: Iterable[str]) -> str:
-        return repr([sorted(self.sets[name].entries.items()) for name in names if name in self.sets])
+    def images(self, names: Iterable[str]) -> dict[str, SetImage]:
+        found = {name: self.sets[name] for name in names if name in self.sets}
+        return {
+            name: SetImage(one.header, frozenset(pickle.dumps(entry) for entry in one.entries.values()))
+            for name, one in found.items()
+        }
+
+    def decode(self, dummy: SetImage, entries: Iterable[bytes]) -> Entries:
+        found: list[Entry] = [pickle.loads(entry) for entry in entries]
+        return {entry.element: entry for entry in found}
 
 
 class Device:
@@ -230,32 +246,105 @@ def test_what_concerns_more_than_virtual_services_reads_all(node: Host, change: 
     assert node.snapshot() == twin.snapshot()
 
 
-def test_what_somebody_else_has_changed_is_mended(node: Host) -> None:
-    def weight() -> None:
-        key = min(node.ipvs.held)
-        held = node.ipvs.held[key].destinations
-        at = min(held)
-        held[at] = held[at]._replace(weight=7)
+def weight(node: Host) -> None:
+    held = node.ipvs.held[min(node.ipvs.held)].destinations
+    at = min(held)
+    held[at] = held[at]._replace(weight=7)
 
-    def address() -> None:
-        node.device.remove(["10.96.0.1"])
 
-    def entry() -> None:
-        node.sets.sets["L4-VIP"].entries.popitem()
+def weight_of_the_changed(node: Host) -> None:
+    key = next(key for key in node.ipvs.held if key.address == "10.96.0.2")
+    held = node.ipvs.held[key].destinations
+    at = min(held)
+    held[at] = held[at]._replace(weight=7)
 
-    def rule() -> None:
-        node.tables.tables["filter"]["L4-NEW"].pop()
 
-    def sysctl() -> None:
-        node.sysctls.values["net/ipv4/vs/conntrack"] = 0
+def virtual_service(node: Host) -> None:
+    del node.ipvs.held[min(node.ipvs.held)]
 
+
+def address(node: Host) -> None:
+    node.device.remove(["10.96.0.1"])
+
+
+def entry(node: Host) -> None:
+    node.sets.sets["L4-VIP"].entries.popitem()
+
+
+def comment(node: Host) -> None:
+    entries = node.sets.sets["L4-VIP"].entries
+    at = max(entries)
+    entries[at] = entries[at]._replace(comment="s9: vip")
+
+
+def loop_back(node: Host) -> None:
+    del node.sets.sets["L4-LOOP-BACK"].entries["10.0.2.9,tcp:90,10.0.2.9"]
+
+
+def rule(node: Host) -> None:
+    node.tables.tables["filter"]["L4-NEW"].pop()
+
+
+def sysctl(node: Host) -> None:
+    node.sysctls.values["net/ipv4/vs/conntrack"] = 0
+
+
+DAMAGES = [weight, weight_of_the_changed, virtual_service, address, entry, comment, loop_back, rule, sysctl]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_somebody_else_has_changed_is_mended(node: Host, damage: Callable[[Host], None]) -> None:
     good = node.snapshot()
-    for damage in (weight, address, entry, rule, sysctl):
-        damage()
-        assert node.run(services()).changed, damage
-        assert node.snapshot() == good
-        assert not node.run(services()).changed
-    assert node.sysctls.values["net/ipv4/vs/conntrack"] == 1
+    damage(node)
+    assert node.run(services()).changed
+    assert node.snapshot() == good
+    assert not node.run(services()).changed
+    assert node.sysctls.values.get("net/ipv4/vs/conntrack", 1) == 1
+
+
+def _nothing_changes(dummy: Host) -> list[dict[str, Any]]:
+    return services()
+
+
+def _without_record(node: Host) -> list[dict[str, Any]]:
+    node.store.forget()
+    return services()
+
+
+def _one_service_changes(dummy: Host) -> list[dict[str, Any]]:
+    return [service(1), service(2, backends=[{"address": "10.0.1.2"}, {"address": "10.0.2.8"}]), *services()[2:]]
+
+
+def _all_is_looked_at_and_changes(node: Host) -> list[dict[str, Any]]:
+    node.store.forget()
+    return _one_service_changes(node)
+
+
+RUNS = [_nothing_changes, _without_record, _one_service_changes, _all_is_looked_at_and_changes]
+
+
+@pytest.mark.parametrize("at_end", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("what", RUNS)
+def test_what_somebody_changes_while_a_run_does_is_mended_by_the_next(
+    node: Host, what: Callable[[Host], list[dict[str, Any]]], damage: Callable[[Host], None], at_end: bool
+) -> None:
+    """Behind the last reading, before or after what the run changes itself."""
+    wanted, twin = what(node), Host()
+    twin.run(wanted)
+    run = plan_run(Request("present", wanted, True, "ipvs"), NODE, node)
+    steps = run.steps()
+    for step in steps[:-1] if at_end else []:
+        step.apply()
+    damage(node)
+    for step in steps[-1:] if at_end else steps:
+        step.apply()
+    node.run(wanted)
+    assert node.snapshot() == twin.snapshot()
+    assert node.sysctls.values.get("net/ipv4/vs/conntrack", 1) == 1
+    reads = node.ipvs.reads
+    assert not node.run(wanted).changed
+    assert node.ipvs.reads == reads
 
 
 def test_a_record_that_is_damaged_is_none(node: Host) -> None:

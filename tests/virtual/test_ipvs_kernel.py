@@ -127,6 +127,10 @@ def test_services_made_by_ipvsadm_are_read_back_exactly(host: IpvsHost) -> None:
     wanted = generate(2, 200)
     host.restore(rendered(wanted))
     found = host.inside(lambda ipvs: ipvs.services())
+    number, same = host.inside(lambda ipvs: ipvs.snapshot())
+    assert (number, same) == (host.inside(lambda ipvs: ipvs.fingerprint()), found)
+    some = list(found)[::7]
+    assert host.inside(lambda ipvs: ipvs.snapshot(some))[1] == {key: found[key] for key in some}
     assert found == wanted
     some = random.Random(3).sample(sorted(wanted), 20)
     assert host.inside(lambda ipvs: [ipvs.service(key) for key in some]) == [wanted[key] for key in some]

@@ -13,6 +13,8 @@ import pytest
 from boot_host import keep, restore, state_of
 from network import ADDRESSES, IPV4, IPV6, LOCAL_CIDRS, Network, backends, balancer_ip, external_ip, vip
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.cache import Record, decode_record
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.records import RecordFile
 from lab.namespaces import Namespace
 
 FOREIGN = (
@@ -118,6 +120,33 @@ def test_an_address_of_another_tools_virtual_service_is_refused(network: Network
         assert _held(node) == before
     finally:
         node.run("ipvsadm", "-C")
+
+
+def _record(node: Namespace) -> Record | None:
+    return node.call(lambda: decode_record(RecordFile("ipvs").load()))
+
+
+def test_each_run_leaves_what_the_next_one_believes(network: Network) -> None:
+    """The first run, one of a backend that goes (an entry of a set, too), one of a weight, and one that finds all as it is."""
+    node = _forget(network)
+    assert _record(node) is None
+    weights = [{**one, "weight": 3} for one in backends("b12", family=IPV4)]
+    seen = set()
+    for services in (_everything(), _everything(backends=backends("b12", family=IPV4)), _everything(backends=weights)):
+        assert network.applied(services)["changed"]
+        record = _record(node)
+        assert record is not None
+        seen.add(record.fingerprint)
+        assert not network.applied(services)["changed"]
+        assert _record(node) == record
+    assert len(seen) == 3
+    node.run(
+        "ipvsadm", "-e", "-t", "10.96.0.1:80", "-r", f"{weights[0]['address']}:{weights[0]['port']}", "-m", "-w", "9"
+    )
+    assert network.applied(_everything(backends=weights))["changed"]
+    again = _record(node)
+    assert again is not None
+    assert again.fingerprint in seen
 
 
 @pytest.mark.parametrize("lost", ["the entries", "a set's entries", "the rules", "the addresses", "the device"])

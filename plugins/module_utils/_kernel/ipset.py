@@ -10,11 +10,11 @@ Needs neither the ipset tool nor pyroute2. Many entries travel in one message an
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from .._objects.ipset import SET_TYPES, Entries, Entry, HeldSet, SetHeader, SetRefusedError
 from . import ipset_messages as wire
@@ -75,6 +75,13 @@ class IpsetError(SetRefusedError):
         self.code = code
 
 
+class SetImage(NamedTuple):
+    """A set as the kernel sends it."""
+
+    header: SetHeader
+    entries: frozenset[bytes]
+
+
 class NoIpsetError(Exception):
     """This host's kernel has no ipset; the text is one line."""
 
@@ -119,18 +126,30 @@ class Ipset:
                 return None
             raise
 
-    def digest(self, names: Iterable[str]) -> str:
-        """Return a digest of what these sets hold, as the kernel sends it: another order of the same entries has another one."""
-        found = hashlib.blake2b()
-        for name in names:
-            found.update(name.encode() + b"\0")
-            try:
-                for body in self._stream(_LIST, wire.text(wire.ATTR_SETNAME, name), NLM_F_DUMP):
-                    found.update(body)
-            except NetlinkError as error:
-                if error.code != errno.ENOENT:
-                    raise IpsetError(name, "reading it", error.code) from error
-        return found.hexdigest()
+    def images(self, names: Iterable[str]) -> dict[str, SetImage]:
+        """Return what these sets hold, not decoded: in a fraction of the time of `read`."""
+        return {name: image for name in names for image in self._image(name)}
+
+    def decode(self, image: SetImage, entries: Iterable[bytes]) -> Entries:
+        """Return some entries of an image."""
+        found = map(wire.entry_decoder(image.header), entries)
+        return {entry.element: entry for entry in found}
+
+    def _image(self, name: str) -> list[SetImage]:
+        """The image of a set, none where there is none of this name."""
+        header: SetHeader | None = None
+        entries: set[bytes] = set()
+        try:
+            for body in self._stream(_LIST, wire.text(wire.ATTR_SETNAME, name), NLM_F_DUMP):
+                message = attributes(body[4:])
+                if wire.ATTR_TYPENAME in message:
+                    header = wire.decode_header(message).header
+                held = each_attribute(message.get(wire.ATTR_ADT, b""))
+                entries.update(part for kind, part in held if kind == wire.ATTR_DATA)
+        except NetlinkError as error:
+            if error.code != errno.ENOENT:
+                raise IpsetError(name, "reading it", error.code) from error
+        return [SetImage(header, frozenset(entries))] if header else []
 
     def create(self, header: SetHeader) -> None:
         """Make an empty set; one of this name must not exist."""

@@ -130,6 +130,19 @@ class Ipvs:
         found = map(stable_service, self._dump(wire.message(wire.GET_SERVICE)) if chosen is None else chosen)
         return total([fingerprint(one, self._dump(wire.of_service(wire.GET_DEST, one))) for one in found])
 
+    def snapshot(self, keys: Iterable[ServiceKey] | None = None) -> tuple[int, dict[ServiceKey, HeldService]]:
+        """Return the fingerprint of all virtual services, or of these, and what they are: of one reading, so that both agree."""
+        chosen = None if keys is None else [body for key in keys for body in self._body(key)]
+        numbers, held = [], {}
+        with _no_collection():
+            for body in self._dump(wire.message(wire.GET_SERVICE)) if chosen is None else chosen:
+                stable, one = stable_service(body), wire.decode_service(body)
+                found = self._dump(wire.of_service(wire.GET_DEST, stable))
+                numbers.append(fingerprint(stable, found))
+                decoded = [wire.decode_destination(each, one.key.family)[0] for each in found]
+                held[one.key] = HeldService(one, {(each.address, each.port): each for each in decoded})
+        return total(numbers), held
+
     def connections(self, keys: Iterable[ServiceKey]) -> dict[ServiceKey, dict[Endpoint, tuple[int, int]]]:
         """Active and inactive connections of each destination. A virtual service that is not there has none."""
         return {

@@ -20,7 +20,7 @@ from ..._model.request import Request
 from ..._model.service import Node
 from ..._model.service_facts import ServiceFacts
 from ..interface import Host
-from ..records import RecordFile, facts_of_plain, from_line, plain_facts, to_line
+from ..records import RecordFile, facts_of_plain, from_line, plain_facts, require, to_line
 
 _VERSION = 1
 """Raised by hand whenever the same services compile to something else, so that what an older release left is not believed."""
@@ -30,7 +30,8 @@ class Fingerprint(NamedTuple):
     """All that a node holds of this dataplane, as a run can read it fast."""
 
     ipvs: int  # the sum of the virtual services' numbers
-    rest: str  # a digest of sets, rules, addresses and settings
+    sets: str  # a digest of sets
+    rest: str  # a digest of rules, addresses and settings
 
 
 class Record(NamedTuple):
@@ -64,10 +65,11 @@ def decode_record(text: str) -> Record | None:
     """Return what the first line says, None where it cannot be believed."""
     try:
         raw = from_line(text.split("\n")[0])
+        ipvs, sets, rest = raw["fingerprint"]
         return Record(
             raw["asked"],
             raw["settings"],
-            Fingerprint(int(raw["fingerprint"][0]), str(raw["fingerprint"][1])),
+            Fingerprint(require(int, ipvs), require(str, sets), require(str, rest)),
             bool(raw["has_udp"]),
             facts_of_plain(raw["facts"]),
         )

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from ..._kernel import ipvs as kernel
 from ..._kernel import sysctl
+from ..._kernel.ipset import SetImage
 from ..._kernel.ipvs import NoIpvsError
 from ..._model.service import Node
 from ..._objects.conntrack import Endpoint
@@ -55,6 +56,8 @@ class Ipvs(VirtualServices, Protocol):
 
     def fingerprint(self, keys: Iterable[ServiceKey] | None = None, /) -> int: ...
 
+    def snapshot(self, keys: Iterable[ServiceKey] | None = None, /) -> tuple[int, dict[ServiceKey, HeldService]]: ...
+
 
 class NoIpvs:
     """IPVS of a kernel that has none, where something is to be removed."""
@@ -77,6 +80,10 @@ class NoIpvs:
     def fingerprint(self, dummy: Iterable[ServiceKey] | None = None, /) -> int:
         """Return 0."""
         return 0
+
+    def snapshot(self, dummy: Iterable[ServiceKey] | None = None, /) -> tuple[int, dict[ServiceKey, HeldService]]:
+        """Return 0 and nothing."""
+        return 0, {}
 
     def timeouts(self) -> Timeouts:
         """Return zeros, which leave everything as it is."""
@@ -113,6 +120,8 @@ class State:
         """The digest of a request behind which the node has nothing else; empty for other requests."""
         self.services: Sequence[Any] = ()
         """All that are asked for then, as users write them."""
+        self.found: Fingerprint | None = None
+        """What the node held, read before or with what is planned from; None where no run asks for it."""
         self.untouched: int | None = None
         """What virtual services that the run does not look at add to the fingerprint; None where it looks at all."""
         self.ipvs: Ipvs = host.facility(ipvs) if needs_ipvs else ipvs_if_any(host)
@@ -141,14 +150,24 @@ class State:
         return {family: stage_chains(held, chains[family], services) for family, held in self.families.items()}
 
     def fingerprint(self) -> Fingerprint:
-        """Return what tells this state from any other."""
-        return Fingerprint(self.ipvs.fingerprint(), self.rest())
+        """Return what tells this state from any other. To be called before the state is read."""
+        return Fingerprint(self.ipvs.fingerprint(), digest_of_sets(self.images), self._rest())
 
-    def rest(self) -> str:
-        """Return a digest of all but the virtual services."""
+    def read_with_fingerprint(self) -> Fingerprint:
+        """Read the virtual services too, in one go: where the fingerprint is not compared first, this is half the work."""
+        before = digest_of_sets(self.images), self._rest()
+        number, self.virtual = self.ipvs.snapshot()
+        return Fingerprint(number, *before)
+
+    @cached_property
+    def images(self) -> Mapping[str, SetImage]:
+        """Our sets, not decoded."""
+        return self._host.facility(sets).images(sorted(set_names(self._node.chain_prefix)))
+
+    def _rest(self) -> str:
+        """Return a digest of all but virtual services and sets."""
         read = self._host.facility(sysctls).read
         parts = [
-            self._host.facility(sets).digest(sorted(set_names(self._node.chain_prefix))),
             self.device and [self.device.kind, self.device.up, sorted(self.device.addresses)],
             [
                 [family, *map(_items, (held.chains, held.hooks, held.others))]
@@ -176,6 +195,15 @@ class State:
         addresses: Collection[str] = self.device.addresses if self.device else frozenset()
         entries = {name: held.entries for name, held in self.sets.items()}
         return held_frontends(self.virtual, entries, addresses, wanted, self._node)
+
+
+def digest_of_sets(images: Mapping[str, SetImage]) -> str:
+    """Return what tells these sets from others."""
+    found = hashlib.blake2b()
+    for name, image in sorted(images.items()):
+        found.update(repr((name, image.header, len(image.entries))).encode())
+        found.update(b"".join(sorted(image.entries)))
+    return found.hexdigest()
 
 
 def _items(chains: Mapping[ChainKey, Rules]) -> list[Any]:

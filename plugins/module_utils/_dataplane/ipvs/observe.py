@@ -29,13 +29,18 @@ def observe(host: Host, node: Node, request: Request) -> Observation:
     state.asked, state.services = _digest(request, node), request.services
     text = host.facility(store).load() if state.asked else ""
     record = decode_record(text)
-    if record is None or record.settings != settings_digest(node) or record.fingerprint != state.fingerprint():
+    if record is None or record.settings != settings_digest(node):
+        if not host.check_mode:
+            state.found = state.read_with_fingerprint()
+        return Observation(request, state)
+    state.found = state.fingerprint()
+    if record.fingerprint != state.found:
         return Observation(request, state)
     if record.asked == state.asked:
         judged = [one for one in request.services if one.get("protocol") == "udp"] if record.has_udp else []
         nothing = Request("present", [], False, request.dataplane, unchanged=judged)
         return Observation(nothing, KnownState(host, node, {}, {}), record.facts)
-    return _narrowed(host, node, request, record, text) or Observation(request, state)
+    return _narrowed(host, node, request, state, record, text) or Observation(request, state)
 
 
 def _digest(request: Request, node: Node) -> str:
@@ -45,7 +50,7 @@ def _digest(request: Request, node: Node) -> str:
         return ""  # what is no JSON is refused by the parser
 
 
-def _narrowed(host: Host, node: Node, request: Request, record: Record, text: str) -> Observation | None:
+def _narrowed(host: Host, node: Node, request: Request, whole: State, record: Record, text: str) -> Observation | None:
     """Return the observation of the services that differ; None where more than virtual services and their destinations do."""
     held = decode_services(text)
     found = difference(held, request.services) if held is not None else None
@@ -64,7 +69,8 @@ def _narrowed(host: Host, node: Node, request: Request, record: Record, text: st
     if others is None:
         return None
     state = KnownState(host, node, had, has, others)
-    state.asked, state.services = _digest(request, node), request.services
+    state.asked, state.services = whole.asked, whole.services
+    state.found, state.images = whole.found, whole.images
     state.untouched = record.fingerprint.ipvs - state.touched
     narrower = request._replace(
         services=found.after,

@@ -10,7 +10,7 @@ removed is removed in the opposite order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 
 from ..._kernel.ipvs_fingerprint import total
@@ -27,10 +27,10 @@ from ..netfilter.facilities import sets, tables
 from ..netfilter.other_variant import Leftovers
 from .cache import Fingerprint, Record, encode, settings_digest, store
 from .compile import Compiled, Frontends, bound_addresses
-from .host import State, sysctls
+from .host import State, digest_of_sets, sysctls
 from .ownership import foreign_services, merged, summarise, virtual_services
 from .plan_addresses import plan_addresses
-from .plan_sets import plan_service_sets
+from .plan_sets import SetDifference, plan_service_sets
 from .plan_settings import SettingsPlan, plan_settings, wanted_sysctls
 from .presence import Device, IpvsPresence, device
 from .sets import wanted_sets
@@ -48,26 +48,30 @@ class IpvsPlan:
         state: State,
         leftovers: Leftovers,
         is_replaced: bool,
-        record: Sequence[Step],
+        leave: Callable[[IpvsPlan], None] | None = None,
     ) -> None:
-        """record: what leaves a record for the next run.
+        """is_replaced: whether another dataplane carries new connections by the time that this one retires.
 
-        is_replaced: whether another dataplane carries new connections by the time that this one retires."""
+        leave: what leaves a record for the next run, once all is done."""
         self._host, self._node, self._ipvs, self._leftovers = host, node, state.ipvs, leftovers
-        self._is_replaced, self._record = is_replaced, record
+        self._is_replaced, self._leave = is_replaced, leave
         self._chains = state.plan_chains(wanted)
         self._settings = _settings(wanted, state, node, host)
         self._addresses = plan_addresses(bound_addresses(wanted.values(), node), state.device)
-        self._sets = plan_service_sets(wanted_sets(wanted, node), state.sets)
+        self.sets = plan_service_sets(wanted_sets(wanted, node), state.sets)
         held = {key: state.virtual[key] for key in ours if key in state.virtual}
         self._virtual = plan_virtual_services(virtual_services(wanted), held)
         self.summary: Summary = summarise(wanted, ours)
 
     @property
     def changed(self) -> bool:
+        return self.changes_more_than_services or self.sets.changed or self._virtual.changed
+
+    @property
+    def changes_more_than_services(self) -> bool:
+        """Whether more changes than virtual services and sets."""
         whole = any(staged.whole.changed for staged in self._chains.values())
-        parts = (self._settings, self._addresses, self._sets, self._virtual, self._leftovers)
-        return whole or any(part.changed for part in parts)
+        return whole or any(part.changed for part in (self._settings, self._addresses, self._leftovers))
 
     @cached_property
     def diff(self) -> dict[str, str]:
@@ -82,7 +86,7 @@ class IpvsPlan:
         links = self._addresses.before() if side == "before" else self._addresses.after()
         sections = {
             "# sysctl": _text(settings["sysctl"]),
-            "# ipset": getattr(self._sets, side),
+            "# ipset": getattr(self.sets, side),
             "": chains,
             "# ipvsadm": _text(settings["ipvsadm"]) + getattr(self._virtual, side),
             "# ip -batch": _text(links),
@@ -99,7 +103,7 @@ class IpvsPlan:
         if self._settings.timeouts:
             old, new = self._settings.timeouts
             steps.append(Step(partial(self._ipvs.set_timeouts, new), partial(self._ipvs.set_timeouts, old)))
-        steps += bind(self._sets.additions, self._host.facility(sets))
+        steps += bind(self.sets.additions, self._host.facility(sets))
         steps += self._chain_steps("prepared")
         if self._virtual.additions:
             steps.append(virtual_step(self._virtual, self._virtual.additions, self._ipvs))
@@ -127,12 +131,15 @@ class IpvsPlan:
         steps += _address_steps(held, [], self._addresses.remove)
         if virtual.removals:
             steps.append(virtual_step(virtual, virtual.removals, self._ipvs))
-        steps += bind(self._sets.removals, facility)
+        steps += bind(self.sets.removals, facility)
         steps += self._chain_steps("removed")
-        steps += bind(self._sets.destroyed, facility)
+        steps += bind(self.sets.destroyed, facility)
         if self._addresses.delete:
             steps.append(Step(held.delete, held.create))
-        return [*steps, *self._leftovers.steps(), *self._record]
+        steps += self._leftovers.steps()
+        if self._leave:
+            steps.append(Step(partial(self._leave, self), self._host.facility(store).forget))
+        return steps
 
     def _chain_steps(self, stage: str) -> list[Step]:
         plans: dict[str, ChainPlan] = {family: getattr(staged, stage) for family, staged in self._chains.items()}
@@ -154,22 +161,58 @@ def plan_frontends(
         wanted = {} if request.exclusive else {key: one for key, one in ours.items() if one.service not in names}
     else:
         wanted = desired if request.exclusive else merged(desired, ours, names)
-    record = (
-        [Step(partial(_record, host, node, compiled, observation), host.facility(store).forget)] if state.asked else []
-    )
-    return IpvsPlan(host, node, wanted, ours, state, leftovers, request.dataplane != IpvsPresence.name, record)
+    leave = partial(_leave_record, host, node, compiled, observation) if state.asked else None
+    return IpvsPlan(host, node, wanted, ours, state, leftovers, request.dataplane != IpvsPresence.name, leave)
 
 
-def _record(host: Host, node: Node, compiled: Compiled, observation: Observation) -> None:
+def _leave_record(host: Host, node: Node, compiled: Compiled, observation: Observation, done: IpvsPlan) -> None:
     """Leave what the node holds behind the run, so that the next one need not look at what it finds unchanged."""
-    state, bound = observation.state, bound_addresses(compiled.frontends.values(), node)
+    state: State = observation.state
+    bound = bound_addresses(compiled.frontends.values(), node)
+    held = state.found if not done.changed else _held_behind(host, node, compiled, state, done)
+    if held is None:
+        host.facility(store).forget()
+        return
     facts = merged_facts([observation.facts, facts_of(compiled.services, node)])
-    looked_at = None if state.untouched is None else [key for key, one in compiled.frontends.items() if one.virtual]
-    held = Fingerprint(total([state.untouched or 0, state.ipvs.fingerprint(looked_at)]), State(host, node, True).rest())
     has_udp = bool(observation.request.unchanged) or any(one.protocol == "udp" for one in compiled.services)
     facts = facts._replace(addresses=facts.addresses - bound)
     record = Record(state.asked, settings_digest(node), held, has_udp, facts)
     host.facility(store).save(encode(record, state.services))
+
+
+def _held_behind(host: Host, node: Node, compiled: Compiled, state: State, done: IpvsPlan) -> Fingerprint | None:
+    """Return what the node holds behind a run that has changed it; None unless it is what was asked for, down to the last entry.
+
+    Others may change the node while a run does: a fingerprint stands for nothing that the run has not seen to be right.
+    """
+    if state.untouched is not None and state.found:
+        return _held_behind_narrowed(host, compiled, state, state.found, done)
+    fresh = State(host, node, True)
+    held = fresh.read_with_fingerprint()
+    frontends = compiled.frontends
+    again = IpvsPlan(host, node, frontends, fresh.ours(frontends), fresh, Leftovers({}, {}), is_replaced=False)
+    return None if again.changed else held
+
+
+def _held_behind_narrowed(
+    host: Host, compiled: Compiled, state: State, before: Fingerprint, done: IpvsPlan
+) -> Fingerprint | None:
+    """The same of a run that looks at some services: what it does not change is as it was before."""
+    wanted, facility = virtual_services(compiled.frontends), host.facility(sets)
+    number, held = state.ipvs.snapshot(wanted)
+    images = facility.images(state.images) if done.sets.changed else state.images
+    seen = SetDifference({}, {})
+    for name in sorted(state.images.keys() & images.keys()):
+        old, new = state.images[name], images[name]
+        seen.add(name, facility.decode(old, old.entries - new.entries), facility.decode(new, new.entries - old.entries))
+    if (
+        done.changes_more_than_services
+        or plan_virtual_services(wanted, held).changed
+        or state.images.keys() != images.keys()
+        or seen != done.sets.difference()
+    ):
+        return None
+    return Fingerprint(total([state.untouched or 0, number]), digest_of_sets(images), before.rest)
 
 
 def _settings(wanted: Frontends, state: State, node: Node, host: Host) -> SettingsPlan:

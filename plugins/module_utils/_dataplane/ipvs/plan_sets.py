@@ -10,11 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..._model.service import InvalidServices
-from ..._objects.ipset import Entry, HeldSet, SetHeader, add_line, create_line
+from ..._objects.ipset import Entries, Entry, HeldSet, SetHeader, add_line, create_line
 from ..._plan.ipset_steps import Add, Create, Delete, Destroy, SetStep
 from .sets import WantedSet
+
+
+class SetDifference(NamedTuple):
+    """Entries by the name of their set, with their comments."""
+
+    removed: dict[str, dict[str, str]]
+    added: dict[str, dict[str, str]]
+
+    def add(self, name: str, removed: Entries, added: Entries) -> None:
+        """Note the difference of one set."""
+        for side, entries in zip(self, (removed, added)):
+            if entries:
+                side.setdefault(name, {}).update((element, entry.comment or "") for element, entry in entries.items())
 
 
 @dataclass
@@ -32,6 +46,16 @@ class ServiceSetsPlan:
     @property
     def changed(self) -> bool:
         return bool(self.additions or self.removals or self.destroyed)
+
+    def difference(self) -> SetDifference:
+        """Return what this does to sets that stay."""
+        found = SetDifference({}, {})
+        for step in [*self.additions, *self.removals]:
+            if isinstance(step, Add):
+                found.add(step.header.name, _by_element(step.replaced), _by_element(step.entries))
+            elif isinstance(step, Delete):
+                found.add(step.header.name, _by_element(step.entries), {})
+        return found
 
 
 def plan_service_sets(wanted: Mapping[str, WantedSet], held: Mapping[str, HeldSet]) -> ServiceSetsPlan:
@@ -88,6 +112,10 @@ def _holds(found: SetHeader, wanted: SetHeader) -> bool:
     """Whether a set can hold what is wanted of one."""
     same = (found.type, found.family) == (wanted.type, wanted.family)
     return same and found.timeout is None and (found.comment or not wanted.comment)
+
+
+def _by_element(entries: Sequence[Entry]) -> Entries:
+    return {entry.element: entry for entry in entries}
 
 
 def _lines(name: str, entries: Sequence[Entry]) -> list[str]:

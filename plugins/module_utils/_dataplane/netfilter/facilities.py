@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Callable, Protocol, TypeVar
 
-from ..._kernel.ipset import Ipset, NoIpsetError
+from ..._kernel.ipset import Ipset, NoIpsetError, SetImage
 from ..._kernel.iptables import NoXtablesError, Xtables
 from ..._kernel.iptables_variant import has_chain
 from ..._kernel.rules_state import RulesState
 from ..._model.service import InvalidServices
-from ..._objects.ipset import Entry, HeldSet, SetHeader
+from ..._objects.ipset import Entries, Entry, HeldSet, SetHeader
 from ..._objects.iptables import COMMANDS, ChainKey, Observed, Rules
 from ..._objects.iptables_text import XtablesError
 from ..._plan.ipset_steps import SetFacility
@@ -29,8 +29,11 @@ class Sets(SetFacility, Protocol):
     def headers(self) -> dict[str, HeldSet]:
         """Return every set by its name, without entries."""
 
-    def digest(self, names: Iterable[str]) -> str:
-        """Return a digest of what these hold."""
+    def images(self, names: Iterable[str]) -> dict[str, SetImage]:
+        """Return what these hold, not decoded."""
+
+    def decode(self, image: SetImage, entries: Iterable[bytes]) -> Entries:
+        """Return some entries of an image."""
 
 
 class NoSets:
@@ -43,9 +46,13 @@ class NoSets:
         """Return nothing."""
         return {}
 
-    def digest(self, dummy: Iterable[str]) -> str:
-        """Return that of nothing."""
-        return ""
+    def images(self, dummy: Iterable[str]) -> dict[str, SetImage]:
+        """Return nothing."""
+        return {}
+
+    def decode(self, *_dummy: object) -> Entries:
+        """Return nothing."""
+        return {}
 
     def create(self, header: SetHeader) -> None:
         """Raise InvalidServices."""
