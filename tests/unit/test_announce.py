@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,7 +41,11 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._model.servic
     parse_node,
     parse_services,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node import announce, daemon_files, daemons
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.change import NodeError
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.daemon_files import read_foreign
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.settings import DEFAULTS
+from ansible_collections.layer4.service_proxy.tests.unit.fake_node import FakeRunner
 
 IP, OTHER, IP6 = "203.0.113.10", "203.0.113.11", "2001:db8::10"
 NODES = [{"name": "node1", "address": ["10.0.0.1"]}, {"name": "node2", "address": ["10.0.0.2"]}]
@@ -141,6 +147,50 @@ def test_the_text_of_keepalived() -> None:
     )
     assert 'track_file l4-withdrawn {\n    file "/var/lib/layer4-service-proxy.withdrawn"\n    weight 0\n}' in text
     assert held_addresses(text) == [IP, OTHER]
+
+
+@pytest.mark.parametrize("name", ["eth0#x", "eth0}", "$X", "a!b", 'q"', "e\x1b[0m", "eth0", "br-lan.5"])
+def test_an_interface_found_on_the_node_is_no_configuration(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(announce.link, "addresses", lambda _runner: {"lo": ["127.0.0.1"], name: ["10.0.0.1"]})
+
+    def compiled(**more: Any) -> announce.Wanted | None:
+        settings = {**DEFAULTS, **VRRP, **more}
+        return announce.compile_announcement(settings, services(at(IP)), node(), "end", FakeRunner())
+
+    if name.isalnum() or name == "br-lan.5":
+        found = compiled()
+        assert found
+        assert f"    interface {name}\n" in found.text
+        return
+    with pytest.raises(NodeError, match="whose name cannot stand in keepalived's configuration") as refused:
+        compiled()
+    with pytest.raises(NodeError, match="must be one of") as missing:
+        compiled(vrrp_interface="eth7")
+    assert str(refused.value).isprintable()
+    assert str(missing.value).isprintable()
+
+
+def test_a_link_of_a_daemons_user_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret, main = tmp_path / "secret", tmp_path / "bird.conf"
+    secret.write_text("secret")
+    main.symlink_to(secret)
+    assert read_foreign(str(main)) == "secret"
+    lstat = os.lstat
+
+    def of_bird(path: Any, **how: Any) -> os.stat_result:
+        fields = list(lstat(path, **how))
+        fields[4] = 4242
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(daemon_files.os, "lstat", of_bird)
+    with pytest.raises(NodeError, match="is a link of user 4242"):
+        read_foreign(str(main))
+    daemon = daemons.keepalived()
+    daemon = daemon._replace(main=daemon.main._replace(path=str(main)))
+    with pytest.raises(NodeError, match="is a link of user 4242"):
+        daemon_files._write_main(daemon, ("secret", "changed"))
+    assert secret.read_text() == "secret"
+    assert read_foreign(str(secret)) == "secret"
 
 
 def test_a_group_is_switched_off_when_none_of_its_addresses_is_served() -> None:

@@ -54,6 +54,13 @@ def _warned(listener: Listener, node: Mapping[str, Any], **service: Any) -> list
     return listener_warnings(_taken(node, service), [listener], parse_node({**NODE, **node}))
 
 
+def test_a_program_cannot_write_to_the_terminal_by_its_name() -> None:
+    """Any user may listen, under any name."""
+    (line,) = _warned(ANY._replace(process="x\x1b]0;y\x07\nz"), {}, node_port=22)
+    assert "x\\u001b]0;y\\u0007\\nz (0.0.0.0:22) listens" in line
+    assert line.isprintable()
+
+
 def test_sockets_are_read_as_the_kernel_writes_them() -> None:
     rows = [
         HEAD,

@@ -23,6 +23,7 @@ _HIGHEST_ASN = 4294967294
 _RESERVED_ASNS = (23456, 65535)
 """AS_TRANS (RFC 6793), and the last of 16 bits (RFC 7300), which also ends the range."""
 _INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
+_FIT_INTERFACE = "must be the name of a network interface, 1 to 15 characters of A-Z, a-z, 0-9, '_', '.' and '-'"
 _SPELLED = {ip.IPV4: "IPv4", ip.IPV6: "IPv6"}
 
 
@@ -108,6 +109,11 @@ def parse_announcement(settings: Mapping[str, Any]) -> Announcement | None:
     )
 
 
+def is_fit_interface(name: str) -> bool:
+    """Return whether the name of an interface can stand in a daemon's configuration, whoever has given it."""
+    return bool(_INTERFACE.fullmatch(name))
+
+
 def _node(name: str, given: Sequence[str], problems: list[str]) -> AnnouncingNode:
     found: dict[str, str] = {}
     for index, text in enumerate(given):
@@ -151,11 +157,8 @@ def _is_asn(value: Any) -> bool:
 def _vrrp_problems(settings: Mapping[str, Any], nodes: Sequence[AnnouncingNode]) -> list[str]:
     problems = []
     interface, number = settings["vrrp_interface"], settings["vrrp_id"]
-    if interface is not None and not _INTERFACE.fullmatch(interface):
-        problems.append(
-            f"service_proxy_vrrp_interface is {quoted(interface)}: must be the name of a network interface, 1 to 15 characters of "
-            "A-Z, a-z, 0-9, '_', '.' and '-'"
-        )
+    if interface is not None and not is_fit_interface(interface):
+        problems.append(f"service_proxy_vrrp_interface is {quoted(interface)}: {_FIT_INTERFACE}")
     if not 1 <= number <= 255:
         problems.append(f"service_proxy_vrrp_id is {number}: must be an integer from 1 to 255")
     if len(nodes) > HIGHEST_PRIORITY - 1:

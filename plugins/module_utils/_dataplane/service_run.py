@@ -16,6 +16,7 @@ from .._kernel.files import FileError
 from .._kernel.link import LinkError, own_addresses
 from .._kernel.process import ModuleRunner, Runner
 from .._kernel.run_lock import LockTimeout
+from .._model.messages import printable
 from .._model.payload import PackedServices, Payload
 from .._model.request import Request
 from .._model.service import Node, parse_node
@@ -70,7 +71,7 @@ def converge_services(
     run = plan_run(request, node, ModuleHost(module))
     run.opens_localhost = opens_localhost
     for warning in run.warnings:
-        module.warn(warning)
+        module.warn(printable(warning))
     if not module.check_mode:
         run.apply()
     result = {

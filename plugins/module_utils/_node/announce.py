@@ -19,6 +19,7 @@ from .._announce.settings import (
     Announcement,
     AnnouncingNode,
     InvalidAnnouncement,
+    is_fit_interface,
     parse_announcement,
 )
 from .._announce.vrrp import (
@@ -37,7 +38,7 @@ from .._model.messages import quoted
 from .._model.service import InvalidServices, Node, Service, parse_node, parse_services
 from . import daemons
 from .asked import effective_services, settings_of
-from .change import Change, NodeError, lines
+from .change import Change, NodeError, lines, printable
 from .daemon_files import daemon_change, read_foreign
 from .daemons import Running
 from .files import File, plan_files, read_text
@@ -144,7 +145,7 @@ def _interface(plan: Announcement, runner: Runner) -> str:
         if plan.interface not in there:
             raise NodeError(
                 f"service_proxy_vrrp_interface is {quoted(plan.interface)}: {plan.own.name} has no such interface: must be one of "
-                f"{', '.join(sorted(there))}"
+                f"{', '.join(map(printable, sorted(there)))}"
             )
         return plan.interface
     own = set(plan.own.addresses.values())
@@ -153,6 +154,11 @@ def _interface(plan: Announcement, runner: Runner) -> str:
         wanted = ", ".join(sorted(own)) or "which is not given"
         raise NodeError(
             f"no interface of {plan.own.name} has service_proxy_announce_address ({wanted}): give service_proxy_vrrp_interface"
+        )
+    if not is_fit_interface(found):
+        raise NodeError(
+            f"{', '.join(sorted(own))} of {plan.own.name} is on interface {printable(found)}, whose name cannot stand in keepalived's "
+            "configuration: give service_proxy_vrrp_interface, or rename it: 1 to 15 characters of A-Z, a-z, 0-9, '_', '.' and '-'"
         )
     return found
 

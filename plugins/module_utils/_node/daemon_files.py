@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 from .._announce.main_file import lines_of
@@ -88,12 +90,21 @@ def _files(daemon: Daemon, main: tuple[str | None, str | None], own: tuple[str |
 def _write_main(daemon: Daemon, main: tuple[str | None, str | None]) -> None:
     before, after = main
     path = Path(daemon.main.path)
+    with suppress(FileNotFoundError):
+        _refuse_links_of_others(daemon.main.path)
     if before is not None and after is not None and before != after:
         replace_content(Path(os.path.realpath(path)), after)
     elif after is None and before is not None:
         remove_file(path)
     elif before is None and after is not None:
         write_file(path, after, 0o644)
+
+
+def _refuse_links_of_others(path: str) -> None:
+    """A daemon's user may own the directory of its files, and point at any file of root's there. Raises NodeError and OSError."""
+    found = os.lstat(path)
+    if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
+        raise NodeError(f"{path} is a link of user {found.st_uid}: must be root's, or a file")
 
 
 def _test(daemon: Daemon, main: str, own: str, runner: Runner) -> None:
@@ -115,8 +126,9 @@ def _test(daemon: Daemon, main: str, own: str, runner: Runner) -> None:
 
 
 def read_foreign(path: str) -> str | None:
-    """Return the text of a file of the user's, None where there is none, through a link. Raises NodeError."""
+    """Return the text of a file of the user's, None where there is none, through a link of root's. Raises NodeError."""
     try:
+        _refuse_links_of_others(path)
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()
     except FileNotFoundError:

@@ -25,6 +25,7 @@ from .._kernel.sysctl import SysctlError
 from .._model import addresses as ip
 from .._model.drain import find_endpoints
 from .._model.fields import quoted
+from .._model.messages import printable
 from .._model.overlay import InvalidOverlay
 from .._model.own_ports import own_ports
 from .._model.request import Request
@@ -303,7 +304,7 @@ class NodeRun:
             return
         strays = overlay.stray_backends(self.overlay, backends_by_node(self.services))
         for warning in [*self.overlay.warnings, *strays]:
-            self.module.warn(warning)
+            self.module.warn(printable(warning))
         self._do(managers.overlay_change(self.settings), overlay.change_of(self.overlay))
         self.boot_parts["overlay"] = overlay_part(self.overlay.wanted)
 

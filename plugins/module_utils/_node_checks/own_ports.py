@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from .._model import addresses as ip
+from .._model.messages import printable
 from .._model.own_ports import WILDCARD, OwnPort
 from .._model.service import Node
 from .._objects.node_facts import Listener
@@ -61,7 +62,7 @@ def _is_cut_off(listener: Listener, one: OwnPort, node: Node) -> bool:
 
 def _named(listener: Listener) -> str:
     at = ip.endpoint(listener.address, listener.port)
-    return f"{listener.process or 'an unknown process'} ({at})"
+    return f"{printable(listener.process) or 'an unknown process'} ({at})"
 
 
 def _joined(names: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, Union
 
 from .._model import addresses as ip
+from .._model.messages import printable
 
 DEVICE = "l4-vxlan0"
 PROTOCOL = 76
@@ -157,7 +158,7 @@ def route_text(route: Route) -> str:
     words = [address if int(length) == ip.bits(family) else "default" if length == "0" else route.destination]
     if route.gateway:
         words += ["via", route.gateway]
-    words += ["dev", route.device] if route.device else ["(no single next hop)"]
+    words += ["dev", printable(route.device)] if route.device else ["(no single next hop)"]
     words += ["proto", str(route.protocol)]
     if route.metric != METRICS[family]:
         words += ["metric", str(route.metric)]
