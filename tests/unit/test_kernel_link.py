@@ -47,3 +47,10 @@ def test_a_link_may_have_any_name(printed: str, name: str) -> None:
     """ip(8) escapes apostrophes, which JSON does not know, and no control characters, which it wants to be escaped."""
     assert own_addresses(Host(printed)) == ["192.0.2.7"]
     assert addresses(Host(printed)) == {name: ["192.0.2.7"]}
+
+
+def test_an_address_that_two_links_have_is_one() -> None:
+    host = Host("eth0")
+    host._printed = f"[{host._printed[1:-1]},{(PRINTED % 'eth1')[1:-1]}]"
+    assert own_addresses(host) == ["192.0.2.7"]
+    assert addresses(host) == {"eth0": ["192.0.2.7"], "eth1": ["192.0.2.7"]}

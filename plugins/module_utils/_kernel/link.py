@@ -27,10 +27,10 @@ class LinkError(Exception):
 def own_addresses(runner: Runner) -> list[str]:
     """The node's own unicast addresses that others can use, no loopback and no link-local ones, and none of our own devices.
 
-    Raises LinkError.
+    Each once, though several links may have it. Raises LinkError.
     """
     found = [info for link in _show(runner, []) if link.get("ifname") not in OWN_DEVICES for info in _addresses(link)]
-    return [info["local"] for info in found if info.get("scope") in ("global", "site")]
+    return list(dict.fromkeys(info["local"] for info in found if info.get("scope") in ("global", "site")))
 
 
 def addresses(runner: Runner) -> dict[str, list[str]]:
