@@ -58,3 +58,10 @@ def test_links_of_the_readme_into_the_repository_lead_to_files() -> None:
 def test_relative_links_lead_to_files(page: Path) -> None:
     relative = [link for link in links(CHECKOUT / page) if link and "://" not in link]
     assert [link for link in relative if not (CHECKOUT / page.parent / link).exists()] == []
+
+
+def test_each_kind_of_fault_has_tests_that_exist() -> None:
+    page = (CHECKOUT / "docs" / "development.md").read_text()
+    named = re.findall(r"`(tests/\S+\.py)::(test_\w+)`", page)
+    assert len(re.findall(r"(?m)^\| \d+ \| .* \| `tests/\S+::test_\w+` \|$", page)) == 21
+    assert [one for one in named if not re.search(rf"(?m)^ *def {one[1]}\(", (CHECKOUT / one[0]).read_text())] == []
