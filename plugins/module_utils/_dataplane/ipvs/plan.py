@@ -10,12 +10,14 @@ removed is removed in the opposite order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
+from typing import NamedTuple
 
 from ..._kernel.ipvs_fingerprint import total
 from ..._model.service import InvalidServices, Node
 from ..._model.service_facts import facts_of, merged_facts
+from ..._objects.ipvs import HeldService, ServiceKey
 from ..._plan.ipset_steps import bind
 from ..._plan.iptables import ChainPlan
 from ..._plan.iptables_steps import FamilyPlans
@@ -33,7 +35,21 @@ from .plan_addresses import plan_addresses
 from .plan_sets import SetDifference, plan_service_sets
 from .plan_settings import SettingsPlan, plan_settings, wanted_sysctls
 from .presence import Device, IpvsPresence, device
-from .sets import wanted_sets
+from .sets import WantedSet, wanted_sets
+
+
+class Wanted(NamedTuple):
+    """What a node is to hold."""
+
+    frontends: Frontends
+    virtual: Mapping[ServiceKey, HeldService]
+    sets: Mapping[str, WantedSet]
+    addresses: set[str]
+
+
+def _wanted(frontends: Frontends, node: Node) -> Wanted:
+    addresses = bound_addresses(frontends.values(), node)
+    return Wanted(frontends, virtual_services(frontends), wanted_sets(frontends, node), addresses)
 
 
 class IpvsPlan:
@@ -43,7 +59,7 @@ class IpvsPlan:
         self,
         host: Host,
         node: Node,
-        wanted: Frontends,
+        wanted: Wanted,
         ours: Frontends,
         state: State,
         leftovers: Leftovers,
@@ -55,13 +71,17 @@ class IpvsPlan:
         leave: what leaves a record for the next run, once all is done."""
         self._host, self._node, self._ipvs, self._leftovers = host, node, state.ipvs, leftovers
         self._is_replaced, self._leave = is_replaced, leave
-        self._chains = state.plan_chains(wanted)
-        self._settings = _settings(wanted, state, node, host)
-        self._addresses = plan_addresses(bound_addresses(wanted.values(), node), state.device)
-        self.sets = plan_service_sets(wanted_sets(wanted, node), state.sets)
+        self.wanted, self._ours = wanted, ours
+        self._chains = state.plan_chains(wanted.frontends)
+        self._settings = _settings(wanted.frontends, state, node, host)
+        self._addresses = plan_addresses(wanted.addresses, state.device)
+        self.sets = plan_service_sets(wanted.sets, state.sets)
         held = {key: state.virtual[key] for key in ours if key in state.virtual}
-        self._virtual = plan_virtual_services(virtual_services(wanted), held)
-        self.summary: Summary = summarise(wanted, ours)
+        self._virtual = plan_virtual_services(wanted.virtual, held)
+
+    @cached_property
+    def summary(self) -> Summary:
+        return summarise(self.wanted.frontends, self._ours)
 
     @property
     def changed(self) -> bool:
@@ -162,43 +182,41 @@ def plan_frontends(
     else:
         wanted = desired if request.exclusive else merged(desired, ours, names)
     leave = partial(_leave_record, host, node, compiled, observation) if state.asked else None
-    return IpvsPlan(host, node, wanted, ours, state, leftovers, request.dataplane != IpvsPresence.name, leave)
+    is_replaced = request.dataplane != IpvsPresence.name
+    return IpvsPlan(host, node, _wanted(wanted, node), ours, state, leftovers, is_replaced, leave)
 
 
 def _leave_record(host: Host, node: Node, compiled: Compiled, observation: Observation, done: IpvsPlan) -> None:
     """Leave what the node holds behind the run, so that the next one need not look at what it finds unchanged."""
     state: State = observation.state
-    bound = bound_addresses(compiled.frontends.values(), node)
-    held = state.found if not done.changed else _held_behind(host, node, compiled, state, done)
+    held = state.found if not done.changed else _held_behind(host, node, state, done)
     if held is None:
         host.facility(store).forget()
         return
     facts = merged_facts([observation.facts, facts_of(compiled.services, node)])
     has_udp = bool(observation.request.unchanged) or any(one.protocol == "udp" for one in compiled.services)
-    facts = facts._replace(addresses=facts.addresses - bound)
+    facts = facts._replace(addresses=facts.addresses.difference(done.wanted.addresses))
     record = Record(state.asked, settings_digest(node), held, has_udp, facts)
     host.facility(store).save(encode(record, state.services))
 
 
-def _held_behind(host: Host, node: Node, compiled: Compiled, state: State, done: IpvsPlan) -> Fingerprint | None:
+def _held_behind(host: Host, node: Node, state: State, done: IpvsPlan) -> Fingerprint | None:
     """Return what the node holds behind a run that has changed it; None unless it is what was asked for, down to the last entry.
 
     Others may change the node while a run does: a fingerprint stands for nothing that the run has not seen to be right.
     """
     if state.untouched is not None and state.found:
-        return _held_behind_narrowed(host, compiled, state, state.found, done)
+        return _held_behind_narrowed(host, state, state.found, done)
     fresh = State(host, node, True)
     held = fresh.read_with_fingerprint()
-    frontends = compiled.frontends
-    again = IpvsPlan(host, node, frontends, fresh.ours(frontends), fresh, Leftovers({}, {}), is_replaced=False)
+    ours = fresh.ours(done.wanted.frontends)
+    again = IpvsPlan(host, node, done.wanted, ours, fresh, Leftovers({}, {}), is_replaced=False)
     return None if again.changed else held
 
 
-def _held_behind_narrowed(
-    host: Host, compiled: Compiled, state: State, before: Fingerprint, done: IpvsPlan
-) -> Fingerprint | None:
+def _held_behind_narrowed(host: Host, state: State, before: Fingerprint, done: IpvsPlan) -> Fingerprint | None:
     """The same of a run that looks at some services: what it does not change is as it was before."""
-    wanted, facility = virtual_services(compiled.frontends), host.facility(sets)
+    wanted, facility = done.wanted.virtual, host.facility(sets)
     number, held = state.ipvs.snapshot(wanted)
     images = facility.images(state.images) if done.sets.changed else state.images
     seen = SetDifference({}, {})
