@@ -11,7 +11,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..._model import addresses as ip
-from ..._model.fields import Field, Parser, Problem, boolean, choice, integer, listed, parse_fields, quoted
+from ..._model.fields import (
+    Field,
+    Fields,
+    Parser,
+    Problem,
+    boolean,
+    choice,
+    integer,
+    listed,
+    parse_fields,
+    parsed,
+    quoted,
+)
 from ..._model.messages import messages
 from ..._model.service import FORWARD_METHODS, PROTOCOLS, SCHEDULERS
 from ..._objects.ipvs import SCHEDULER_FLAGS, ServiceKey, service_name
@@ -106,14 +118,16 @@ _KEY_FIELDS: Mapping[str, Field] = {
     "fwmark": Field(integer(1, 0xFFFFFFFF), None),
     "family": Field(choice(*ip.FAMILIES), None),
 }
-_DESTINATION_FIELDS: Mapping[str, Field] = {
-    "address": Field(_host_address),
-    "port": Field(integer(0, 65535), None),
-    "forward_method": Field(choice(*FORWARD_METHODS), None),
-    "weight": Field(integer(0, 65535), None),
-    "upper_threshold": Field(integer(0, _MAX_THRESHOLD), None),
-    "lower_threshold": Field(integer(0, _MAX_THRESHOLD), None),
-}
+_DESTINATION_FIELDS = Fields(
+    {
+        "address": Field(_host_address),
+        "port": Field(integer(0, 65535), None),
+        "forward_method": Field(choice(*FORWARD_METHODS), None),
+        "weight": Field(integer(0, 65535), None),
+        "upper_threshold": Field(integer(0, _MAX_THRESHOLD), None),
+        "lower_threshold": Field(integer(0, _MAX_THRESHOLD), None),
+    }
+)
 
 
 def _setting_fields(family: str) -> dict[str, Field]:
@@ -207,7 +221,9 @@ def _parse_destinations(
         return None
     found = []
     for index, raw in enumerate(given):
-        values = parse_fields(f"{owner}: destinations[{index}]", raw, _DESTINATION_FIELDS, problems)
+        values = parsed(raw, _DESTINATION_FIELDS)
+        if values is None:
+            values = parse_fields(f"{owner}: destinations[{index}]", raw, _DESTINATION_FIELDS, problems)
         if len(values) == len(_DESTINATION_FIELDS):
             found.append(DestinationRequest(**values))
     return tuple(found)

@@ -105,11 +105,15 @@ def _setting_problems(request: ServiceRequest, service: VirtualService) -> list[
 
 def _wanted_destination(at: Endpoint, given: DestinationRequest, held: Destination | None) -> Destination:
     base = held or Destination(*at, FORWARD_METHODS[0], 1)
-    changes = {
-        key: value for key, value in given._asdict().items() if value is not None and key not in ("address", "port")
-    }
-    wanted = base._replace(**changes)
-    return wanted if wanted.forward_method == "tunnel" else wanted._replace(tunnel=(0, 0, 0))
+    method = given.forward_method or base.forward_method
+    return Destination(
+        *at,
+        method,
+        _either(given.weight, base.weight),
+        _either(given.upper_threshold, base.upper_threshold),
+        _either(given.lower_threshold, base.lower_threshold),
+        base.tunnel if method == "tunnel" else (0, 0, 0),
+    )
 
 
 def _destination_problems(key: ServiceKey, one: Destination) -> list[str]:
