@@ -46,6 +46,7 @@ molecule: setup ## Molecule's scenarios, on hosts in containers and on virtual m
 bench: setup ## measure rules, connections and runs against floors, and write docs/benchmarks (root, half an hour)
 	@$(VENV)/python tests/bench/measure.py
 	@$(VENV)/python tests/bench/nftables.py
+	@$(VENV)/python tests/bench/health.py
 
 demo: setup-demo ## a lab of namespaces converges, serves, is scaled up and removed, before your eyes (root)
 	@$(LAB) demo

@@ -27,7 +27,7 @@ from module_runner import MANAGED_HOST_PYTHON, library_path, run_module
 PATIENCE = 30.0
 """Seconds for what takes three on an idle machine."""
 
-_CHECKER = """
+CHECKER = """
 import signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
@@ -159,7 +159,7 @@ class Checked:
 
     def start(self) -> None:
         self._process = self.network.hosts["node1"].start(
-            MANAGED_HOST_PYTHON, "-c", _CHECKER, library_path(), str(self._directory)
+            MANAGED_HOST_PYTHON, "-c", CHECKER, library_path(), str(self._directory)
         )
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
 

@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane import service_run
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.interface import Summary
 from ansible_collections.layer4.service_proxy.plugins.module_utils._health.checks import (
     Probe,
     backends_out,
@@ -25,12 +28,14 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._health.state
     text_of,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.health_check import HealthCheck
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
     InvalidServices,
     Service,
     parse_node,
     parse_services,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.boot import BootState
 
 NODE = parse_node({"name": "n1"})
 DEFAULT = HealthCheck("tcp", None, "/", ((200, 399),), 5, 2, 2, 3, 0)
@@ -258,3 +263,39 @@ def damaged() -> list[str]:
 def test_a_damaged_text_is_no_state(text: str) -> None:
     with pytest.raises(DamagedState):
         parse(text)
+
+
+class _Run:
+    """A run that does nothing."""
+
+    changed, diff, warnings, summary = False, {"before": "", "after": ""}, (), Summary([], [], [])
+
+    def apply(self) -> None:
+        """Nothing."""
+
+    def clean_up(self) -> int:
+        return 0
+
+    def boot_state(self) -> BootState:
+        return BootState()
+
+
+@pytest.mark.parametrize("failed", [set(), {"10.0.0.1"}])
+def test_what_is_kept_for_boot_is_not_what_checks_have_left(failed: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, asked = written({}), []
+
+    def plan_run(request: Request, *_rest: Any) -> _Run:
+        asked.append(request)
+        return _Run()
+
+    monkeypatch.setattr(service_run, "plan_run", plan_run)
+    monkeypatch.setattr(service_run, "read_failed", lambda: dict.fromkeys(of(raw, *failed), "refused"))
+    module: Any = SimpleNamespace(check_mode=False, warn=None)
+    settings = {"name": "n1", "addresses": ["192.0.2.1"]}
+    done = service_run.converge_services(module, Request("present", [raw], True, "iptables"), settings, {})
+    weights = [one.get("weight", 1) for one in asked[0].services[0]["backends"]]
+    assert weights == ([0, 1] if failed else [1, 1])
+    assert done.result["unhealthy"] == (["web: 10.0.0.1:8080 is out: tcp check: refused"] if failed else [])
+    assert (done.boot_state() is None) == bool(failed)
+    service_run.converge_services(module, Request("absent", [{"name": "web"}], False, "iptables"), settings, {})
+    assert asked[1].services == [{"name": "web"}]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import ssl
 from collections.abc import Sequence
-from selectors import EVENT_READ, EVENT_WRITE
+from select import EPOLLIN, EPOLLOUT
 from typing import Any
 
 import pytest
@@ -128,9 +128,9 @@ def _made(probe: Probe, connection: Any) -> tuple[list[int], str | None]:
 @pytest.mark.parametrize(
     ("connection", "expected"),
     [
-        (_Connection(), ([EVENT_WRITE], None)),
+        (_Connection(), ([EPOLLOUT], None)),
         (_Connection(code=0), ([], None)),
-        (_Connection(error=errno.ECONNREFUSED), ([EVENT_WRITE], "connection refused")),
+        (_Connection(error=errno.ECONNREFUSED), ([EPOLLOUT], "connection refused")),
         (_Connection(code=errno.ENETUNREACH), ([], "network is unreachable")),
         (_Connection(code=errno.EPERM), ([], "operation not permitted")),
     ],
@@ -173,7 +173,7 @@ def test_an_http_check_reads_a_line_and_no_more(answers: list[Any], told: str | 
 
 def test_an_http_check_waits_where_the_socket_would_block() -> None:
     connection = _Connection(BlockingIOError(), b"HTTP/1.1 200 OK\r\n", sends=[BlockingIOError(), 3])
-    assert _made(HTTP, connection) == ([EVENT_WRITE, EVENT_WRITE, EVENT_READ], None)
+    assert _made(HTTP, connection) == ([EPOLLOUT, EPOLLOUT, EPOLLIN], None)
     assert connection.sent == request(HTTP)
     assert connection.sent.startswith(b"GET /up?x=1 HTTP/1.1\r\nHost: 10.0.0.1:80\r\n")
     assert b"Host: [fd00::1]:80\r\n" in request(HTTP._replace(address="fd00::1"))
@@ -182,7 +182,7 @@ def test_an_http_check_waits_where_the_socket_would_block() -> None:
 def test_an_https_check_shakes_hands_first(monkeypatch: pytest.MonkeyPatch) -> None:
     connection = _Connection(ssl.SSLWantReadError(), ssl.SSLWantWriteError(), b"", b"HTTP/1.1 200 OK\r\n")
     monkeypatch.setattr(attempts, "_context", lambda: connection)
-    assert _made(HTTPS, connection) == ([EVENT_WRITE, EVENT_READ, EVENT_WRITE], None)
+    assert _made(HTTPS, connection) == ([EPOLLOUT, EPOLLIN, EPOLLOUT], None)
     failing = _Connection(ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"))
     monkeypatch.setattr(attempts, "_context", lambda: failing)
     assert (_made(HTTPS, failing)[1] or "").startswith("TLS: ")

@@ -108,7 +108,8 @@ def test_a_checker_that_hangs_is_replaced() -> None:
 @pytest.mark.usefixtures("stopped")
 def test_what_someone_flushes_comes_back_without_the_backend() -> None:
     machine("node2").check_output("nft flush ruleset && systemctl reload layer4-service-proxy")
-    wait_for(lambda: used("node2") == {"web1", "web3"})
+    wait_for(lambda: set(Place("client", "node2").ask(VIP, 80, ENOUGH)) & {"refused"} == set())
+    assert used("node2") == {"web1", "web3"}
 
 
 @pytest.mark.parametrize("node", NODES)

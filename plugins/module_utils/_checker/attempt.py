@@ -18,7 +18,7 @@ import ssl
 import struct
 from collections.abc import Generator
 from functools import lru_cache, partial
-from selectors import EVENT_READ, EVENT_WRITE
+from select import EPOLLIN, EPOLLOUT
 from typing import Callable, TypeVar
 
 from .._health.checks import Probe
@@ -33,7 +33,7 @@ _OWN_FAULTS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EA
 
 Value = TypeVar("Value")
 Attempt = Generator[int, None, "str | None"]
-"""Yields the events that it waits for (`selectors`), and returns why the check has failed, None where it has not.
+"""Yields the events that it waits for (epoll(7)), and returns why the check has failed, None where it has not.
 
 Closing it ends the connection. Raises OwnFault.
 """
@@ -59,7 +59,7 @@ def attempt(probe: Probe, connection: socket.socket) -> Attempt:
     try:
         code = connection.connect_ex((probe.address, probe.port))
         if code == errno.EINPROGRESS:
-            yield EVENT_WRITE
+            yield EPOLLOUT
             code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code in _OWN_FAULTS:
             raise OwnFault(os.strerror(code))
@@ -69,7 +69,7 @@ def attempt(probe: Probe, connection: socket.socket) -> Attempt:
             return None
         if probe.type == "https":
             connection = secured = _context().wrap_socket(connection, do_handshake_on_connect=False)
-            yield from _repeated(secured.do_handshake, EVENT_READ)
+            yield from _repeated(secured.do_handshake, EPOLLIN)
         return (yield from _asked(probe, connection))
     except (OSError, ValueError) as error:
         return _reason(error)
@@ -81,11 +81,11 @@ def _asked(probe: Probe, connection: socket.socket) -> Attempt:
     """Ask by HTTP, and judge the status."""
     rest = request(probe)
     while rest:
-        sent = yield from _repeated(partial(connection.send, rest), EVENT_WRITE)
+        sent = yield from _repeated(partial(connection.send, rest), EPOLLOUT)
         rest = rest[sent:]
     answer = b""
     while b"\n" not in answer and len(answer) < _LONGEST_LINE:
-        more = yield from _repeated(partial(connection.recv, _LONGEST_LINE), EVENT_READ)
+        more = yield from _repeated(partial(connection.recv, _LONGEST_LINE), EPOLLIN)
         if not more:
             break
         answer += more
@@ -125,8 +125,8 @@ def _repeated(call: Callable[[], Value], event: int) -> Generator[int, None, Val
 
 def _wanted(error: Exception, event: int) -> int:
     if isinstance(error, ssl.SSLWantReadError):
-        return EVENT_READ
-    return EVENT_WRITE if isinstance(error, ssl.SSLWantWriteError) else event
+        return EPOLLIN
+    return EPOLLOUT if isinstance(error, ssl.SSLWantWriteError) else event
 
 
 @lru_cache(maxsize=1)

@@ -29,7 +29,7 @@ from .._node.boot_restore import RESTORED
 from .._node.boot_units import PROGRAM
 from .attempt import OwnFault
 from .notify import ALIVE, READY, STOPPING, notify, watch_again_after, watchdog_seconds
-from .prober import Clock, Prober, Result
+from .prober import BEAT, Clock, Prober, Result
 from .services import ERRORS, Services, stamp_of
 
 _LOOK = 1.0
@@ -85,7 +85,7 @@ class Checker:
 
     def turn(self) -> None:
         """Start what is due, judge what has ended, and have the kernel follow. Takes up to a second."""
-        for probe in self._schedule.due(self._clock.now(), self._prober.room):
+        for probe in self._schedule.due(self._clock.now() + BEAT, self._prober.room):
             self._start(probe)
         wait = min(self._schedule.wait(self._clock.now()) if self._prober.room else _LOOK, _LOOK)
         for result in self._prober.poll(min(wait, _AGAIN) if self._pending else wait):
