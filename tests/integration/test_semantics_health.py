@@ -24,7 +24,7 @@ from lab.traffic import LongLivedConnection
 COUNT = 30
 """Connections; one backend of two is missed by all of them once in 10^9 runs."""
 GOOD, BAD = "b11", "b21"
-SECONDS = {"interval": 1, "timeout": 1, "fall": 2, "rise": 2}
+SECONDS = {"interval": 1, "timeout": 3, "fall": 2, "rise": 2}
 ANSWERS = {
     "error": ("500", "status 500"),
     "redirect": ("302", "status 302"),
@@ -176,7 +176,7 @@ def test_a_checker_that_dies_leaves_what_it_found_and_the_next_goes_on_from_it(n
     wait_for(lambda: "reset" in checked.told("out of"))
     checked.stop(signal.SIGKILL)
     assert not network.applied(SERVICES)["changed"]
-    assert world.used("reset") == {GOOD}
+    assert world.used("reset") == {GOOD}, checked.lines
 
     other = {**_service("drip"), "name": "other", "vip": vip(99, IPV4)}
     network.applied([*SERVICES, other])
@@ -195,7 +195,7 @@ def test_a_checker_that_dies_leaves_what_it_found_and_the_next_goes_on_from_it(n
     wait_for(lambda: any("2 failed" in line for line in checked.lines))
     world.backends.answer(BAD, "drip", "200")
     wait_for(lambda: checked.told("back in") == {"drip"})
-    assert world.used("reset") == {GOOD}
+    assert world.used("reset") == {GOOD}, checked.lines
     assert checked.stop() == 0
 
 

@@ -22,7 +22,7 @@ PORTS = {WEB: 9000, DNS: 9001}
 
 @pytest.mark.semantics(33)
 def test_a_destination_that_fails_takes_nothing_new(network: Network, tmp_path: Path) -> None:
-    check = {"type": "http", "interval": 1, "timeout": 1, "fall": 2, "rise": 1}
+    check = {"type": "http", "interval": 1, "timeout": 3, "fall": 2, "rise": 1}
     vips = {name: vip(1 + number, IPV4) for number, name in enumerate((WEB, STICKY, DNS))}
     of_web = {"port": 80, "backends": backends(GOOD, BAD, port=9000), "health_check": {**check, "port": 10000}}
     of_dns = {"port": 53, "protocol": "udp", "backends": backends(GOOD, BAD), "health_check": {**check, "port": 10001}}
