@@ -300,3 +300,4 @@ def test_a_service_at_a_backend_of_one_that_stays_is_refused(
     assert str(host.chains) == held
     _run(host, {**new, "protocol": "udp"}, dataplane=dataplane, exclusive=False)
     _run(host, {**kept, "backends": []}, new, dataplane=dataplane, exclusive=False)
+    _run(host, {**new, "backends": [{"address": "10.0.0.9"}]}, dataplane=dataplane, exclusive=False)

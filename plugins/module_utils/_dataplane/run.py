@@ -207,9 +207,11 @@ def _refuse_conflicts(
     taken = {claim._replace(key=""): claim for found in held.values() for claim in found if claim.service not in names}
     problems = conflicts([*taken.values(), *new], node.addresses)
     problems += backends_at_services(services, taken.values(), node.addresses)
-    if new:
-        found = dataplane.backends(observation, node, endpoints_of(new, node.addresses))
-        problems += services_at_backends(new, [one for one in found if one.service not in names], node.addresses)
+    had = {claim._replace(key="") for found in held.values() for claim in found if claim.service in names}
+    fresh = [claim for claim in new if claim._replace(key="") not in had]
+    if fresh:
+        backends = dataplane.backends(observation, node, endpoints_of(fresh, node.addresses))
+        problems += services_at_backends(fresh, [one for one in backends if one.service not in names], node.addresses)
     if problems:
         raise InvalidServices(problems)
 

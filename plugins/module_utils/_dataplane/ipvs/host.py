@@ -180,6 +180,10 @@ class State:
 
     def answering(self) -> Frontends:
         """Return what answers at the addresses that a run asks for."""
+        return self._recorded
+
+    @cached_property
+    def _recorded(self) -> Frontends:
         return self.ours({})
 
     @cached_property
