@@ -174,7 +174,7 @@ def service(number: int, **keys: Any) -> dict[str, Any]:
     }
 
 
-def services(count: int = 6) -> list[dict[str, Any]]:
+def services(count: int = 4) -> list[dict[str, Any]]:
     return [service(number) for number in range(1, count + 1)]
 
 
