@@ -109,6 +109,7 @@ def world(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield made
     finally:
         made.checked.stop(signal.SIGKILL)
+        network.hosts["node1"].call(health_record.forget_failed)
         made.backends.close()
 
 
@@ -196,6 +197,11 @@ def test_a_checker_that_dies_leaves_what_it_found_and_the_next_goes_on_from_it(n
     world.backends.answer(BAD, "drip", "200")
     wait_for(lambda: checked.told("back in") == {"drip"})
     assert world.used("reset") == {GOOD}, checked.lines
+
+    network.hosts["node1"].call(health_record.forget_failed)
+    network.applied(SERVICES)
+    wait_for(lambda: world.used("reset") == {GOOD})
+    wait_for(lambda: not network.apply(SERVICES, check=True)["changed"])
     assert checked.stop() == 0
 
 

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Callable, NoReturn
 
-from .._dataplane.health_record import read_failed, write_failed
+from .._dataplane import health_record
 from .._health.checks import Out, Probe
 from .._health.schedule import Schedule
 from .._health.state import Health
@@ -57,7 +57,9 @@ class Checker:
         self._clock = Clock()
         self._prober = Prober(self._clock, _most_at_once())
         self._schedule = Schedule(random.random)
-        self._written = self._found_before()
+        self._written: dict[Probe, str] | None = self._found_before()
+        """What is in the file, None where that is not known."""
+        self._record = stamp_of(health_record.path())
         self._health = Health(self._written)
         self._pending = set(self._health.failed)
         """Checks whose last flip is not in the kernel yet."""
@@ -69,7 +71,7 @@ class Checker:
 
     def _found_before(self) -> dict[Probe, str]:
         try:
-            return read_failed()
+            return health_record.read_failed()
         except FileError as error:
             self._say(f"{error}; beginning with all backends healthy")
             return {}
@@ -176,6 +178,9 @@ class Checker:
             self.is_stopping = True
         elif self._services.current_stamp() != self._services.stamp:
             self._load()
+        if stamp_of(health_record.path()) != self._record:
+            self._written = None  # somebody has removed or damaged it, and runs in between may have used all backends
+            self._pending |= self._health.failed.keys()
         restored = stamp_of(RESTORED)
         if restored != self._restored:
             self._restored = restored
@@ -198,8 +203,9 @@ class Checker:
     def _write(self) -> None:
         """Write down what was found, where that is news. Raises FileError."""
         if self._health.failed != self._written:
-            write_failed(self._health.failed)
+            health_record.write_failed(self._health.failed)
             self._written = dict(self._health.failed)
+            self._record = stamp_of(health_record.path())
 
     def _tell_problem(self, line: str) -> None:
         """Once, however often it comes again."""
