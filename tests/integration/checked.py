@@ -41,7 +41,7 @@ checker.run()
 """
 
 _BACKEND = """
-import os, socketserver, struct, sys, threading, time
+import os, socketserver, ssl, struct, sys, threading, time
 from pathlib import Path
 
 name, address, directory, *kinds = sys.argv[1:]
@@ -54,6 +54,13 @@ class Client(socketserver.StreamRequestHandler):
             self.wfile.write(line)
 
 class Check(socketserver.StreamRequestHandler):
+    def setup(self):
+        if self.server.kind == "tls":
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(Path(directory) / "certificate")
+            self.request = context.wrap_socket(self.request, server_side=True)
+        super().setup()
+
     def handle(self):
         try:
             self.answer((Path(directory) / f"{name}-{self.server.kind}").read_text())
@@ -107,6 +114,14 @@ class Backends:
     def __init__(self, network: Network, directory: Path, kinds: Mapping[str, int]) -> None:
         self._network, self._directory, self._kinds = network, directory, kinds
         self._processes: dict[tuple[str, str], subprocess.Popen[str]] = {}
+        if "tls" in kinds:
+            certificate = str(directory / "certificate")
+            made = ("openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "1", "-subj", "/CN=nobody")
+            subprocess.run(
+                [*made, "-keyout", certificate, "-out", f"{certificate}.crt"], check=True, capture_output=True
+            )
+            with open(certificate, "a") as file:
+                file.write(Path(f"{certificate}.crt").read_text())
 
     def start(self, host: str, *kinds: str) -> None:
         """Serve these kinds in one process, which is known by the first."""
@@ -145,7 +160,7 @@ class Checked:
         self.network = network
         self.lines: list[str] = []
         """What it has said."""
-        self._directory = directory
+        self.directory = directory
         self._number = 0
         self._process: subprocess.Popen[str] | None = None
 
@@ -155,11 +170,11 @@ class Checked:
         own = {"name": "node1", "local_cidrs": LOCAL_CIDRS, **self.network.node}
         settings = {**DEFAULTS, **own, "dataplane": self.network.dataplane}
         asked = {"settings": settings, "services": pack(list(services))._asdict(), "drained": []}
-        boot_generations.store(self._directory, self._number, {}, {"services": ""}, {"services": asked})
+        boot_generations.store(self.directory, self._number, {}, {"services": ""}, {"services": asked})
 
     def start(self) -> None:
         self._process = self.network.hosts["node1"].start(
-            MANAGED_HOST_PYTHON, "-c", CHECKER, library_path(), str(self._directory)
+            MANAGED_HOST_PYTHON, "-c", CHECKER, library_path(), str(self.directory)
         )
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
 

@@ -10,23 +10,27 @@ Each kind of failure is a service of its own, with one backend on this node and 
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from checked import Backends, Checked, wait_for
-from network import IPV4, Network, backends, vip
+from network import ADDRESSES, IPV4, Network, backends, vip
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils._checker.services import Services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane import health_record
-from lab.traffic import LongLivedConnection
+from lab.traffic import LongLivedConnection, Tally
 
+FLIPS = 4
 COUNT = 30
 """Connections; one backend of two is missed by all of them once in 10^9 runs."""
 GOOD, BAD = "b11", "b21"
 SECONDS = {"interval": 1, "timeout": 3, "fall": 2, "rise": 2}
 ANSWERS = {
     "error": ("500", "status 500"),
+    "tls": ("503", "status 503"),
     "redirect": ("302", "status 302"),
     "reset": ("reset", "connection reset by peer"),
     "garbage": ("garbage", "answer is not HTTP"),
@@ -46,6 +50,8 @@ VIPS = {kind: vip(1 + number, IPV4) for number, kind in enumerate(KINDS)}
 def _service(kind: str) -> dict[str, Any]:
     port = PORTS[kind]
     check: dict[str, Any] = {"type": "http", "status": [200], "port": port + 1000, **SECONDS}
+    if kind == "tls":
+        check["type"] = "https"
     if kind in (KILLED, DROPPING):
         check = SECONDS
     if kind == NONE:
@@ -220,3 +226,34 @@ def test_what_was_found_is_damaged(network: Network, world: _World) -> None:
         assert world.used("reset") == {GOOD, BAD}
     finally:
         path.unlink(missing_ok=True)
+
+
+@pytest.mark.semantics(33)
+@pytest.mark.one_back_end
+def test_a_backend_that_flaps_shakes_nothing_and_runs_in_between_undo_nothing(network: Network, world: _World) -> None:
+    """The checker is not there: what it does with a flip is done by its own code, as fast as it goes."""
+    node, own = network.hosts["node1"], Services(world.checked.directory)
+    node.call(own.load)
+    (probe,) = (one for one in own.probes if one.port == PORTS["reset"] + 1000 and one.address == ADDRESSES[BAD][IPV4])
+    tallies: list[Tally] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            tallies.extend(network.ask("client", VIPS[kind], 80, count=10) for kind in ("reset", "redirect"))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for flip in range(2 * FLIPS):
+            failed = {} if flip % 2 else {probe: "refused"}
+            node.call(health_record.write_failed, failed)
+            wait_for(lambda: node.call(own.converge, ["reset"], failed))  # noqa: B023
+            if flip % 3 == 0:
+                assert not network.applied(SERVICES)["changed"]
+    finally:
+        done.set()
+        asking.join()
+        node.call(health_record.forget_failed)
+    assert {tally.failed for tally in tallies} == {0}
+    assert world.used("reset") == {GOOD, BAD}
