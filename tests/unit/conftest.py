@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables import cache_file
+from ansible_collections.layer4.service_proxy.tests.unit.sampling import ON_CONTROLLER
 
 CONTROLLER_ONLY = [
     "test_action_*.py",
@@ -24,7 +25,8 @@ CONTROLLER_ONLY = [
     "test_role*.py",
 ]
 
-collect_ignore_glob = [] if importlib.util.find_spec("yaml") else CONTROLLER_ONLY
+collect_ignore_glob = [] if ON_CONTROLLER else CONTROLLER_ONLY
+settings.load_profile("controller" if ON_CONTROLLER else "managed host")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -33,9 +33,10 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nfta
     NftRefusedError,
 )
 from ansible_collections.layer4.service_proxy.tests.unit.nftables_node import Kernel, tables
+from ansible_collections.layer4.service_proxy.tests.unit.sampling import EXAMPLES
 
 Raw = dict[str, Any]
-thorough = settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.generate])
+thorough = settings(max_examples=EXAMPLES, phases=[Phase.explicit, Phase.generate])
 
 
 Step = tuple[str, bool, list[int]]

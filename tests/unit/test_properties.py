@@ -49,9 +49,10 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipta
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables_text import parse_save
 from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.iptables import plan
 from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.chain.request import TARGETS
+from ansible_collections.layer4.service_proxy.tests.unit.sampling import EXAMPLES
 
 Raw = dict[str, Any]
-thorough = settings(max_examples=40, deadline=None, derandomize=True)
+thorough = settings(max_examples=EXAMPLES)
 LONGEST_CHAIN_NAME = 28
 
 
