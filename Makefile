@@ -37,8 +37,8 @@ units: setup ## unit tests on every Python found (no root)
 integration: setup ## tests in network namespaces (root)
 	@$(RUN) namespaces
 
-test-kernels: setup ## the traffic tests once more with IPVS, IPVS on the kernel of Debian 13, playbooks against its hosts (root)
-	@$(RUN) machines ipvs-semantics ipvs-trixie
+test-kernels: setup ## what test leaves out: traffic tests with IPVS and every iptables, the kernel of Debian 13, further Pythons (root)
+	@$(RUN) units cores integration-repetitions machines ipvs-semantics ipvs-trixie
 
 molecule: setup ## Molecule's scenarios, on hosts in containers and on virtual machines (root)
 	@$(RUN) molecule

@@ -43,9 +43,15 @@ FAST_FILES = (
     *(f"tests/integration/test_{words}.py" for words in ("nat_chain", "ipset_entry", "vip_service", "scenario_a")),
 )
 ONE_OF_EACH_KIND = "not legacy and not ipv6 and not promiscuous"
+REPETITIONS = "ipv6-legacy or ipv4-lean or (semantics_nearer and (legacy or lean))"
+"""Tests that differ from others in the back end of iptables or the layout of chains alone, which their other halves cover."""
 BY_NAME_ONLY = (
     "units-fast",
     "integration-fast",
+    "integration-repetitions",
+    "units-3.10",
+    "units-3.12",
+    "ansible-core-2.18",
     "ipvs-semantics",
     "ipvs-trixie",
     "machines",
@@ -142,7 +148,11 @@ def _fast() -> list[Stage]:
 def _namespaces() -> list[Stage]:
     workers = ["-n", str(max(2, CORES)), "--dist", "loadfile"]
     command = [*WARM, python(), "-m", "pytest", "--durations=10", *workers, "tests/integration"]
-    return [Stage("integration", command, "namespaces", cores=CORES, timeout=2700.0)]
+    chosen = {"integration": f"not ({REPETITIONS})", "integration-repetitions": REPETITIONS}
+    return [
+        Stage(name, [*command, "-k", words], "namespaces", cores=CORES, timeout=3600.0)
+        for name, words in chosen.items()
+    ]
 
 
 def _virtual() -> list[Stage]:
