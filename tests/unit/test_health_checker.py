@@ -10,15 +10,18 @@ import errno
 import ssl
 from collections.abc import Sequence
 from select import EPOLLIN, EPOLLOUT
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._checker import attempt as attempts
-from ansible_collections.layer4.service_proxy.plugins.module_utils._checker import prober
+from ansible_collections.layer4.service_proxy.plugins.module_utils._checker import daemon, prober
 from ansible_collections.layer4.service_proxy.plugins.module_utils._checker.attempt import OwnFault, attempt, request
-from ansible_collections.layer4.service_proxy.plugins.module_utils._health.checks import Probe
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.run import RunError
+from ansible_collections.layer4.service_proxy.plugins.module_utils._health.checks import Out, Probe
 from ansible_collections.layer4.service_proxy.plugins.module_utils._health.schedule import Schedule
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import Backend
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.boot_units import HEALTH, wanted_units
 
 TCP = Probe("10.0.0.1", 80, "tcp", "", (), 10, 2, 2, 3)
@@ -218,3 +221,139 @@ def test_the_unit_is_there_where_services_ask_for_checks(restore: bool) -> None:
         "MemoryMax=1G",
     ):
         assert f"\n{line}\n" in unit.text
+
+
+class _Services:
+    """Two services that share TCP; OTHER is of one of them."""
+
+    def __init__(self, events: list[Any]) -> None:
+        self.events, self.given = events, 1
+        self.answers: list[Any] = []
+        self.users_of = {TCP: ["api", "web"], OTHER: ["web"]}
+        self.stamp: Any = None
+
+    @property
+    def probes(self) -> Any:
+        return self.users_of.keys()
+
+    def current_stamp(self) -> Any:
+        return self.given
+
+    def load(self) -> None:
+        self.stamp = self.given
+
+    def users(self, found: Any) -> list[str]:
+        return sorted({name for probe in found for name in self.users_of[probe]})
+
+    def out(self, names: Any, failed: Any) -> list[Out]:
+        backend = Backend("10.0.0.1", 80, 1, None, True, True, False)
+        return [Out(name, backend, probe) for probe in failed for name in self.users_of[probe] if name in names]
+
+    def converge(self, names: Any, failed: Any) -> bool:
+        self.events.append(("kernel", tuple(names), dict(failed)))
+        answer = self.answers.pop(0) if self.answers else True
+        if isinstance(answer, Exception):
+            raise answer
+        return bool(answer)
+
+
+class _Life:
+    """A checker whose checks end as a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, found: dict[Probe, str]) -> None:
+        self.events: list[Any] = []
+        self.lines: list[str] = []
+        self.file: Any = 1
+        self.program: Any = "program"
+
+        def write(failed: Any) -> None:
+            self.events.append(("file", dict(failed)))
+
+        monkeypatch.setattr(daemon.health_record, "path", lambda: "file")
+        monkeypatch.setattr(daemon.health_record, "read_failed", lambda: found)
+        monkeypatch.setattr(daemon.health_record, "write_failed", write)
+        monkeypatch.setattr(daemon, "stamp_of", lambda path: self.file if path == "file" else self.program)
+        monkeypatch.setattr(daemon, "Prober", lambda *_: SimpleNamespace(room=0, poll=self.poll, close=lambda: None))
+        self.services = _Services(self.events)
+        self.results: list[prober.Result] = []
+        self.checker = daemon.Checker(cast(Any, self.services), self.lines.append)
+        self.checker._load()
+
+    def poll(self, _wait: float) -> list[prober.Result]:
+        found, self.results = self.results, []
+        return found
+
+    def turn(self, *ended: tuple[Probe, str | None]) -> list[Any]:
+        """What one turn does with these results."""
+        self.results = [prober.Result(probe, 0.0, error) for probe, error in ended]
+        self.events.clear()
+        self.checker._next_try = self.checker._next_look = 0.0
+        self.checker.turn()
+        return list(self.events)
+
+
+def test_a_flip_is_written_down_and_then_carried_out_for_the_services_concerned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    life = _Life(monkeypatch, {})
+    assert [life.turn((TCP, "refused")), life.turn((TCP, "refused"))] == [[], []]
+    assert life.turn((TCP, "timed out")) == [
+        ("file", {TCP: "timed out"}),
+        ("kernel", ("api", "web"), {TCP: "timed out"}),
+    ]
+    assert life.lines[-1] == "10.0.0.1:80 is out of api, web: tcp 10.0.0.1:80 failed 3 times: timed out"
+    assert [life.turn((TCP, None)), life.turn()] == [[], []]
+    assert life.turn((TCP, None)) == [("file", {}), ("kernel", ("api", "web"), {})]
+    assert life.lines[-1] == "10.0.0.1:80 is back in api, web: tcp 10.0.0.1:80 passed 2 times"
+
+
+def test_what_could_not_be_carried_out_is_tried_again_and_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    life = _Life(monkeypatch, {})
+    life.services.answers = [False, RunError("nft: busy"), RunError("nft: busy"), True]
+    for _check in range(2):
+        life.turn((OTHER, "refused"))
+    told = len(life.lines)
+    assert [len(life.turn((OTHER, "refused"))), *(len(life.turn()) for _again in range(4))] == [2, 1, 1, 1, 0]
+    assert life.lines[told:] == [
+        "web: the kernel is not changed yet: nft: busy",
+        "10.0.0.1:80 is out of web: tcp 10.0.0.1:81 failed 3 times: refused",
+    ]
+
+
+def test_the_next_checker_goes_on_from_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = TCP._replace(address="10.0.0.9")
+    life = _Life(monkeypatch, {TCP: "refused", gone: "refused"})
+    assert life.turn() == [("file", {TCP: "refused"}), ("kernel", ("api", "web"), {TCP: "refused"})]
+    assert not any("is out" in line for line in life.lines)
+    assert life.turn() == []
+
+
+def test_what_is_lost_or_flushed_is_brought_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    life = _Life(monkeypatch, {TCP: "refused"})
+    life.turn()
+    life.file = 2
+    assert life.turn() == []
+    assert life.turn() == [("file", {TCP: "refused"}), ("kernel", ("api", "web"), {TCP: "refused"})]
+    life.checker._restored = "an earlier one"
+    life.turn()
+    assert life.turn() == [("kernel", ("api", "web"), {TCP: "refused"})]
+
+
+def test_other_services_are_taken_over_without_forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
+    life = _Life(monkeypatch, {TCP: "refused", OTHER: "refused"})
+    life.turn()
+    life.services.users_of = {TCP: ["api"]}
+    life.services.given = 2
+    life.turn()
+    assert life.lines[-1] == "1 checks, 1 failed"
+    assert life.turn((OTHER, None)) == [("file", {TCP: "refused"})]
+
+
+def test_a_new_program_ends_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    life = _Life(monkeypatch, {})
+    life.program = None
+    life.turn()
+    assert not life.checker.is_stopping, "it is being replaced, or its unit is about to go"
+    life.program = "another"
+    life.turn()
+    assert life.checker.is_stopping
