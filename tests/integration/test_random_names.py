@@ -162,7 +162,8 @@ Dumper.add_representer(Unsafe, lambda dumper, text: dumper.represent_scalar("!un
 def with_own_comments(world: Odd, directory: Path) -> Path:
     """site.yml, and rules and entries with comments of ours, twice."""
     rules = [Unsafe(f"-m comment --comment {quote(text)} -j RETURN") for text in world.own]
-    comments = ["".join(one for one in text if one.isprintable() and one != '"')[:60] for text in world.own[:250]]
+    # Behind a letter: Ansible takes some single characters behind !unsafe for tags of YAML.
+    comments = ["c" + "".join(one for one in text if one.isprintable() and one != '"')[:60] for text in world.own[:250]]
     entries = [{"entry": f"192.0.2.{number + 1}", "comment": Unsafe(text)} for number, text in enumerate(comments)]
     tasks: list[dict[str, Any]] = [
         {"layer4.service_proxy.nat_chain": {"chain": "OWN", "table": "filter", "rules": rules}},
