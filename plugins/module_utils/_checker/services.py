@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -89,6 +90,7 @@ class Services:
         """Bring into the kernel what checks have found of these services; False where another run is under way, or has changed
         what the node is given. Raises one of `ERRORS`.
         """
+        gc.disable()  # hundreds of thousands of values that are no cycles: half of the time otherwise
         try:
             with exclusive_run(0):
                 if self.current_stamp() != self.stamp:
@@ -100,6 +102,8 @@ class Services:
                 return True
         except LockTimeout:
             return False
+        finally:
+            gc.enable()
 
 
 def stamp_of(path: Path) -> Any:
