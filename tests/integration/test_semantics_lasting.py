@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from network import ADDRESSES, IPV4, Network, backends, vip
+from network import ADDRESSES, IPV4, IPV6, Network, backends, vip
 
 from lab.traffic import LongLivedConnection, Servers
 
@@ -28,7 +28,8 @@ def _bare(network: Network, family: str) -> Iterator[str]:
     """A steady server, and a node that has nothing of ours and tracks no connection; its rules."""
     with Servers() as servers:
         servers.serve(network.hosts["b11"], "steady", ADDRESSES["b11"][family], STEADY_PORT, keep_open=True)
-        network.applied([_web(family)])
+        # iptables-nft makes a family's tables when they are first used.
+        network.applied([_web(one, name=one) for one in (IPV4, IPV6)])
         network.applied([], state="absent")
         network.hosts["node1"].run("conntrack", "-F")
         yield network.rules()
