@@ -251,7 +251,9 @@ class _Services:
 
     def converge(self, names: Any, failed: Any) -> bool:
         self.events.append(("kernel", tuple(names), dict(failed)))
-        answer = self.answers.pop(0) if self.answers else True
+        if not self.answers:
+            return True
+        answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return bool(answer)
