@@ -18,7 +18,13 @@ from paths import CACHE, CHECKOUT, VENV
 from prepare import locked, point, virtual_environment
 
 _UNITS = ("action_vip_service", "collection", "filter_backends", "filter_trace_render", "netns_connection", "roles")
-_PLAYS = "tests/integration/test_service_proxy_node.py"
+_FILE_OF_PLAYS = "tests/integration/test_service_proxy_node.py"
+_PLAYS = (
+    "a_rollback_is_a_run_with_what_an_earlier_run_was_given",
+    "check_mode_on_a_host_without_tools_predicts_what_it_can",
+    "settings_that_are_strings_mean_what_they_say",
+    "the_tag_of_a_role_does_its_part_alone",
+)
 _SANITY = ("validate-modules", "runtime-metadata")
 
 
@@ -28,9 +34,10 @@ def main(requirements: str, interpreter: str) -> int:
         provide_callback(environment)
     python = str(environment / "bin" / "python")
     units = [f"tests/unit/test_{name}.py" for name in _UNITS]
+    plays = [f"{_FILE_OF_PLAYS}::test_{name}" for name in _PLAYS]
     tests = [word for name in _SANITY for word in ("--test", name)]
     commands = [
-        [python, "-m", "pytest", "-q", *units, _PLAYS],
+        [python, "-m", "pytest", "-q", *units, *plays],
         [python, str(Path(__file__).with_name("sanity.py")), *tests],
     ]
     path = f"{environment / 'bin'}:{os.environ['PATH']}"
