@@ -43,7 +43,7 @@ FAST_FILES = (
     *(f"tests/integration/test_{words}.py" for words in ("nat_chain", "ipset_entry", "vip_service", "scenario_a")),
 )
 ONE_OF_EACH_KIND = "not legacy and not ipv6 and not promiscuous"
-REPETITIONS = "ipv6-legacy or ipv4-lean or (semantics_nearer and (legacy or lean))"
+REPETITIONS = "ipv6-legacy or ipv4-lean or ((semantics_nearer or semantics_scaling) and (legacy or lean))"
 """Tests that differ from others in the back end of iptables or the layout of chains alone, which their other halves cover."""
 BY_NAME_ONLY = (
     "units-fast",
