@@ -11,7 +11,6 @@ Needs root, takes some five minutes, wants a quiet machine. Writes health.md.
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import sys
@@ -26,7 +25,9 @@ from typing import Any, NamedTuple
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT), *(str(CHECKOUT / part) for part in (".cache/collections", "tests/integration"))]
 
+import command
 from checked import CHECKER
+from command import told
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._checker.services import Services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.health_record import forget_failed
@@ -42,7 +43,6 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._node.boot_fa
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.settings import DEFAULTS
 from lab.namespaces import Namespace, link
 
-DOCUMENTATION = CHECKOUT / "docs" / "benchmarks"
 INTERVAL = 5
 DATAPLANES = ("nftables", "iptables")
 FLIPS = 7
@@ -74,21 +74,11 @@ class Flip(NamedTuple):
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="little of each, to see that all of it works")
-    parser.add_argument("--output", type=Path, help="where the page goes, by default into the documentation")
-    options = parser.parse_args(arguments)
+    options = command.parse(__doc__, arguments)
     counts = (100, 1000) if options.quick else (100, 1000, 10_000)
-    output = options.output or (CHECKOUT / ".cache" / "benchmarks" if options.quick else DOCUMENTATION)
-    checking = [_told(_measure_checks(count, 10 if options.quick else 30)) for count in counts]
-    flips = [_told(_measure_flip(count, one)) for count in counts[1:] for one in DATAPLANES]
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "health.md").write_text(page(checking, flips))
-
-
-def _told(one: Any) -> Any:
-    print(one, flush=True)
-    return one
+    checking = [told(_measure_checks(count, 10 if options.quick else 30)) for count in counts]
+    flips = [told(_measure_flip(count, one)) for count in counts[1:] for one in DATAPLANES]
+    (options.output / "health.md").write_text(page(checking, flips))
 
 
 def _services(count: int, backends: int) -> list[dict[str, Any]]:

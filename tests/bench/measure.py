@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import subprocess
@@ -14,23 +13,24 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT), *(str(CHECKOUT / part) for part in (".cache/collections", "tests/integration"))]
 
+import command
 import connections
 import layouts
 import playing
 import report
 from applying import WAYS, measure
+from command import told
 from connections import Target
 from report import Results, Table
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import render_services
 from module_runner import run_module_ok
 
-DOCUMENTATION = CHECKOUT / "docs" / "benchmarks"
 BACK_ENDS = ("nft", "legacy")
 
 
@@ -46,38 +46,27 @@ class Size(NamedTuple):
 WHOLE = Size((100, 1000, 10000), (3, 30, 300), connections.ROUNDS, (50, 200, 10))
 QUICK = Size((100, 1000), (3, 30), 5, (3, 50, 3))
 _LONGEST = 600.0
-T = TypeVar("T")
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="little of each, to see that all of it works")
-    parser.add_argument("--output", type=Path, help="where the page goes, by default into the documentation")
-    options = parser.parse_args(arguments)
+    options = command.parse(__doc__, arguments)
     size = QUICK if options.quick else WHOLE
-    output = options.output or (CHECKOUT / ".cache" / "benchmarks" if options.quick else DOCUMENTATION)
     results = _measure(size)
-    output.mkdir(parents=True, exist_ok=True)
     for name, text in report.files(_machine(), results).items():
-        (output / name).write_text(text)
+        (options.output / name).write_text(text)
 
 
 def _measure(size: Size) -> Results:
     started = time.perf_counter()
     return Results(
-        applying=[_told(measure(way, count)) for way in WAYS for count in size.counts],
-        playing=[_told(playing.measure_playing(count)) for count in size.counts],
-        loop=_told(playing.measure_loop()),
+        applying=[told(measure(way, count)) for way in WAYS for count in size.counts],
+        playing=[told(playing.measure_playing(count)) for count in size.counts],
+        loop=told(playing.measure_loop()),
         through={count: _through(count, size) for count in size.counts},
         pools=_pools(size),
-        fleet=_told(playing.measure_fleet(*size.fleet)),
+        fleet=told(playing.measure_fleet(*size.fleet)),
         minutes=(time.perf_counter() - started) / 60,
     )
-
-
-def _told(one: T) -> T:
-    print(one, flush=True)
-    return one
 
 
 def _through(count: int, size: Size) -> Table:
@@ -105,7 +94,7 @@ def _with_affinity(wanted: list[dict[str, Any]], size: Size) -> dict[str, float]
         run_module_ok(bench.node, "vip_service", {"services": remembering, "node": layouts.NODE})
         found = bench.measure(targets, size.rounds)
         rated = f"{size.pools[-1]}"
-        return _told({**found, "connections/s, " + rated: bench.rate(targets[rated], size.rounds)})
+        return told({**found, "connections/s, " + rated: bench.rate(targets[rated], size.rounds)})
 
 
 def _in_all_layouts(

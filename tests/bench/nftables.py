@@ -11,7 +11,6 @@ Needs root, takes some ten minutes, wants a quiet machine. `make bench` calls it
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import sys
@@ -26,11 +25,13 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 os.environ.pop("L4_WARM_MODULES", None)
 sys.path[:0] = [str(CHECKOUT), *(str(CHECKOUT / part) for part in (".cache/collections", "tests/integration"))]
 
+import command
 import connections
 import layouts
 import playing
 from applying import TIMES, given_as, in_a_child, namespace, restore_at_boot, run_as_ansible, timed
 from boot_host import keep, state_of
+from command import told
 from connections import Target
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.dataplane import Nftables
@@ -43,7 +44,6 @@ from lab.namespaces import Namespace
 DATAPLANE = "nftables"
 KUBE_PROXY = {10_000: "17.6-25.8"}
 """Seconds of its nftables mode's first sync with as many services, measured on a machine of this kind on 2026-11-28; not in this run."""
-DOCUMENTATION = CHECKOUT / "docs" / "benchmarks"
 
 
 class Loading(NamedTuple):
@@ -62,22 +62,12 @@ class Loading(NamedTuple):
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="little of each, to see that all of it works")
-    parser.add_argument("--output", type=Path, help="where the page goes, by default into the documentation")
-    options = parser.parse_args(arguments)
+    options = command.parse(__doc__, arguments)
     counts, rounds = ((100, 1000), 5) if options.quick else ((1000, 10_000, 100_000), connections.ROUNDS)
-    output = options.output or (CHECKOUT / ".cache" / "benchmarks" if options.quick else DOCUMENTATION)
-    loading = [_told(measure(count)) for count in counts]
-    through = {count: _told(measure_connections(count, rounds)) for count in counts[1:]}
-    played = _told(playing.measure_task(counts[1], DATAPLANE))
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "nftables.md").write_text(page(loading, through, counts[1], played))
-
-
-def _told(one: Any) -> Any:
-    print(one, flush=True)
-    return one
+    loading = [told(measure(count)) for count in counts]
+    through = {count: told(measure_connections(count, rounds)) for count in counts[1:]}
+    played = told(playing.measure_task(counts[1], DATAPLANE))
+    (options.output / "nftables.md").write_text(page(loading, through, counts[1], played))
 
 
 def measure(count: int) -> Loading:
