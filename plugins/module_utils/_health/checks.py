@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from .._model import addresses as ip
 from .._model.health_check import HealthCheck
+from .._model.raw import backends_of
 from .._model.service import Backend, InvalidServices, Node, Service, parse_services
 
 
@@ -106,8 +107,8 @@ def _without_failed(raw: Mapping[str, Any], failed: Collection[Probe], node: Nod
     gone = {(one.backend.address, one.backend.port) for one in found}
     unused = {"ready": False, "serving": False} if service.protocol == "udp" else {"weight": 0}
     backends = [
-        {**one, **unused} if (_address(one), int(one.get("port") or service.port)) in gone else one
-        for one in raw["backends"]
+        {**one, **unused} if (end.address, end.port) in gone else one
+        for one, end in zip(raw["backends"], backends_of(raw))
     ]
     return {**raw, "backends": backends}
 
