@@ -12,7 +12,7 @@ author:
   - layer4.service_proxy contributors (!UNKNOWN)
 description:
   - Validates services and the settings of a node as M(layer4.service_proxy.vip_service) does before it touches anything.
-  - The playbook C(layer4.service_proxy.site) starts with it, so that a mistake is told before any role has acted.
+  - The playbook C(layer4.service_proxy.site) starts with it, so that an error is reported before any role has acted.
 options:
   _input:
     description:
@@ -53,7 +53,7 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - One line for each mistake, with the service, the key, the value and what is allowed. Empty when all is well.
+    - One line for each error, with the service, the key, the value and what is allowed. Empty when all is well.
   type: list
   elements: str
 """

@@ -120,7 +120,7 @@ notes:
     warning says so.
   - In check mode, chains and ipsets that an earlier task would make do not exist.
 requirements:
-  - iptables 1.8 or newer (nft or legacy back end), with ip6tables for IPv6
+  - iptables 1.8 or newer (nft or legacy variant), with ip6tables for IPv6
   - ipset, for rules that match ipsets
 seealso:
   - module: layer4.service_proxy.vip_service

@@ -58,7 +58,7 @@ def library_path() -> str:
 
 @cache
 def legacy_path() -> str:
-    """A directory in which ``iptables`` and its companions are those of the legacy back end, for `path_prefix`."""
+    """A directory in which ``iptables`` and its companions are those of the legacy variant, for `path_prefix`."""
     directory = tempfile.mkdtemp(prefix="l4-legacy-")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     multi = shutil.which("xtables-legacy-multi", path="/usr/sbin:/sbin:/usr/bin:/bin")

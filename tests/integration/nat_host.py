@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A host for tests of iptables rules: a namespace, one back end, and readings of its whole state."""
+"""A host for tests of iptables rules: a namespace, one variant, and readings of its whole state."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _generation() -> int:
 
 
 class NatHost:
-    """A context manager. path_prefix: what makes `iptables` that of the back end."""
+    """A context manager. path_prefix: what makes `iptables` that of the variant."""
 
     def __init__(self, legacy: bool) -> None:
         self.legacy = legacy
@@ -70,7 +70,7 @@ class NatHost:
         return run_module_ok(self.namespace, "nat_chain", options, check=check, path_prefix=self.path_prefix)
 
     def iptables(self, *arguments: str, family: str = "iptables", text: str | None = None) -> str:
-        """One of the back end's tools: `iptables("-S")`, `iptables("-restore", text=...)`."""
+        """One of the variant's tools: `iptables("-S")`, `iptables("-restore", text=...)`."""
         suffix, rest = ("", arguments)
         if arguments[0] in ("-save", "-restore"):
             suffix, rest = arguments[0], arguments[1:]
@@ -98,7 +98,7 @@ class NatHost:
         return re.sub(r"^# .*\n", "", text, flags=re.MULTILINE)
 
     def state(self) -> tuple[int, str]:
-        """What a run that changes nothing leaves as it is; for the legacy back end its rules are all there is."""
+        """What a run that changes nothing leaves as it is; for the legacy variant its rules are all there is."""
         return 0 if self.legacy else generation(self.namespace), self.saved()
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a run keeps for boot, and what comes back of it, on both back ends of iptables."""
+"""What a run keeps for boot, and what comes back of it, on both variants of iptables."""
 
 from __future__ import annotations
 

@@ -48,12 +48,12 @@ _numbers = count()
 class LocalRunner:
     """Tools of this machine, and what was run: the words of each call."""
 
-    def __init__(self, back_end: str) -> None:
-        self.back_end = back_end
+    def __init__(self, variant: str) -> None:
+        self.variant = variant
         self.calls: list[list[str]] = []
 
     def find(self, tool: str) -> str | None:
-        return shutil.which(self.back_end if tool in ("iptables", "ip6tables") else tool)
+        return shutil.which(self.variant if tool in ("iptables", "ip6tables") else tool)
 
     def run(self, argv: Sequence[str], stdin: str = "") -> tuple[int, str, str]:
         self.calls.append(list(argv))
@@ -91,9 +91,9 @@ class Node:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.back_end = f"xtables-{kind}-multi"
+        self.variant = f"xtables-{kind}-multi"
         self.namespace = Namespace(f"l4mem{os.getpid()}n{next(_numbers)}")
-        self.runner = LocalRunner(self.back_end)
+        self.runner = LocalRunner(self.variant)
         self.looked_at_all = False
 
     def plan(self, request: Request, caching: bool = True, check_mode: bool = True, node: Any = NODE) -> NodeRun:
@@ -114,7 +114,7 @@ class Node:
         return self.looked_at_all
 
     def tool(self, *arguments: str, family: str = "iptables") -> str:
-        return self.namespace.run(self.back_end, family, *arguments).stdout
+        return self.namespace.run(self.variant, family, *arguments).stdout
 
 
 def _request(services: Sequence[Any], state: str = "present", exclusive: bool = True) -> Request:

@@ -132,10 +132,10 @@ def reports(run: Run) -> dict[str, str]:
 
 def test_drained_it_keeps_what_it_has_and_gets_nothing_new_until_brought_back(fleet: Fleet) -> None:
     with fleet.connection_to_first() as connection:
-        foretold = fleet.drain(check=True)
+        predicted = fleet.drain(check=True)
         assert fleet.backends() == {"first", "second"}
         drained = fleet.drain(seconds=3)
-        assert foretold.changes == drained.changes
+        assert predicted.changes == drained.changes
         assert drained.changed > 0
         assert all(fleet.backends(node) == {"second"} for node in NODES)
         assert connection.ask().backend == "first"
@@ -153,9 +153,9 @@ def test_drained_it_keeps_what_it_has_and_gets_nothing_new_until_brought_back(fl
         assert site.changed == 0
         assert f"Drained, so that they take no new connections: {FIRST}" in site.output
         assert fleet.backends() == {"second"}
-        foretold = fleet.undrain(check=True)
+        predicted = fleet.undrain(check=True)
         back = fleet.undrain()
-        assert foretold.changes == back.changes
+        assert predicted.changes == back.changes
         assert all(fleet.backends(node) == {"first", "second"} for node in NODES)
         assert connection.ask().backend == "first"
     assert fleet.undrain().changed == 0

@@ -69,13 +69,13 @@ INTERPRETERS = [
 
 @cache
 def changes(interpreter: str) -> list[Any]:
-    """What each of the runs changes, one after the other, on a host of this Python: foretold, done, and not done again."""
+    """What each of the runs changes, one after the other, on a host of this Python: predicted, done, and not done again."""
     diffs = []
     with Namespace(f"l4python{os.getpid()}n{next(_numbers)}") as host:
         for module, options in CONVERGED:
-            foretold = run_module_ok(host, module, options, check=True, interpreter=interpreter)
+            predicted = run_module_ok(host, module, options, check=True, interpreter=interpreter)
             real = run_module_ok(host, module, options, interpreter=interpreter)
-            assert (foretold["changed"], foretold["diff"]) == (real["changed"], real["diff"]) == (True, real["diff"])
+            assert (predicted["changed"], predicted["diff"]) == (real["changed"], real["diff"]) == (True, real["diff"])
             assert not run_module_ok(host, module, options, interpreter=interpreter)["changed"]
             diffs.append(real["diff"])
     return diffs

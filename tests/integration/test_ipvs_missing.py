@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Module ipvs_service where the kernel has no IPVS: one line that says how to get it, and mistakes before that."""
+"""Module ipvs_service where the kernel has no IPVS: one line that says how to get it, and other errors before that."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_one_line_says_what_is_missing_and_how_to_get_it(node: Namespace, state:
     )
 
 
-def test_mistakes_come_first(node: Namespace) -> None:
+def test_errors_in_options_come_first(node: Namespace) -> None:
     result = run_module(node, "ipvs_service", {**WEB, "persistence_timeout": -1})
     assert (
         result["msg"]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""nat_chain on a real kernel: its chain, its jumps, what it foretells, and what it does when something fails."""
+"""nat_chain on a real kernel: its chain, its jumps, what it predicts, and what it does when something fails."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def host(request: pytest.FixtureRequest) -> Iterator[NatHost]:
         yield made
 
 
-def foretold(host: NatHost, **options: Any) -> dict[str, Any]:
-    """Check mode touches nothing and foretells what the real run then does; after that there is nothing to do."""
+def predicted(host: NatHost, **options: Any) -> dict[str, Any]:
+    """Check mode touches nothing and predicts what the real run then does; after that there is nothing to do."""
     before = host.state()
     predicted = host.apply(check=True, **options)
     assert host.state() == before
@@ -56,7 +56,7 @@ def jumps(*given: dict[str, str] | str) -> list[dict[str, str]]:
 
 def test_chain_and_jumps_come_change_and_go(host: NatHost) -> None:
     untouched = host.saved()
-    made = foretold(host, chain="WEB", rules=RULES, jumps=jumps("PREROUTING", "OUTPUT"))
+    made = predicted(host, chain="WEB", rules=RULES, jumps=jumps("PREROUTING", "OUTPUT"))
     assert made["diff"]["before"] == ""
     assert made["diff"]["after"].splitlines() == [
         "# iptables",
@@ -68,46 +68,46 @@ def test_chain_and_jumps_come_change_and_go(host: NatHost) -> None:
         "COMMIT",
     ]
     assert host.rules("WEB") == SETTLED
-    changed = foretold(host, chain="WEB", rules=[RULES[1], "-j RETURN"], jumps=jumps("OUTPUT"))
+    changed = predicted(host, chain="WEB", rules=[RULES[1], "-j RETURN"], jumps=jumps("OUTPUT"))
     assert changed["diff"] == {
         "before": f"# iptables\n*nat\n-A PREROUTING -j WEB\n-A WEB {SETTLED[0]}\nCOMMIT\n",
         "after": "# iptables\n*nat\n-A WEB -j RETURN\nCOMMIT\n",
     }
-    foretold(host, chain="WEB", state="absent")
+    predicted(host, chain="WEB", state="absent")
     assert host.saved() == untouched
 
 
 def test_what_is_not_given_stays(host: NatHost) -> None:
-    foretold(host, chain="WEB", rules=RULES, jumps=jumps("OUTPUT"))
-    foretold(host, chain="WEB", jumps=jumps("PREROUTING"))
+    predicted(host, chain="WEB", rules=RULES, jumps=jumps("OUTPUT"))
+    predicted(host, chain="WEB", jumps=jumps("PREROUTING"))
     assert host.rules("WEB") == SETTLED
-    foretold(host, chain="WEB", rules=["-j RETURN"])
+    predicted(host, chain="WEB", rules=["-j RETURN"])
     assert (host.rules("PREROUTING"), host.rules("OUTPUT")) == (["-j WEB"], [])
-    assert not foretold(host, chain="WEB")["changed"]
+    assert not predicted(host, chain="WEB")["changed"]
 
 
 def test_empty_lists_empty(host: NatHost) -> None:
-    foretold(host, chain="WEB", rules=RULES, jumps=jumps("OUTPUT"))
-    foretold(host, chain="WEB", rules=[], jumps=[])
+    predicted(host, chain="WEB", rules=RULES, jumps=jumps("OUTPUT"))
+    predicted(host, chain="WEB", rules=[], jumps=[])
     assert (host.chains(), host.rules("WEB"), host.rules("OUTPUT")) == (["WEB"], [], [])
 
 
 def test_a_new_chain_without_rules_is_empty(host: NatHost) -> None:
-    assert foretold(host, chain="WEB")["diff"]["after"] == "# iptables\n*nat\n:WEB - [0:0]\nCOMMIT\n"
+    assert predicted(host, chain="WEB")["diff"]["after"] == "# iptables\n*nat\n:WEB - [0:0]\nCOMMIT\n"
     assert host.chains() == ["WEB"]
 
 
 def test_order_of_rules_counts(host: NatHost) -> None:
-    foretold(host, chain="WEB", rules=["-p tcp", "-p udp", "-p sctp"])
-    assert foretold(host, chain="WEB", rules=["-p sctp", "-p tcp", "-p udp"])["changed"]
+    predicted(host, chain="WEB", rules=["-p tcp", "-p udp", "-p sctp"])
+    assert predicted(host, chain="WEB", rules=["-p sctp", "-p tcp", "-p udp"])["changed"]
     assert host.rules("WEB") == ["-p sctp", "-p tcp", "-p udp"]
 
 
 @pytest.mark.parametrize("table", ["filter", "mangle", "raw"])
 def test_other_tables(host: NatHost, table: str) -> None:
-    foretold(host, chain="WEB", table=table, rules=["-p tcp --dport http"], jumps=jumps("OUTPUT"))
+    predicted(host, chain="WEB", table=table, rules=["-p tcp --dport http"], jumps=jumps("OUTPUT"))
     assert host.rules("OUTPUT", table) == ["-j WEB"]
-    foretold(host, chain="WEB", table=table, state="absent")
+    predicted(host, chain="WEB", table=table, state="absent")
     assert host.chains(table) == []
 
 
@@ -123,7 +123,7 @@ def test_drift_by_hand_is_repaired(host: NatHost) -> None:
         "-A INPUT -j WEB",
     ):
         host.iptables("-t", "nat", *by_hand.split())
-        assert foretold(host, **wanted)["changed"], by_hand
+        assert predicted(host, **wanted)["changed"], by_hand
         assert (host.rules("WEB"), host.rules("OUTPUT"), host.rules("INPUT")) == (SETTLED, ["-j WEB"], [])
 
 
@@ -131,16 +131,16 @@ def test_drift_by_hand_is_repaired(host: NatHost) -> None:
 
 
 def test_a_changed_match_replaces_the_jump(host: NatHost) -> None:
-    foretold(host, chain="WEB", jumps=jumps({"from": "OUTPUT", "match": "-p tcp", "comment": "one"}))
-    foretold(host, chain="WEB", jumps=jumps({"from": "OUTPUT", "match": "-p udp", "comment": "one"}))
+    predicted(host, chain="WEB", jumps=jumps({"from": "OUTPUT", "match": "-p tcp", "comment": "one"}))
+    predicted(host, chain="WEB", jumps=jumps({"from": "OUTPUT", "match": "-p udp", "comment": "one"}))
     assert host.rules("OUTPUT") == ["-p udp -m comment --comment one -j WEB"]
 
 
 def test_repeated_jumps_become_one(host: NatHost) -> None:
-    foretold(host, chain="WEB", jumps=jumps("OUTPUT"))
+    predicted(host, chain="WEB", jumps=jumps("OUTPUT"))
     host.iptables("-t", "nat", "-A", "OUTPUT", "-p", "udp", "-j", "RETURN")
     host.iptables("-t", "nat", "-A", "OUTPUT", "-j", "WEB")
-    foretold(host, chain="WEB", jumps=jumps("OUTPUT"))
+    predicted(host, chain="WEB", jumps=jumps("OUTPUT"))
     assert host.rules("OUTPUT") == ["-p udp -j RETURN", "-j WEB"]
 
 
@@ -155,11 +155,11 @@ def test_position_among_rules_of_others(host: NatHost, position: str, expected: 
     for protocol in ("udp", "tcp"):
         host.iptables("-t", "nat", "-A", "OUTPUT", "-p", protocol, "-j", "RETURN")
     wanted = jumps({"from": "OUTPUT", "position": position})
-    foretold(host, chain="WEB", jumps=wanted)
+    predicted(host, chain="WEB", jumps=wanted)
     assert host.rules("OUTPUT") == expected
     host.iptables("-t", "nat", "-D", "OUTPUT", "-j", "WEB")
     host.iptables("-t", "nat", "-I", "OUTPUT", "2", "-j", "WEB")
-    assert foretold(host, chain="WEB", jumps=wanted)["changed"]
+    assert predicted(host, chain="WEB", jumps=wanted)["changed"]
     assert host.rules("OUTPUT") == expected
 
 
@@ -172,7 +172,7 @@ def test_two_that_want_the_same_place_do_not_fight(host: NatHost, position: str,
     both = host.rules("OUTPUT")
     assert sorted(both) == sorted(["-j WEB", "-j " + other])
     for chain in ("WEB", other, "WEB"):
-        assert not foretold(host, chain=chain, jumps=wanted)["changed"]
+        assert not predicted(host, chain=chain, jumps=wanted)["changed"]
     assert host.rules("OUTPUT") == both
 
 
@@ -180,7 +180,7 @@ def test_a_target_in_capitals_is_no_chain(host: NatHost) -> None:
     host.iptables("-t", "nat", "-A", "POSTROUTING", "-j", "MASQUERADE")
     host.iptables("-t", "nat", "-N", "WEB")
     host.iptables("-t", "nat", "-A", "POSTROUTING", "-j", "WEB")
-    assert foretold(host, chain="WEB", jumps=jumps({"from": "POSTROUTING", "position": "first"}))["changed"]
+    assert predicted(host, chain="WEB", jumps=jumps({"from": "POSTROUTING", "position": "first"}))["changed"]
     assert host.rules("POSTROUTING") == ["-j WEB", "-j MASQUERADE"]
 
 
@@ -192,10 +192,10 @@ def test_jumps_from_a_chain_that_is_not_built_in(host: NatHost) -> None:
         "table": "filter",
         "jumps": jumps({"from": "DOCKER-USER", "position": "first"}),
     }
-    foretold(host, **wanted, rules=["-p tcp -j DROP"])
+    predicted(host, **wanted, rules=["-p tcp -j DROP"])
     assert host.rules("DOCKER-USER", "filter") == ["-j GUARD", "-j RETURN"]
     assert "DOCKER-USER leads to it" in host.run(chain="GUARD", table="filter", state="absent")["msg"]
-    foretold(host, **wanted, state="absent")
+    predicted(host, **wanted, state="absent")
     assert host.rules("DOCKER-USER", "filter") == ["-j RETURN"]
 
 
@@ -203,15 +203,15 @@ def test_jumps_from_a_chain_that_is_not_built_in(host: NatHost) -> None:
 
 
 def test_both_families(host: NatHost) -> None:
-    made = foretold(host, chain="WEB", ip_version="both", rules=RULES, jumps=jumps("OUTPUT"))
+    made = predicted(host, chain="WEB", ip_version="both", rules=RULES, jumps=jumps("OUTPUT"))
     assert [line for line in made["diff"]["after"].splitlines() if line.startswith("#")] == [
         "# iptables",
         "# ip6tables",
     ]
     assert host.rules("WEB") == host.rules("WEB", family="ip6tables") == SETTLED
-    foretold(host, chain="WEB", ip_version="ipv6", state="absent")
+    predicted(host, chain="WEB", ip_version="ipv6", state="absent")
     assert (host.chains(), host.chains(family="ip6tables")) == (["WEB"], [])
-    assert foretold(host, chain="WEB", ip_version="both", state="absent")["diff"]["before"].startswith("# iptables\n")
+    assert predicted(host, chain="WEB", ip_version="both", state="absent")["diff"]["before"].startswith("# iptables\n")
 
 
 def failing_ip6tables(host: NatHost, directory: Path) -> str:
@@ -354,7 +354,7 @@ def test_chains_of_one_task_come_change_and_go_together(host: NatHost) -> None:
     first = {"chain": "WEB-MARK", "rules": ["-j MARK --set-mark 0x4000"]}
     second = {"chain": "WEB", "rules": ["-p tcp --dport http -j WEB-MARK"], "jumps": jumps("PREROUTING")}
     forward = {"chain": "WEB", "table": "filter", "ip_version": "both", "rules": [], "jumps": jumps("FORWARD")}
-    made = foretold(host, chains=[second, first, forward])
+    made = predicted(host, chains=[second, first, forward])
     assert made["diff"]["after"].splitlines() == [
         "# iptables",
         "*filter",
@@ -374,9 +374,11 @@ def test_chains_of_one_task_come_change_and_go_together(host: NatHost) -> None:
         "-A FORWARD -j WEB",
         "COMMIT",
     ]
-    changed = foretold(host, chains=[{**second, "rules": []}, {"chain": "WEB-MARK", "state": "absent"}, forward])
+    changed = predicted(host, chains=[{**second, "rules": []}, {"chain": "WEB-MARK", "state": "absent"}, forward])
     assert ":WEB-MARK - [0:0]" in changed["diff"]["before"]
-    foretold(host, chains=[{"chain": "WEB"}, {"chain": "WEB", "table": "filter", "ip_version": "both"}], state="absent")
+    predicted(
+        host, chains=[{"chain": "WEB"}, {"chain": "WEB", "table": "filter", "ip_version": "both"}], state="absent"
+    )
     assert host.saved() == untouched
 
 
@@ -397,7 +399,7 @@ def test_jumps_that_a_chain_of_several_does_not_give_stay(host: NatHost) -> None
     host.apply(chain="WEB", rules=RULES, jumps=jumps("PREROUTING"))
     host.iptables("-t", "nat", "-A", "OUTPUT", "-j", "WEB")
     host.iptables("-t", "nat", "-A", "OUTPUT", "-j", "WEB")
-    made = foretold(host, chains=[{"chain": "WEB", "rules": []}, {"chain": "MAIL", "jumps": jumps("OUTPUT")}])
+    made = predicted(host, chains=[{"chain": "WEB", "rules": []}, {"chain": "MAIL", "jumps": jumps("OUTPUT")}])
     assert made["diff"]["before"] == "# iptables\n*nat\n" + "".join(f"-A WEB {rule}\n" for rule in SETTLED) + "COMMIT\n"
     assert host.rules("OUTPUT") == ["-j WEB", "-j WEB", "-j MAIL"]
 

@@ -72,7 +72,7 @@ def test_one_service_that_differs_is_seen(host: Host, tmp_path: Path) -> None:
     assert (repaired.changed, after.changed) == (1, 0)
 
 
-def test_a_mistake_in_many_services_is_told_by_name(host: Host, tmp_path: Path) -> None:
+def test_an_error_in_many_services_is_reported_by_name(host: Host, tmp_path: Path) -> None:
     controller = Controller(tmp_path)
     services = _services()
     services[7]["port"] = 0

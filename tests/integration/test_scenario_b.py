@@ -56,7 +56,7 @@ def world(converged: Converged) -> ScenarioB:
     return converged.world
 
 
-def test_the_run_is_foretold_and_once_is_enough(converged: Converged) -> None:
+def test_the_run_is_predicted_and_once_is_enough(converged: Converged) -> None:
     converged.assert_as_promised()
 
 

@@ -88,7 +88,7 @@ def assert_published(world: ScenarioD) -> None:
             assert connect(who, address, port, count=20).answers == {(name, BRIDGE): 20}
 
 
-def test_the_run_is_foretold_and_once_is_enough(converged: Converged) -> None:
+def test_the_run_is_predicted_and_once_is_enough(converged: Converged) -> None:
     converged.assert_as_promised()
 
 

@@ -119,10 +119,10 @@ def test_sets_come_and_go_with_their_backends_and_a_second_run_changes_nothing(n
     both = [vip(1, IPV4), vip(1, IPV6)]
     web = _sticky(IPV4, vip=both)
     web["backends"] = backends("b11", "b12", family=IPV4) + backends("b11", family=IPV6)
-    foretold = network.apply([web], check=True)
+    predicted = network.apply([web], check=True)
     assert node.run("ipset", "list", "-n").stdout == ""
     result = network.applied([web])
-    assert result["diff"] == foretold["diff"]
+    assert result["diff"] == predicted["diff"]
     assert result["diff"]["after"].count("create L4-AFF-") == 3
     assert len(node.run("ipset", "list", "-n").stdout.split()) == 3
     again = network.applied([web])

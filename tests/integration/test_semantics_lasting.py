@@ -55,9 +55,9 @@ def test_connections_outlive_the_only_service_of_a_node(network: Network, family
     how: dict[str, Any] = {"state": "absent", "exclusive": False} if way == "by name" else {}
     wish = [{"name": "web"}] if way == "by name" else []
     with LongLivedConnection(network.hosts["client"], vip(1, family), 80) as connection:
-        foretold = network.apply(wish, check=True, **how)
+        predicted = network.apply(wish, check=True, **how)
         removed = network.applied(wish, **how)
-        assert foretold == removed
+        assert predicted == removed
         assert removed["removed"] == ["web"]
         assert connection.ask().backend == "steady"
         assert '"web: ' not in network.rules()
@@ -65,9 +65,9 @@ def test_connections_outlive_the_only_service_of_a_node(network: Network, family
         assert not network.applied(wish, **how)["changed"]
         assert connection.ask().backend == "steady"
     _forgotten(network, family)
-    foretold = network.apply(wish, check=True, **how)
+    predicted = network.apply(wish, check=True, **how)
     swept = network.applied(wish, **how)
-    assert foretold == swept
+    assert predicted == swept
     assert swept["changed"]
     assert network.rules() == bare
     assert not network.applied(wish, **how)["changed"]

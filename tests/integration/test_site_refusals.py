@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A mistake in the inventory is told by `site.yml` before any role has touched the node."""
+"""An error in the inventory is reported by `site.yml` before any role has touched the node."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Bare(World):
         ({"service_proxy_services": GOOD}, ["service_proxy_services is a dict: must be a list of dicts"]),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_touched(
+def test_an_error_is_reported_before_anything_is_touched(
     variables: dict[str, Any], words: list[str], tmp_path: Path
 ) -> None:
     message = _refusal(variables, tmp_path)
@@ -56,7 +56,7 @@ def test_a_mistake_is_told_before_anything_is_touched(
         {"service_proxy_local_cdirs": ["10.0.0.0/24"]},
     ],
 )
-def test_so_is_a_mistake_in_the_settings_of_any_role(variables: dict[str, Any], tmp_path: Path) -> None:
+def test_so_is_an_error_in_the_settings_of_any_role(variables: dict[str, Any], tmp_path: Path) -> None:
     message = _refusal({"service_proxy_services": [GOOD], **variables}, tmp_path)
     assert next(iter(variables)) in message
 

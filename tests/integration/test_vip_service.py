@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The module `vip_service` on real tables: what it changes, what it foretells, and what it leaves alone."""
+"""The module `vip_service` on real tables: what it changes, what it predicts, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ FOREIGN6 = re.sub(r"^.*172\.17\..*\n", "", FOREIGN, flags=re.MULTILINE).replace(
 
 
 class Host:
-    """A namespace with one back end of iptables."""
+    """A namespace with one variant of iptables."""
 
     def __init__(self, namespace: Namespace, kind: str) -> None:
         self.namespace, self.kind = namespace, kind
@@ -153,10 +153,10 @@ def test_the_kernel_holds_what_was_compiled_to_the_letter(host: Host, settings: 
     """So a second run changes nothing, and the diff is what happened."""
     services, node = every_kind_of_service(), {**NODE, **settings}
     before = host.rules()
-    foretold = host.run(services, node=node, check=True)
+    predicted = host.run(services, node=node, check=True)
     result = host.apply(services, node=node)
-    assert result["diff"] == foretold["diff"]
-    assert (result["added"], result["changed"]) == (foretold["added"], True)
+    assert result["diff"] == predicted["diff"]
+    assert (result["added"], result["changed"]) == (predicted["added"], True)
     assert len(result["added"]) == len(services)
     shown = {line for line in result["diff"]["after"].splitlines() if line.startswith("-A ")}
     assert shown == {rule.split(" ", 2)[2] for rule in host.rules() - before}

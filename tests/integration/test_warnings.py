@@ -24,7 +24,7 @@ from lab.traffic import Servers
 from module_runner import MANAGED_HOST_PYTHON, run_module_ok
 
 pytestmark = pytest.mark.parametrize("network", ["nft"], indirect=True)
-"""What is not of iptables is the same with either back end; see test_warnings_back_ends.py."""
+"""What is not of iptables is the same with either variant; see test_warnings_variants.py."""
 
 
 @contextmanager

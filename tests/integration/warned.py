@@ -18,9 +18,9 @@ def web(family: str, *names: str, **options: Any) -> dict[str, Any]:
 
 def warnings_of(network: Network, *services: Mapping[str, Any], **how: Any) -> list[str]:
     """Of a run, and the same of the check before it and of a second run."""
-    foretold, first, second = (network.apply(services, check=check, **how) for check in (True, False, False))
+    predicted, first, second = (network.apply(services, check=check, **how) for check in (True, False, False))
     assert not first.get("failed"), first
-    assert texts(foretold) == texts(first) == texts(second)
+    assert texts(predicted) == texts(first) == texts(second)
     assert not second["changed"]
     return texts(first)
 

@@ -161,15 +161,15 @@ def differences(after: list[str], before: list[str]) -> list[str]:
 
 
 def assert_same_changes(check: Run, run: Run) -> None:
-    """What was foretold is what was done."""
-    foretold, done = check.changes, run.changes
-    assert [one for one in foretold if one not in done] == [], "foretold, not done"
-    assert [one for one in done if one not in foretold] == [], "done, not foretold"
-    assert len(foretold) == len(done)
+    """What was predicted is what was done."""
+    predicted, done = check.changes, run.changes
+    assert [one for one in predicted if one not in done] == [], "predicted, not done"
+    assert [one for one in done if one not in predicted] == [], "done, not predicted"
+    assert len(predicted) == len(done)
 
 
 class Converged:
-    """A world on which site.yml has been foretold, run, and run again."""
+    """A world on which site.yml has been predicted, run, and run again."""
 
     def __init__(self, world: World, controller: Controller) -> None:
         self.world, self.controller = world, controller
@@ -187,7 +187,7 @@ class Converged:
         return self.controller.run(**how)
 
     def assert_as_promised(self) -> None:
-        """The check has foretold the run and touched nothing, the second run changes nothing, rules of others stand."""
+        """The check has predicted the run and touched nothing, the second run changes nothing, rules of others stand."""
         assert self.first.changes
         assert_same_changes(self.check, self.first)
         assert not self.check_changed_rules
@@ -198,7 +198,7 @@ class Converged:
         assert self.world.rules_of_others() == self.foreign
 
     def assert_leaves_nothing(self) -> None:
-        """With state absent the node is as it was found; that, too, is foretold and done once."""
+        """With state absent the node is as it was found; that, too, is predicted and done once."""
         check = self.site(check=True, service_proxy_state="absent")
         assert_same_changes(check, self.site(service_proxy_state="absent"))
         left = differences(self.world.snapshot(), self.found)

@@ -27,7 +27,7 @@ class Proof(NamedTuple):
     test: str
     file: str
     iptables: bool
-    both_back_ends: bool
+    both_variants: bool
     lean: bool
     ipvs: bool
     nftables: bool
@@ -48,10 +48,10 @@ def _proofs_of(path: Path) -> Iterator[Proof]:
 
 
 def _proof(line: int, function: ast.FunctionDef, path: Path) -> Proof:
-    """The traffic tests run on both back ends of iptables, without chains of backends, and in a virtual machine once more with ipvs."""
+    """The traffic tests run on both variants of iptables, without chains of backends, and in a virtual machine once more with ipvs."""
     if path.parent.name == "virtual":
         return Proof(
-            line, function.name, path.name, iptables=False, both_back_ends=False, lean=False, ipvs=True, nftables=False
+            line, function.name, path.name, iptables=False, both_variants=False, lean=False, ipvs=True, nftables=False
         )
     fixtures = {argument.arg for argument in function.args.args}
     marks = [ast.unparse(one) for one in function.decorator_list]
@@ -81,7 +81,7 @@ def table() -> str:
     rows = [f"| {' | '.join(columns)} |", f"| {' | '.join('---' for dummy in columns)} |"]
     for proof in proofs():
         words = proof.test.removeprefix("test_").replace("_", " ")
-        proven = (proof.iptables, proof.both_back_ends, proof.lean, proof.ipvs, proof.nftables)
+        proven = (proof.iptables, proof.both_variants, proof.lean, proof.ipvs, proof.nftables)
         marks = ["yes" if one else "" for one in proven]
         rows.append(f"| {proof.line} | {words} (`{proof.file}`) | {' | '.join(marks)} |")
     return "\n".join(rows)

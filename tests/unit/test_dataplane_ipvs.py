@@ -65,7 +65,7 @@ def _elements(frontends: Frontends, name: str, **settings: Any) -> list[str]:
     return list(wanted_sets(frontends, _node(**settings))[name].entries)
 
 
-def _mistakes(service: dict[str, Any], **settings: Any) -> list[str]:
+def _errors(service: dict[str, Any], **settings: Any) -> list[str]:
     with pytest.raises(InvalidServices) as caught:
         _compiled({**WEB, **service}, **settings)
     return caught.value.problems
@@ -245,14 +245,14 @@ class TestWithoutARecord:
 def test_methods_that_change_no_port_refuse_other_ports() -> None:
     other = {"forward_method": "direct", "backends": [{**HERE, "port": 80}], "node_port": 30080}
     why = "with forward_method direct, which changes no port"
-    assert _mistakes(other) == [
+    assert _errors(other) == [
         'service "web": backends has 10.0.1.11:80: port must be 8080, the service\'s own, ' + why,
         'service "web": node_port is 30080: must be null ' + why,
     ]
 
 
 def test_node_ports_on_localhost_are_refused() -> None:
-    assert _mistakes({}, localhost_node_ports=True) == [
+    assert _errors({}, localhost_node_ports=True) == [
         "node: localhost_node_ports is true: must be false with dataplane ipvs, which cannot serve 127.0.0.1"
     ]
 

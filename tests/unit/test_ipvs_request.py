@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The options of ipvs_service: what is refused, with all mistakes at once, and what a request makes of what is there."""
+"""The options of ipvs_service: what is refused, with all errors at once, and what a request makes of what is there."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_refusal_names_the_service_the_option_its_value_and_what_is_allowed(
     assert problems(**options)[0] == line
 
 
-def test_all_mistakes_are_named_at_once() -> None:
+def test_all_errors_are_named_at_once() -> None:
     destinations = [{"weight": 1}, {"address": "10.0.0.1", "weight": "x", "port": -1}]
     lines = problems(
         address="web", port=-1, drain_timeout=-1, netmask="x", destinations=destinations, exclusive=True, state="absent"
@@ -170,7 +170,7 @@ def test_all_mistakes_are_named_at_once() -> None:
     assert len(lines) == 8, lines
 
 
-def test_mistakes_against_what_is_there_are_found_too() -> None:
+def test_errors_against_what_is_there_are_found_too() -> None:
     assert problems(held(scheduler="sh"), **WEB, scheduler_flags=["mh-port"]) == [
         NAME + "scheduler_flags has mh-port: must be sh-fallback or sh-port with scheduler sh"
     ]

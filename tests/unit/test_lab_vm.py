@@ -149,7 +149,7 @@ def test_files_are_dealt_out_evenly(
     assert suite.dealt(suite.test_files(["."]), shares) == hands
 
 
-def test_a_path_without_tests_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_without_tests_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "CHECKOUT", tmp_path)
     with pytest.raises(FileNotFoundError, match="no tests in missing"):
         suite.test_files(["missing"])

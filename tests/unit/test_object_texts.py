@@ -73,10 +73,10 @@ def test_an_entry(entry: Entry, line: str) -> None:
     assert add_line("a", entry) == line
 
 
-def test_mistakes_of_sets_are_counted_from_the_eleventh() -> None:
+def test_errors_of_sets_are_counted_from_the_eleventh() -> None:
     ten, eleven = [f"p{number}" for number in range(10)], [f"p{number}" for number in range(11)]
     assert str(InvalidSetError(ten)).splitlines() == ten
-    assert str(InvalidSetError(eleven)).splitlines() == [*ten, "and 1 more mistakes"]
+    assert str(InvalidSetError(eleven)).splitlines() == [*ten, "and 1 more"]
     assert InvalidSetError(eleven).problems == eleven
     assert (is_hash("hash:ip"), is_hash("list:set")) == (True, False)
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What vip_service warns of: the judgement, given what a node has around its services."""
+"""What vip_service warns of: the judgement, given the facts of a node."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.node
     BaseChain,
     Link,
     NftRule,
-    Surroundings,
+    NodeFacts,
 )
 
 NODE = {"name": "node1", "addresses": ["192.0.2.1", "10.0.0.1"], "local_cidrs": ["10.0.0.0/24"]}
@@ -32,7 +32,7 @@ BRIDGE = (
     Link("tap1", "tun", "br0", (), frozenset()),
 )
 FORWARD = BaseChain("inet", "t", "c", "forward", "drop", True)
-GOOD = Surroundings(
+GOOD = NodeFacts(
     forwarding={"ipv4": True, "ipv6": False},
     conntrack=(10, 100),
     route_localnet=True,
@@ -53,14 +53,14 @@ def _warnings(services: list[Service]) -> tuple[str, ...]:
     return facts_of(services, parse_node(NODE)).warnings
 
 
-def judged(around: Surroundings, node: dict[str, Any] | None = None, **options: Any) -> list[str]:
+def judged(observed: NodeFacts, node: dict[str, Any] | None = None, **options: Any) -> list[str]:
     settings = parse_node({**NODE, **(node or {})})
-    return node_warnings(facts_of(parsed(**options), settings), settings, around)
+    return node_warnings(facts_of(parsed(**options), settings), settings, observed)
 
 
 def test_nothing_is_said_of_a_good_node_and_of_what_could_not_be_read() -> None:
     assert judged(GOOD) == []
-    assert judged(Surroundings(), {"localhost_node_ports": True}, node_port=30080) == []
+    assert judged(NodeFacts(), {"localhost_node_ports": True}, node_port=30080) == []
 
 
 @pytest.mark.parametrize(
@@ -115,18 +115,18 @@ def test_an_external_local_policy_keeps_sources_on_a_bridge_too() -> None:
 
 
 def test_input_matters_where_a_backend_is_on_the_node_itself() -> None:
-    around = GOOD._replace(chains=[(FORWARD._replace(hook="input"), [])])
-    assert judged(around) == []
-    assert judged(around, backends=[{"address": "10.0.0.1"}]) != []
+    observed = GOOD._replace(chains=[(FORWARD._replace(hook="input"), [])])
+    assert judged(observed) == []
+    assert judged(observed, backends=[{"address": "10.0.0.1"}]) != []
 
 
 def test_where_the_node_takes_connections_for_its_own_input_lets_pass_what_is_translated_and_drops_them() -> None:
     firewalld = (FORWARD._replace(hook="input"), [NftRule("accept", "ct status dnat"), NftRule("reject", "")])
-    around = GOOD._replace(chains=[firewalld], at_input=True)
-    (warning,) = judged(around)
+    observed = GOOD._replace(chains=[firewalld], at_input=True)
+    (warning,) = judged(observed)
     assert warning.startswith("nftables: the chain c (hook input)")
     assert "nft insert rule" not in warning
-    assert judged(around._replace(at_input=False)) == []
+    assert judged(observed._replace(at_input=False)) == []
 
 
 @pytest.mark.parametrize("hook", ["prerouting", "forward", "output", "postrouting"])

@@ -127,7 +127,7 @@ def test_a_wrong_node_setting_is_one_line(settings: dict[str, Any], words: list[
         assert word in refused.value.problems[0]
 
 
-def test_every_mistake_is_told_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     wrong = [{**GOOD, "port": 0, "protocol": "x"}, {**GOOD, "name": "two", "vip": "nowhere"}, 7]
     with pytest.raises(InvalidServices) as refused:
         subject.parse_services(wrong, NODE)

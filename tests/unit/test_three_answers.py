@@ -259,5 +259,5 @@ def test_a_set_that_cannot_be_read_is_not_taken_for_one_that_is_not_there() -> N
 
 
 def test_checks_of_a_node_say_what_they_could_not_read() -> None:
-    around = observe(["10.96.0.10"], Tools(missing=["ip"]))
-    assert [line.partition(" ")[0] for line in around.unread] == ["ip"]
+    observed = observe(["10.96.0.10"], Tools(missing=["ip"]))
+    assert [line.partition(" ")[0] for line in observed.unread] == ["ip"]

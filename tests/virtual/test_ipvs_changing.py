@@ -223,12 +223,12 @@ class TestSwitch:
             assert network.rules() == before
             network.applied([_web("b11"), other], dataplane=wanted, exclusive=False)
 
-    def test_what_is_foretold_is_done(self, network: Network) -> None:
+    def test_what_is_predicted_is_done(self, network: Network) -> None:
         for had, wanted in (("iptables", "ipvs"), ("ipvs", "iptables")):
             network.applied([_web("b11")], dataplane=had)
-            foretold = network.apply([_web("b11")], dataplane=wanted, check=True)
+            predicted = network.apply([_web("b11")], dataplane=wanted, check=True)
             done = network.applied([_web("b11")], dataplane=wanted)
-            assert done["diff"] == foretold["diff"]
+            assert done["diff"] == predicted["diff"]
             assert not network.applied([_web("b11")], dataplane=wanted)["changed"]
 
 

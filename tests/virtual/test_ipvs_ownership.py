@@ -56,13 +56,13 @@ def _forget(network: Network) -> Namespace:
     return network.hosts["node1"]
 
 
-def test_a_second_run_changes_nothing_and_a_check_foretells_the_first(network: Network) -> None:
+def test_a_second_run_changes_nothing_and_a_check_predicts_the_first(network: Network) -> None:
     node = _forget(network)
     before = _held(node)
-    foretold = network.apply(_everything(), check=True)
+    predicted = network.apply(_everything(), check=True)
     assert _held(node) == before
     first = network.applied(_everything())
-    assert first["diff"] == foretold["diff"]
+    assert first["diff"] == predicted["diff"]
     assert first["added"] == ["dns", "none", "web"]
     second = network.applied(_everything())
     assert (second["changed"], second["diff"]) == (False, {"before": "", "after": ""})

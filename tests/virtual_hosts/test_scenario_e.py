@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Scenario E over SSH, on a machine with IPVS that shares a LAN with its backends and a client: what a check foretells, and what is
+"""Scenario E over SSH, on a machine with IPVS that shares a LAN with its backends and a client: what a check predicts, and what is
 left behind. Molecule's scenarios `ipvs` and `reboot` prove the rest.
 
 Each test goes on from where the one before has left the machine, as a node's life does.
@@ -88,16 +88,16 @@ def found(scenario: Scenario) -> list[str]:
     return scenario.state()
 
 
-def test_the_run_is_foretold_and_once_is_enough(scenario: Scenario, found: list[str]) -> None:
+def test_the_run_is_predicted_and_once_is_enough(scenario: Scenario, found: list[str]) -> None:
     check = scenario.site(check=True)
     assert differences(scenario.state(), found) == []
     first = scenario.site()
     assert first.changes
-    assert foretold(check) == foretold(first)
+    assert predicted(check) == predicted(first)
     assert scenario.site().changed == 0
 
 
-def foretold(run: Run) -> list[tuple[str, str, str]]:
+def predicted(run: Run) -> list[tuple[str, str, str]]:
     """The changes of a run, with what they lead to."""
     return [(task, host, after(diff)) for task, host, diff in run.changes]
 

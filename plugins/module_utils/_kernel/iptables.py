@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The kernel's iptables rules of one address family, by the tools of one back end, nft or legacy.
+"""The kernel's iptables rules of one address family, by the tools of one variant, nft or legacy.
 
 Rules go in and come out as ``iptables-save`` spells them, without ``-A CHAIN`` and without counters.
 Everything that can fail raises XtablesError.
@@ -48,7 +48,7 @@ class Xtables:
         self._multi: str | None = None
 
     def tool(self, suffix: str = "") -> list[str]:
-        """The words that start iptables, or ``-save`` or ``-restore``, all of the back end that iptables is of.
+        """The words that start iptables, or ``-save`` or ``-restore``, all of the variant that iptables is of.
 
         Where iptables is a link to a multi-call program, that program is called, whatever the other links
         lead to; where it is a script of its own, its neighbours in the same directory are called.
@@ -61,12 +61,12 @@ class Xtables:
 
     @property
     def is_nft(self) -> bool:
-        """Whether the back end is known to be iptables-nft."""
+        """Whether the variant is known to be iptables-nft."""
         return os.path.basename(self.tool()[0]) == _NFT_TOOL
 
     @property
     def is_legacy(self) -> bool:
-        """Whether the back end is known to be iptables-legacy."""
+        """Whether the variant is known to be iptables-legacy."""
         return os.path.basename(self.tool()[0]) == _LEGACY_TOOL
 
     def _find(self) -> str:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A dict that a user wrote, checked key by key, with one line for each mistake.
+"""A dict that a user wrote, checked key by key, with one line for each error.
 
 AnsibleModule's own suboptions would say which value is wrong, but not in which of ten thousand services.
 """

@@ -70,7 +70,7 @@ _FIELDS = Fields(
 
 
 def health_check(value: Any) -> HealthCheck:
-    """Raises Problem with the first mistake."""
+    """Raises Problem with the first error."""
     if not isinstance(value, Mapping):
         raise Problem(f"a dict with the keys {', '.join(_FIELDS)}")
     values = parsed(value, _FIELDS)

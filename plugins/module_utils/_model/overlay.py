@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The nodes of an overlay, as the inventory has them: parsed and validated as one, so that every node finds the same mistakes. Pure."""
+"""The nodes of an overlay, as the inventory has them: parsed and validated as one, so that every node finds the same errors. Pure."""
 
 from __future__ import annotations
 

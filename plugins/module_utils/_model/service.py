@@ -4,7 +4,7 @@
 
 """Services, backends and node settings: from what users write to values that can be trusted.
 
-Pure. Every mistake is found before anything is touched, and each is one line that names the service, the key,
+Pure. Every error is found before anything is touched, and each is one line that names the service, the key,
 the value and what is allowed.
 """
 
@@ -43,7 +43,7 @@ ADDRESS_KEYS = ("vip", "external_ips", "load_balancer_ips")
 
 
 class InvalidServices(ValueError):
-    """What was wrong, one line a mistake, in ``problems``."""
+    """What users wrote is wrong: one line for each error, in ``problems``."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__(messages(problems))

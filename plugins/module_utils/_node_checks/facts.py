@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a run warns of: the surroundings of a node's services observed, and judged."""
+"""What a run warns of: what a node has beside its services is observed, and judged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .._model.addresses import IPV4, IPV6, sort_key
 from .._model.own_ports import OwnPort
 from .._model.service import InvalidServices, Node
 from .._model.service_facts import ServiceFacts
-from .._objects.node_facts import ChainOfOthers, Link, Listener, Surroundings
+from .._objects.node_facts import ChainOfOthers, Link, Listener, NodeFacts
 from .checks import HOOKS, node_warnings
 from .own_ports import connection_problems
 
@@ -41,9 +41,9 @@ def warnings(
 
     Never fails: of what could not be read it is said that it was not.
     """
-    around = observe(services.addresses - set(bound), runner, services.own_ports)
-    around = around._replace(chains=chains, at_input=at_input)
-    return [*services.warnings, *node_warnings(services, node, around)]
+    observed = observe(services.addresses - set(bound), runner, services.own_ports)
+    observed = observed._replace(chains=chains, at_input=at_input)
+    return [*services.warnings, *node_warnings(services, node, observed)]
 
 
 def refuse_own_connection(taken: Iterable[OwnPort], node: Node) -> None:
@@ -78,14 +78,14 @@ class _Reader:
             return instead
 
 
-def observe(addresses: Collection[str], runner: Runner, own_ports: Sequence[str] = ()) -> Surroundings:
-    """Return the surroundings of services at these addresses and ports of the node, but chains."""
+def observe(addresses: Collection[str], runner: Runner, own_ports: Sequence[str] = ()) -> NodeFacts:
+    """Return what the node has beside services at these addresses and ports of the node, but chains."""
     reader = _Reader()
     found = reader.read(links, runner, instead=list[Link]())
     strict = reader.read(_strict, found, instead=frozenset[str]())
     nowhere = (frozenset[str](), frozenset[str]())
     uplinks, outside = reader.read(_ways_outside, instead=nowhere) if strict else nowhere
-    return Surroundings(
+    return NodeFacts(
         forwarding=reader.read(_forwarding, instead=dict[str, bool]()),
         conntrack=reader.read(_conntrack, instead=None),
         route_localnet=reader.read(_is_any, "ipv4", "route_localnet", instead=None),

@@ -29,7 +29,7 @@ DEFAULT_HASHSIZE = 1024
 DEFAULT_MAXELEM = 65536
 ALL_PORTS = (0, 65535)
 _REPORTED = 10
-"""Mistakes told in one error; a list of thousands may be wrong throughout."""
+"""Problems listed in one error; a list of thousands may be wrong throughout."""
 
 
 class SetRefusedError(Exception):
@@ -76,12 +76,12 @@ class Wanted(NamedTuple):
 
 
 class InvalidSetError(ValueError):
-    """What was wrong, one line a mistake, in ``problems``."""
+    """What users wrote is refused: one line for each error, in ``problems``."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         shown = list(map(one_line, problems[:_REPORTED]))
         if len(problems) > _REPORTED:
-            shown.append(f"and {len(problems) - _REPORTED} more mistakes")
+            shown.append(f"and {len(problems) - _REPORTED} more")
         super().__init__("\n".join(shown))
         self.problems = list(problems)
 

@@ -75,7 +75,7 @@ class Listener(NamedTuple):
     process: str = ""
 
 
-class Surroundings(NamedTuple):
+class NodeFacts(NamedTuple):
     """What could not be read is empty, None, or not in its mapping.
 
     forwarding, bridge_netfilter: whether they are on, by address family. conntrack: entries, and how many there may be.

@@ -20,7 +20,7 @@ def test_a_node_on_which_all_is_well_is_not_warned(network: Network, family: str
 
 
 @pytest.mark.needs_iptables
-def test_rules_in_both_back_ends_of_iptables(network: Network, family: str) -> None:
+def test_rules_in_both_variants_of_iptables(network: Network, family: str) -> None:
     ours, other = ("legacy", "nft") if network.path_prefix else ("nft", "legacy")
     tool = f"{TOOL[family]}-{other}"
     node = network.hosts["node1"]
