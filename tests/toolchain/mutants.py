@@ -27,7 +27,7 @@ from paths import CACHE, CHECKOUT, LOGS
 from prepare import locked, virtual_environment
 
 COLLECTION = Path("ansible_collections/layer4/service_proxy")
-PURE_ROOMS = ("_model", "_objects", "_plan")
+PURE_ROOMS = ("_model", "_objects", "_plan", "_health", "_announce")
 ROOMS_IN_PART = ("_dataplane", "_resource")
 IMPURE = re.compile(
     r"^ *(?:from \S*\._kernel|(?:from|import) (?:os|socket|subprocess|threading)\b)|\b(?:Facilities|Host)\b",
