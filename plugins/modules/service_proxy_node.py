@@ -560,7 +560,7 @@ def main() -> None:
     )
     try:
         with nullcontext() if module.check_mode else run_lock.exclusive_run():
-            result = run.NodeRun(module).run()
+            result = run.run_node(module)
             if not module.check_mode:
                 shipped_code.keep() if module.params["state"] == "present" else run_lock.remove_run_directory()
         if module.params["withdrawal"] and not module.check_mode:

@@ -98,6 +98,36 @@ def _licensed(path: Path) -> bool:
     return comments[-3:] == LICENCE
 
 
+LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 300, 40
+DOCUMENTATION = {"DOCUMENTATION", "EXAMPLES", "RETURN"}
+
+
+def test_no_file_and_no_function_of_the_plugins_is_long() -> None:
+    """Each can be read at once. Documentation of modules and plugins is not counted."""
+    trees = {path: ast.parse(path.read_text()) for path in (CHECKOUT / "plugins").rglob("*.py")}
+    functions = [
+        f"{path.name}: {node.name}"
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and _lines_of(node) > LINES_OF_A_FUNCTION
+    ]
+    assert functions == []
+    assert [str(path) for path, tree in trees.items() if _lines_of_code(path, tree) > LINES_OF_A_FILE] == []
+
+
+def _lines_of_code(path: Path, tree: ast.Module) -> int:
+    documented = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.Assign) and {ast.unparse(target) for target in node.targets} <= DOCUMENTATION
+    ]
+    return len(path.read_text().splitlines()) - sum(map(_lines_of, documented))
+
+
+def _lines_of(node: ast.stmt) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
 # What each folder of module_utils may import of the others, and whether it may touch the system.
 MAY_IMPORT: dict[str, set[str]] = {
     "_model": set(),
