@@ -55,3 +55,11 @@ def test_a_tool_that_cannot_be_started_is_one_that_failed(tmp_path: Path) -> Non
 
 def test_messages_are_in_english_and_bytes_are_kept() -> None:
     assert run_tool(["sh", "-c", 'echo "$LC_ALL$LANGUAGE"; cat'], "\udcff") == (0, "CC\n\udcff", "")
+
+
+def test_what_a_tool_says_cannot_write_to_a_terminal() -> None:
+    script = r"printf 'one\033]0;title\007\r\n\ttwo \302\233m \377'"
+    escaped = r"one\u001b]0;title\u0007\r" + "\n" + r" two \u009bm \udcff"
+    assert run_tool(["sh", "-c", f"{script}; {script} >&2; exit 1"]) == (1, escaped, escaped)
+    code, stdout, stderr = run_tool(["sh", "-c", f"{script}; {script} >&2"])
+    assert (code, stdout, stderr) == (0, "one\x1b]0;title\x07\r\n\ttwo \x9bm \udcff", escaped)

@@ -17,6 +17,8 @@ from contextlib import suppress
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Protocol
 
+from .._model.messages import printable_lines
+
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
@@ -37,6 +39,7 @@ class Runner(Protocol):
     def run(self, argv: Sequence[str], stdin: str = "") -> tuple[int, str, str]:
         """Run a tool in the C locale; its exit code, standard output and standard error.
 
+        What it says to people cannot write to their terminals: standard error, and all output of one that failed, is printable lines.
         A tool that does not end is killed, and a tool that cannot be started is reported, as one that failed.
         """
 
@@ -85,7 +88,7 @@ def run_tool(argv: Sequence[str], stdin: str = "", limit: float = LIMIT) -> tupl
         _kill(process)
         raise
     stdout, stderr = (text.decode("utf-8", "surrogateescape") for text in output)
-    return process.returncode, stdout, stderr
+    return process.returncode, printable_lines(stdout) if process.returncode else stdout, printable_lines(stderr)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

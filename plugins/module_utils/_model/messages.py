@@ -33,6 +33,11 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
+def printable_lines(text: str) -> str:
+    """Return a text whose lines are `printable`; a tab is a blank."""
+    return text if text.isprintable() else "\n".join(printable(line.replace("\t", " ")) for line in text.split("\n"))
+
+
 def one_line(text: str) -> str:
     """Return a message on one line of bounded length: of a long one its beginning and its end, where it says what is allowed."""
     text = printable(text)

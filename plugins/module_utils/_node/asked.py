@@ -10,7 +10,7 @@ Of part ``services`` that is a dict: ``settings`` (`settings.SPECIFICATION`), ``
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from .._model.drain import drain_backends
@@ -127,8 +127,3 @@ def _minus(service: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 def _short(value: Any) -> str:
     text = json.dumps(value, sort_keys=True)
     return text if len(text) <= _SHORT else text[:_SHORT] + "..."
-
-
-def named(lines: Sequence[str]) -> str:
-    """Return lines as one text."""
-    return "".join(line + "\n" for line in lines)

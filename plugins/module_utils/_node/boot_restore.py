@@ -22,6 +22,7 @@ from typing import NoReturn
 
 from .._kernel.files import RUN_DIRECTORY, FileError, ensure_directory, read_file, remove_file, write_file
 from .._kernel.run_lock import LONGEST_WAIT, LockTimeout, exclusive_run
+from .._model.messages import printable
 from . import announce, boot_files, boot_generations
 from .boot_facilities import ERRORS, Facility, Host, Read, facilities
 from .boot_generations import BootError, Generation
@@ -215,4 +216,4 @@ def _wait_for_firewalld(host: Host) -> None:
 
 
 def _complain(line: object) -> None:
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{printable(str(line))}\n")

@@ -83,21 +83,22 @@ def wanted_modes(policy: dict[str, list[str]], links: Links) -> list[Mode]:
 
 
 def set_mode(mode: Mode, on: bool) -> None:
-    """Raises OSError with the tool's words."""
+    """Raises OSError with the tool's words, of which none can write to a terminal."""
     kind, name = mode
     tool = ["ip", "link"] if kind == PROMISCUOUS else ["bridge", "link"]
     done = subprocess.run(
         [*tool, "set", "dev", name, kind, "on" if on else "off"],
-        env={**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"},
+        env={**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        errors="backslashreplace",
+        errors="surrogateescape",
         timeout=30,
         check=False,
     )
     if done.returncode:
-        raise OSError(0, f"{' '.join(tool)} set {kind}: {done.stderr.strip()}")
+        words = done.stderr.strip().encode("unicode_escape").decode()
+        raise OSError(0, f"{' '.join(tool)} set {kind}: {words}")
 
 
 def main() -> int:

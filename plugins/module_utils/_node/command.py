@@ -19,6 +19,7 @@ from .._dataplane.health_record import read_failed
 from .._health.state import failed_lines
 from .._kernel.files import FileError
 from .._kernel.link import LinkError, own_addresses
+from .._model.messages import printable
 from .._model.service import InvalidServices
 from . import asked, boot_generations
 from .boot_facilities import Host
@@ -86,11 +87,11 @@ def _status(dummy: Namespace) -> int:
     if asked.asks_for_checks(wanted):
         failed = failed_lines(read_failed())
         _say(f"checks      {_unit(host, HEALTH)}, {len(failed) or 'none'} failed")
-        sys.stdout.write(asked.named([f"  {line}" for line in failed]))
+        _say(*(f"  {line}" for line in failed))
     problems = [*broken.values(), *(f"{name} does not stand" for name in gone)]
     problems += [line for line in restorer.failures if line.partition(": ")[0] not in broken]
     _say(f"stands      {'yes' if not problems else 'no'}")
-    sys.stdout.write(asked.named([f"  {line}" for line in problems]))
+    _say(*(f"  {line}" for line in problems))
     return 1 if problems else 0
 
 
@@ -101,7 +102,7 @@ def _unit(host: Host, name: str) -> str:
 
 
 def _services(dummy: Namespace) -> int:
-    sys.stdout.write(asked.named(asked.service_lines(_current().asked())))
+    _say(*asked.service_lines(_current().asked()))
     return 0
 
 
@@ -115,7 +116,7 @@ def _trace(given: Namespace) -> int:
         node["addresses"] = own_addresses(Host())
     connection = {"from": given.source, "to": given.destination, "port": given.port, "protocol": given.protocol}
     options = {**connection, "node": node, "dataplane": settings.dataplane}
-    sys.stdout.write(asked.named(_trace_lines(trace_services(asked.effective_services(wanted), options))))
+    _say(*_trace_lines(trace_services(asked.effective_services(wanted), options)))
     return 0
 
 
@@ -158,13 +159,14 @@ def _diff(given: Namespace) -> int:
         raise BootError(f"generation {new} is the only one")
     old = given.old or earlier[-1]
     before, after = (boot_generations.asked_of(DIRECTORY, number) for number in (old, new))
-    sys.stdout.write(asked.named(asked.difference(before, after)))
+    _say(*asked.difference(before, after))
     return 0
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+def _say(*lines: str) -> None:
+    """Whatever a file or a tool has in it, no line writes to the terminal by control characters."""
+    sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
 
 
-def _complain(line: object) -> None:
-    sys.stderr.write(f"{line}\n")
+def _complain(error: Exception) -> None:
+    sys.stderr.writelines(f"{printable(line)}\n" for line in str(error).split("\n"))
