@@ -35,7 +35,7 @@ directory=$1
 shift
 cd "$directory" || exit
 export PATH=/opt/tests/bin:$PATH ANSIBLE_COLLECTIONS_PATH=$directory/.cache/collections
-export LC_ALL=C.UTF-8 NO_COLOR=1 ANSIBLE_NOCOLOR=1 PYTHONUNBUFFERED=1 L4_WARM_MODULES=1
+export LC_ALL=C.UTF-8 NO_COLOR=1 ANSIBLE_NOCOLOR=1 PYTHONUNBUFFERED=1 L4_WARM=1
 exec "$@"
 """
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-os.environ.pop("L4_WARM_MODULES", None)
+os.environ.pop("L4_WARM", None)
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / ".cache" / "collections"), str(CHECKOUT / "tests" / "integration")]
 
 from layouts import NODE, service, services

@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-os.environ.pop("L4_WARM_MODULES", None)
+os.environ.pop("L4_WARM", None)
 sys.path[:0] = [str(CHECKOUT), *(str(CHECKOUT / part) for part in (".cache/collections", "tests/integration"))]
 
 import command

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from network import IPV4, IPV6, Network
+from repetition import repetition
 
 BACK_ENDS = ("nft", "legacy")
 WITHOUT_BACKEND_CHAINS = "lean"
@@ -45,11 +46,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "network" in metafunc.fixturenames and "network" not in own:
         dataplane = metafunc.config.getoption("--dataplane")
         if dataplane == "iptables":
-            found = ids = [*BACK_ENDS, WITHOUT_BACKEND_CHAINS, NFTABLES]
-            if metafunc.definition.get_closest_marker("one_back_end"):
-                found = ids = [BACK_ENDS[0], NFTABLES]
+            ids = [*BACK_ENDS, WITHOUT_BACKEND_CHAINS, NFTABLES]
+            everywhere = metafunc.definition.get_closest_marker("every_back_end") is not None
+            repeated = set() if everywhere else {"legacy", WITHOUT_BACKEND_CHAINS}
+            found = [repetition(name) if name in repeated else name for name in ids]
         else:
-            found, ids = list(BACK_ENDS), [f"{dataplane}-{back_end}" for back_end in BACK_ENDS]
+            found, ids = ["nft", repetition("legacy")], [f"{dataplane}-{back_end}" for back_end in BACK_ENDS]
         metafunc.parametrize("network", found, ids=ids, indirect=True, scope="module")
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import ast
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from warm_runner import run_ansible_playbook
 
 from lab.hosts import Host
 from module_runner import MANAGED_HOST_PYTHON
@@ -161,16 +160,7 @@ def host_variables(host: Host) -> dict[str, str]:
 
 def ansible_playbook(directory: Path, *arguments: str, collections: str | None = None) -> str:
     path = {"ANSIBLE_COLLECTIONS_PATH": collections} if collections else {}
-    done = subprocess.run(
-        [sys.executable, "-m", "ansible", "playbook", *arguments],
-        cwd=directory,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "0", **path},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "0", **path}
+    done = run_ansible_playbook(arguments, directory, environment, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr

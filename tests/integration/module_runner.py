@@ -88,7 +88,7 @@ def run_module(
     name = module if "." in module else "ansible_collections.layer4.service_proxy.plugins.modules." + module
     host = namespace if isinstance(namespace, str) else namespace.name
     options = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_remote_tmp": tempfile.gettempdir()}
-    if "L4_WARM_MODULES" in os.environ and interpreter == MANAGED_HOST_PYTHON:
+    if "L4_WARM" in os.environ and interpreter == MANAGED_HOST_PYTHON:
         return _result(_warm().run(host, name, {**arguments, **options}, _environment(path_prefix), timeout))
     argv: list[str] = ["ip", "netns", "exec", host, interpreter, "-c", _BOOTSTRAP, name, library_path()]
     done = subprocess.run(

@@ -15,12 +15,14 @@ where the kernel has sockets for it) on 8080.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from lab.namespaces import Namespace, link
+from lab.servers import family_of
 from lab.traffic import Servers, Tally, connect
 from module_runner import legacy_path, run_module
 
@@ -224,3 +226,21 @@ def backends(*names: str, family: str = IPV4, port: int = PORT, **common: Any) -
     """Backends as a user writes them, on the nodes that host them."""
     hosts = {backend: node for node, hosted in HOSTED.items() for backend in hosted}
     return [{"address": ADDRESSES[name][family], "port": port, "node": hosts[name], **common} for name in names]
+
+
+def greeted_from_one_port(client: Namespace, addresses: Sequence[str], port: int) -> list[str]:
+    """Who greets a client that has a connection to each of the addresses at the same time, all from one port of its own.
+
+    OSError: what became of one of them.
+    """
+    greetings, own_port = [], 0
+    with ExitStack() as stack:
+        for address in addresses:
+            endpoint = stack.enter_context(client.socket(family_of(address), socket.SOCK_STREAM))
+            endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            endpoint.settimeout(10)
+            endpoint.bind(("", own_port))
+            endpoint.connect((address, port))
+            own_port = endpoint.getsockname()[1]
+            greetings.append(endpoint.recv(100).split()[0].decode())
+    return greetings

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from warm_runner import run_ansible_playbook
 
 from lab.hosts import Host
 from module_runner import COLLECTION
@@ -109,17 +109,9 @@ class Controller:
         self, playbook: Path = SITE, check: bool = False, *options: str, **variables: Any
     ) -> subprocess.CompletedProcess[str]:
         """Run with diffs, whatever comes of it; it may fail before there is any task."""
-        command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "hosts.yml", "--diff", str(playbook)]
-        command += ["--check"] * check + ["--extra-vars", json.dumps(variables), *options]
-        return subprocess.run(
-            command,
-            cwd=self.directory,
-            env=self._environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        arguments = ["-i", "hosts.yml", "--diff", str(playbook), *["--check"] * check]
+        arguments += ["--extra-vars", json.dumps(variables), *options]
+        return run_ansible_playbook(arguments, self.directory, self._environment(), timeout=300)
 
     def _environment(self) -> dict[str, str]:
         return {

@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from repetition import repetition
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import pack
 from lab.namespaces import Namespace
@@ -57,13 +58,13 @@ CONVERGED: list[tuple[str, dict[str, Any]]] = [
 _numbers = count()
 
 
-def _runs(path: str | None) -> bool:
+def _runs(path: str) -> bool:
     """pyenv has names of interpreters that do not run."""
-    return path is not None and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0
+    return subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
 INTERPRETERS = [
-    path for path in (shutil.which(f"python3.{minor}") for minor in range(OLDEST, NEWEST + 1)) if _runs(path)
+    path for path in (shutil.which(f"python3.{minor}") for minor in range(OLDEST, NEWEST + 1)) if path and _runs(path)
 ]
 
 
@@ -81,7 +82,11 @@ def changes(interpreter: str) -> list[Any]:
     return diffs
 
 
-@pytest.mark.parametrize("interpreter", INTERPRETERS, ids=os.path.basename)
+@pytest.mark.parametrize(
+    "interpreter",
+    [repetition(path) if path in INTERPRETERS[1:-1] else path for path in INTERPRETERS],
+    ids=[os.path.basename(path) for path in INTERPRETERS],
+)
 def test_each_python_changes_the_same(interpreter: str) -> None:
     assert changes(interpreter) == changes(MANAGED_HOST_PYTHON)
 

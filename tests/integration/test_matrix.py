@@ -85,11 +85,26 @@ def ask(network: Network, case: Case) -> Tally:
         timeout = DROPPED_AFTER
     source, protocol = case.question.source, case.service["protocol"]
     tally = network.ask(source, destination, port, protocol, count, timeout=timeout)
-    if case.expected.verdict == "accept" and tally.failures["timeout"]:
+    if case.expected.verdict != "drop" and tally.failures["timeout"]:
         again = network.ask(source, destination, port, protocol, tally.failures.pop("timeout"), timeout=timeout)
         tally.answers += again.answers
         tally.failures += again.failures
     return tally
+
+
+def ask_all(network: Network, cases: list[Case]) -> list[tuple[Case, Tally]]:
+    """All at once, except for what IPVS would let collide.
+
+    IPVS keeps source ports: connections of one client through two services, from the same port to the same backend, are one
+    connection for the backend.
+    """
+    lanes: dict[Any, list[Case]] = {}
+    for number, case in enumerate(cases):
+        alone = network.dataplane == "ipvs" and case.expected.verdict == "accept"
+        lanes.setdefault(case.question.source if alone else number, []).append(case)
+    with ThreadPoolExecutor(THREADS) as threads:
+        asked = threads.map(lambda lane: [(case, ask(network, case)) for case in lane], lanes.values())
+    return [one for lane in asked for one in lane]
 
 
 def as_expected(case: Case, tally: Tally) -> bool:
@@ -123,9 +138,7 @@ def test_a_random_sample_of_the_matrix_meets_in_the_kernel_what_the_semantics_sa
         cases = list(sample(random, settings, first, network.dataplane))
         services = {case.service["name"]: case.service for case in cases}
         network.applied(list(services.values()), node=node(settings, network.dataplane))
-        with ThreadPoolExecutor(THREADS) as threads:
-            tallies = list(threads.map(lambda case: ask(network, case), cases))
-        wrong = [(case, tally) for case, tally in zip(cases, tallies) if not as_expected(case, tally)]
+        wrong = [(case, tally) for case, tally in ask_all(network, cases) if not as_expected(case, tally)]
         assert not wrong, (f"{len(wrong)} of {len(cases)}, seed {seed}, {settings}", wrong[:3])
         asked += len(cases)
     assert asked >= 300, asked

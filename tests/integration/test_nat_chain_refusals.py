@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from nat_host import NatHost
+from repetition import repetition
 
 Options = dict[str, Any]
 
@@ -110,7 +111,7 @@ INVALID: list[tuple[Options, str]] = [
 ]
 
 
-@pytest.fixture(scope="module", params=["nft", "legacy"])
+@pytest.fixture(scope="module", params=["nft", repetition("legacy")])
 def host(request: pytest.FixtureRequest) -> Iterator[NatHost]:
     with NatHost(legacy=request.param == "legacy") as made:
         made.iptables(

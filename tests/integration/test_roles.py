@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repetition import repetition
 from worlds import World, differences
 
 from playbooks import Controller
@@ -55,9 +56,9 @@ def including(controller: Controller, role: str, **variables: Any) -> Path:
         ("node", {**BRIDGES, **CIDRS}, "ipv6/conf/all/forwarding:1"),
         ("bridge", BRIDGES, "/sys/class/net/br0p0/brport/hairpin_mode:1"),
         ("backend", CIDRS, '-A FORWARD -m comment --comment "L4 backends" -j L4-BACKEND'),
-        ("proxy", SERVICES, '-A PREROUTING -m comment --comment "L4 services" -j L4-SERVICES'),
-        ("bridge", {**PROMISCUOUS, **NFTABLES}, f"\t\t{COPIES}"),
-        ("backend", {**CIDRS, **NFTABLES}, "\tchain backend-postrouting {"),
+        repetition("proxy", SERVICES, '-A PREROUTING -m comment --comment "L4 services" -j L4-SERVICES'),
+        repetition("bridge", {**PROMISCUOUS, **NFTABLES}, f"\t\t{COPIES}"),
+        repetition("backend", {**CIDRS, **NFTABLES}, "\tchain backend-postrouting {"),
         ("proxy", {**SERVICES, **NFTABLES}, "\tmap services {"),
     ],
     ids=["node", "bridge", "backend", "proxy", "bridge-nftables", "backend-nftables", "proxy-nftables"],

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from repetition import repetition
 from worlds import Converged, World
 
 from lab.shares import share_test
@@ -60,7 +61,7 @@ def backends(**weights: int) -> list[dict[str, Any]]:
     return [{"address": BACKENDS[name], "weight": weight, "node": "node1"} for name, weight in weights.items()]
 
 
-@pytest.fixture(scope="module", params=["promiscuous", "hairpin", "found", "nftables"])
+@pytest.fixture(scope="module", params=["promiscuous", repetition("hairpin"), "found", "nftables"])
 def converged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Converged]:
     with ScenarioA(request.param) as world:
         yield Converged(world, Controller(tmp_path_factory.mktemp("controller")))
@@ -127,7 +128,11 @@ def test_traffic_inside_the_bridge_is_not_masqueraded(world: ScenarioA) -> None:
     assert connect(world.backends["b1"], BACKENDS["b2"], PORT).answers == {("b2", BACKENDS["b1"]): 1}
 
 
-@pytest.mark.parametrize("weights", [{"b1": 1, "b2": 1, "b3": 1}, {"b1": 3, "b2": 1}], ids=["thirds", "three-to-one"])
+@pytest.mark.parametrize(
+    "weights",
+    [repetition({"b1": 1, "b2": 1, "b3": 1}), {"b1": 3, "b2": 1}],
+    ids=["thirds", "three-to-one"],
+)
 def test_shares_follow_the_inventory(converged: Converged, world: ScenarioA, weights: dict[str, int]) -> None:
     world.variables["service_proxy_services"][0]["backends"] = backends(**weights)
     check = converged.site(check=True)

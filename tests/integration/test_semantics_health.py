@@ -129,7 +129,6 @@ def _assert_used(world: _World, kinds: Collection[str], expected: set[str]) -> N
 
 
 @pytest.mark.semantics(33)
-@pytest.mark.one_back_end
 def test_backends_that_fail_in_any_way_leave_and_come_back(network: Network, world: _World) -> None:
     checked = world.checked
     _assert_used(world, (KILLED, STOPPED, "drip", UDP), {GOOD, BAD})
@@ -175,7 +174,6 @@ def test_backends_that_fail_in_any_way_leave_and_come_back(network: Network, wor
 
 
 @pytest.mark.semantics(33)
-@pytest.mark.one_back_end
 def test_a_checker_that_dies_leaves_what_it_found_and_the_next_goes_on_from_it(network: Network, world: _World) -> None:
     checked = world.checked
     world.backends.answer(BAD, "reset", "500")
@@ -212,7 +210,6 @@ def test_a_checker_that_dies_leaves_what_it_found_and_the_next_goes_on_from_it(n
 
 
 @pytest.mark.semantics(33)
-@pytest.mark.one_back_end
 def test_what_was_found_is_damaged(network: Network, world: _World) -> None:
     path = network.hosts["node1"].call(health_record.path)
     found = path.read_bytes()
@@ -229,7 +226,6 @@ def test_what_was_found_is_damaged(network: Network, world: _World) -> None:
 
 
 @pytest.mark.semantics(33)
-@pytest.mark.one_back_end
 def test_a_backend_that_flaps_shakes_nothing_and_runs_in_between_undo_nothing(network: Network, world: _World) -> None:
     """The checker is not there: what it does with a flip is done by its own code, as fast as it goes."""
     node, own = network.hosts["node1"], Services(world.checked.directory)

@@ -11,6 +11,8 @@ from network import ADDRESSES, IPV4, IPV6, Network, backends, external_ip, vip
 
 from lab.traffic import Servers
 
+pytestmark = pytest.mark.every_back_end
+
 SOURCES = ("node1", "b11", "b21", "client")
 OTHER = {IPV4: IPV6, IPV6: IPV4}
 

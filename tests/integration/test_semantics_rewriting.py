@@ -10,9 +10,11 @@ import re
 from typing import Any
 
 import pytest
-from network import ADDRESSES, IPV4, IPV6, Network, backends, balancer_ip, external_ip, vip
+from network import ADDRESSES, IPV4, IPV6, Network, backends, balancer_ip, external_ip, greeted_from_one_port, vip
 
 from lab.traffic import LongLivedConnection
+
+pytestmark = pytest.mark.every_back_end
 
 NODE = ("node1", "bridge1")
 MARKED_AT_THE_END = """
@@ -139,3 +141,11 @@ def test_sources_are_rewritten_to_random_ports(network: Network, family: str) ->
         with LongLivedConnection(network.hosts["client"], vip(1, family), 80) as connection:
             kept += connection.first.port == connection.port
     assert kept <= 1
+
+
+@pytest.mark.iptables_only
+@pytest.mark.semantics(15)
+def test_one_client_port_through_two_services_to_one_backend_is_two_connections(network: Network, family: str) -> None:
+    network.applied([_web(family, "b11"), {**_web(family, "b11"), "name": "more", "vip": vip(2, family)}])
+    addresses = [vip(number, family) for number in (1, 2)]
+    assert greeted_from_one_port(network.hosts["b12"], addresses, 80) == ["b11", "b11"]

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from boot_host import RULES_OF_OTHERS, SET_ODD_RULES, odd_texts
+from repetition import repetition
 from worlds import World, differences
 
 from module_runner import COLLECTION
@@ -181,20 +182,20 @@ def test_a_rollback_is_a_run_with_what_an_earlier_run_was_given(world: Bridged, 
     assert "there is no generation 7 on this node: kept are 1, 2, 3" in refused.message
 
 
-@pytest.mark.parametrize("playbook", ["site", "drain", "undrain", "rollback"])
 @pytest.mark.parametrize("group", ["", "service_proxy"], ids=["missing", "empty"])
-def test_without_nodes_a_playbook_fails_with_one_line_and_touches_no_host(
-    world: Bridged, controller: Controller, playbook: str, group: str
+def test_without_nodes_playbooks_fail_with_one_line_and_touch_no_host(
+    world: Bridged, controller: Controller, group: str
 ) -> None:
     found = world.snapshot()
     inventory = yaml.safe_load((controller.directory / "hosts.yml").read_text())
     renamed = {"databases": inventory["service_proxy"], **({group: {"hosts": {}}} if group else {})}
     (controller.directory / "hosts.yml").write_text(yaml.safe_dump(renamed))
-    run = controller.run_anyhow(
-        PLAYBOOKS / f"{playbook}.yml", service_proxy_backend="10.0.0.11", service_proxy_generation=1
-    )
-    assert run.returncode != 0
-    assert "the inventory has no hosts in group service_proxy, which are the nodes" in run.stdout + run.stderr
+    for playbook in ("site", "drain", "undrain", "rollback"):
+        run = controller.run_anyhow(
+            PLAYBOOKS / f"{playbook}.yml", service_proxy_backend="10.0.0.11", service_proxy_generation=1
+        )
+        assert run.returncode != 0
+        assert "the inventory has no hosts in group service_proxy, which are the nodes" in run.stdout + run.stderr
     assert differences(world.snapshot(), found) == []
     run = controller.run_anyhow(SITE, service_proxy_group="databases", check=True)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -301,7 +302,9 @@ def test_check_mode_on_a_host_without_tools_predicts_what_it_can(controller: Con
         assert "and service_proxy_install_packages is false" in refused.message
 
 
-@pytest.mark.parametrize("how", [{"serial": 1}, {"strategy": "free"}, {}], ids=["serial", "free", "linear"])
+@pytest.mark.parametrize(
+    "how", [repetition({"serial": 1}), {"strategy": "free"}, repetition({})], ids=["serial", "free", "linear"]
+)
 def test_drain_changes_one_backend_and_nothing_else_however_it_is_run(tmp_path: Path, how: dict[str, Any]) -> None:
     with Bridged() as first, Bridged() as second:
         controller = Controller(tmp_path)

@@ -41,7 +41,7 @@ def main(requirements: str, interpreter: str) -> int:
         [python, str(Path(__file__).with_name("sanity.py")), *tests],
     ]
     path = f"{environment / 'bin'}:{os.environ['PATH']}"
-    variables = {**os.environ, "PATH": path, "L4_WARM_MODULES": "1"}
+    variables = {**os.environ, "PATH": path, "L4_WARM": "1"}
     return max(subprocess.run(one, cwd=CHECKOUT, env=variables, check=False).returncode for one in commands)
 
 

@@ -13,8 +13,11 @@ from typing import Callable
 from paths import CHECKOUT
 
 BASE_CONFIG = CHECKOUT / ".config" / "molecule" / "config.yml"
-IN_CONTAINERS = ("default", "dualstack", "firewalls", "health", "legacy", "roles", "teardown")
-ON_MACHINES = ("ipvs", "reboot")
+IN_CONTAINERS = ("default", "firewalls", "health", "teardown")
+REPEATED_IN_CONTAINERS = ("dualstack", "legacy", "roles")
+ON_MACHINES = ("reboot",)
+REPEATED_ON_MACHINES = ("ipvs",)
+"""Scenarios whose parts other tests prove in namespaces or machines: `make test-kernels` runs them."""
 EVIDENCE = """set -x
 iptables-save; ip6tables-save; ipset save; ip address; bridge -d link; ipvsadm --save --numeric
 systemctl --failed; journalctl --no-pager"""

@@ -63,9 +63,8 @@ def _proof(line: int, function: ast.FunctionDef, path: Path) -> Proof:
     every_network = "network" in fixtures and path.name != "test_semantics_layouts.py"
     with_nftables = every_network and "pytest.mark.needs_iptables" not in marks
     with_ipvs = "network" in fixtures and path.name.startswith("test_semantics_") and not only_iptables
-    every_layout = "pytest.mark.one_back_end" not in marks
-    both = bool(fixtures & {"network", "host"}) and every_layout
-    lean = "network" in fixtures and every_layout
+    both = bool(fixtures & {"network", "host"})
+    lean = "network" in fixtures
     return Proof(line, function.name, path.name, True, both, lean, with_ipvs, with_nftables)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paths import CHECKOUT, COLLECTION, VENV
+from scenarios import IN_CONTAINERS, ON_MACHINES, REPEATED_IN_CONTAINERS, REPEATED_ON_MACHINES
 
 CORES = len(os.sched_getaffinity(0))
 TARGET_PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
@@ -43,8 +44,6 @@ FAST_FILES = (
     *(f"tests/integration/test_{words}.py" for words in ("nat_chain", "ipset_entry", "vip_service", "scenario_a")),
 )
 ONE_OF_EACH_KIND = "not legacy and not ipv6 and not promiscuous"
-REPETITIONS = "ipv6-legacy or ipv4-lean or ((semantics_nearer or semantics_scaling) and (legacy or lean))"
-"""Tests that differ from others in the back end of iptables or the layout of chains alone, which their other halves cover."""
 BY_NAME_ONLY = (
     "units-fast",
     "integration-fast",
@@ -52,12 +51,15 @@ BY_NAME_ONLY = (
     "units-3.10",
     "units-3.12",
     "ansible-core-2.18",
+    "molecule-repetitions",
+    "molecule-ipvs",
+    "ipvs-repetitions",
     "ipvs-semantics",
     "ipvs-trixie",
     "machines",
 )
 """Not in ``all``: what is a part of it, and what repeats tests of it on another kernel or with another dataplane."""
-WARM = ("env", "L4_WARM_MODULES=1")
+WARM = ("env", "L4_WARM=1")
 """Modules are forked from a process that has imported them: half of the time of these stages otherwise."""
 WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
 
@@ -131,8 +133,16 @@ def _cores() -> list[Stage]:
 
 
 def _molecule() -> list[Stage]:
-    tools = {"molecule": "containers.py", "molecule-machines": "machines.py"}
-    return [Stage(name, [python(), str(TOOLCHAIN / tool)], "molecule", timeout=2400.0) for name, tool in tools.items()]
+    commands = {
+        "molecule": ("containers.py", IN_CONTAINERS),
+        "molecule-machines": ("machines.py", ON_MACHINES),
+        "molecule-repetitions": ("containers.py", REPEATED_IN_CONTAINERS),
+        "molecule-ipvs": ("machines.py", REPEATED_ON_MACHINES),
+    }
+    return [
+        Stage(name, [python(), str(TOOLCHAIN / tool), *names], "molecule", timeout=2400.0)
+        for name, (tool, names) in commands.items()
+    ]
 
 
 def _fast() -> list[Stage]:
@@ -148,26 +158,23 @@ def _fast() -> list[Stage]:
 def _namespaces() -> list[Stage]:
     workers = ["-n", str(max(2, CORES)), "--dist", "loadfile"]
     command = [*WARM, python(), "-m", "pytest", "--durations=10", *workers, "tests/integration"]
-    chosen = {"integration": f"not ({REPETITIONS})", "integration-repetitions": REPETITIONS}
+    chosen = {"integration": "not repetition", "integration-repetitions": "repetition"}
     return [
-        Stage(name, [*command, "-k", words], "namespaces", cores=CORES, timeout=3600.0)
-        for name, words in chosen.items()
+        Stage(name, [*command, "-m", marked], "namespaces", cores=CORES, timeout=3600.0)
+        for name, marked in chosen.items()
     ]
 
 
 def _virtual() -> list[Stage]:
     """Tests inside of virtual machines, on both kernels of Debian, and with a virtual machine as managed host."""
     inside = [python(), "-m", "lab.vm", "test", "--machines", str(CORES)]
+    once = ["--option=-mnot repetition"]
     semantics = [f"tests/integration/test_semantics_{words}.py" for words in SEMANTICS_OF_IPVS]
     commands = {
-        "ipvs": [*inside, "tests/virtual"],
-        "ipvs-matrix": [
-            *inside,
-            "--option=--dataplane=ipvs",
-            "--option=-kipvs-nft",
-            "tests/integration/test_matrix.py",
-        ],
-        "ipvs-semantics": [*inside, "--option=--dataplane=ipvs", "--option=-kipvs-nft", *semantics],
+        "ipvs": [*inside, *once, "tests/virtual"],
+        "ipvs-repetitions": [*inside, "--option=-mrepetition", "tests/virtual"],
+        "ipvs-matrix": [*inside, "--option=--dataplane=ipvs", *once, "tests/integration/test_matrix.py"],
+        "ipvs-semantics": [*inside, "--option=--dataplane=ipvs", *once, *semantics],
         "ipvs-trixie": [*inside, "--suite=trixie", *(f"tests/virtual/test_{words}.py" for words in OF_EVERY_KERNEL)],
         "machines": [python(), "-m", "pytest", "--durations=10", "tests/virtual_hosts"],
     }

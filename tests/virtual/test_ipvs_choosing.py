@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from network import ADDRESSES, IPV4, Network, backends, external_ip, vip
+from network import ADDRESSES, IPV4, Network, backends, external_ip, greeted_from_one_port, vip
 
 from lab.traffic import LongLivedConnection
 
@@ -127,3 +127,13 @@ def test_the_rules_do_not_grow_with_services_and_backends(network: Network) -> N
     others = [{**_web("b11", "b12", "b21"), "name": f"s{n}", "vip": vip(10 + n, IPV4)} for n in range(200)]
     network.applied(others)
     assert network.rules() == rules
+
+
+@pytest.mark.semantics(15)
+def test_one_client_port_through_two_services_to_one_backend_is_one_connection(network: Network, family: str) -> None:
+    """IPVS keeps source ports, so that the backend cannot tell the second from the first; masqueraded, it can."""
+    network.applied([_web("b11", family=family), {**_web("b11", family=family), "name": "more", "vip": vip(2, family)}])
+    addresses = [vip(number, family) for number in (1, 2)]
+    with pytest.raises(OSError):
+        greeted_from_one_port(network.hosts["b12"], addresses, 80)
+    assert greeted_from_one_port(network.hosts["client"], addresses, 80) == ["b11", "b11"]
