@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable
 
-from network import ADDRESSES, IPV4, LOCAL_CIDRS, Network
+from network import ADDRESSES, IPV4, IPV6, LOCAL_CIDRS, Network
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import pack
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node import boot_generations
@@ -41,10 +41,10 @@ checker.run()
 """
 
 _BACKEND = """
-import os, socketserver, ssl, struct, sys, threading, time
+import os, socket, socketserver, ssl, struct, sys, threading, time
 from pathlib import Path
 
-name, address, directory, *kinds = sys.argv[1:]
+name, directory, *kinds = sys.argv[1:]
 
 class Client(socketserver.StreamRequestHandler):
     def handle(self):
@@ -90,7 +90,8 @@ class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address, daemon_threads, request_queue_size = True, True, 128
 
 for one in kinds:
-    kind, port = one.split(":")
+    kind, port, address = one.split(":", 2)
+    Server.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
     for handler, number in ((Client, int(port)), (Check, int(port) + 1000)):
         server = Server((address, number), handler)
         server.kind = kind
@@ -98,6 +99,11 @@ for one in kinds:
 print("serving", flush=True)
 threading.Event().wait()
 """
+
+
+def family_of(kind: str) -> str:
+    """The address family of a kind of failure: that of one is IPv6."""
+    return IPV6 if kind == "ipv6" else IPV4
 
 
 def wait_for(told: Callable[[], Any]) -> None:
@@ -127,8 +133,8 @@ class Backends:
         """Serve these kinds in one process, which is known by the first."""
         for kind in kinds:
             self.answer(host, kind, "200")
-        ports = [f"{kind}:{self._kinds[kind]}" for kind in kinds]
-        argv = (MANAGED_HOST_PYTHON, "-c", _BACKEND, host, ADDRESSES[host][IPV4], str(self._directory), *ports)
+        served = [f"{kind}:{self._kinds[kind]}:{ADDRESSES[host][family_of(kind)]}" for kind in kinds]
+        argv = (MANAGED_HOST_PYTHON, "-c", _BACKEND, host, str(self._directory), *served)
         process = self._network.hosts[host].start(*argv)
         assert process.stdout
         assert process.stdout.readline() == "serving\n"

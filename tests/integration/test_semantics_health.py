@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checked import Backends, Checked, wait_for
+from checked import Backends, Checked, family_of, wait_for
 from network import ADDRESSES, IPV4, Network, backends, vip
+from repetition import repetition
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._checker.services import Services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane import health_record
 from lab.traffic import LongLivedConnection, Tally
 
-FLIPS = 4
 COUNT = 30
 """Connections; one backend of two is missed by all of them once in 10^9 runs."""
 GOOD, BAD = "b11", "b21"
@@ -37,6 +37,7 @@ ANSWERS = {
     "endless": ("endless", "answer is not HTTP"),
     "drip": ("drip", "timed out"),
     "silent": ("silent", "timed out"),
+    "ipv6": ("500", "status 500"),
 }
 """By kind: what the backend that fails answers to HTTP, and what is told."""
 KILLED, STOPPED, DROPPING, DRAINED, ALL, NONE, UDP = "killed", "stopped", "dropping", "drained", "all", "none", "udp"
@@ -44,7 +45,7 @@ AFFINE = "error"
 """The kind whose service has session affinity."""
 KINDS = [KILLED, STOPPED, DROPPING, DRAINED, ALL, NONE, UDP, *ANSWERS]
 PORTS = {kind: 9000 + number for number, kind in enumerate(KINDS)}
-VIPS = {kind: vip(1 + number, IPV4) for number, kind in enumerate(KINDS)}
+VIPS = {kind: vip(1 + number, family_of(kind)) for number, kind in enumerate(KINDS)}
 
 
 def _service(kind: str) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def _service(kind: str) -> dict[str, Any]:
         check = SECONDS
     if kind == NONE:
         check["panic_threshold"] = None
-    good, bad = backends(GOOD, BAD, port=8080 if kind == UDP else port)
+    good, bad = backends(GOOD, BAD, family=family_of(kind), port=8080 if kind == UDP else port)
     more = {"protocol": "udp"} if kind == UDP else {"session_affinity": "client_ip"} if kind == AFFINE else {}
     bad["weight"] = 0 if kind == DRAINED else 1
     return {"name": kind, "vip": VIPS[kind], "port": 80, "backends": [good, bad], "health_check": check, **more}
@@ -226,7 +227,10 @@ def test_what_was_found_is_damaged(network: Network, world: _World) -> None:
 
 
 @pytest.mark.semantics(33)
-def test_a_backend_that_flaps_shakes_nothing_and_runs_in_between_undo_nothing(network: Network, world: _World) -> None:
+@pytest.mark.parametrize("flips", [8, repetition(200)])
+def test_a_backend_that_flaps_shakes_nothing_and_runs_in_between_undo_nothing(
+    network: Network, world: _World, flips: int
+) -> None:
     """The checker is not there: what it does with a flip is done by its own code, as fast as it goes."""
     node, own = network.hosts["node1"], Services(world.checked.directory)
     node.call(own.load)
@@ -241,11 +245,11 @@ def test_a_backend_that_flaps_shakes_nothing_and_runs_in_between_undo_nothing(ne
     asking = threading.Thread(target=ask)
     asking.start()
     try:
-        for flip in range(2 * FLIPS):
+        for flip in range(flips):
             failed = {} if flip % 2 else {probe: "refused"}
             node.call(health_record.write_failed, failed)
             wait_for(lambda: node.call(own.converge, ["reset"], failed))  # noqa: B023
-            if flip % 3 == 0:
+            if flip // 2 % 2:
                 assert not network.applied(SERVICES)["changed"]
     finally:
         done.set()
@@ -253,3 +257,33 @@ def test_a_backend_that_flaps_shakes_nothing_and_runs_in_between_undo_nothing(ne
         node.call(health_record.forget_failed)
     assert {tally.failed for tally in tallies} == {0}
     assert world.used("reset") == {GOOD, BAD}
+
+
+@pytest.mark.semantics(33)
+def test_where_too_few_are_healthy_all_are_used(network: Network, world: _World, family: str) -> None:
+    """Of three backends one may fail at a threshold of 50 percent, and not two; at 20 percent two may."""
+    node, own = network.hosts["node1"], Services(world.checked.directory)
+    names = ("b11", "b12", "b21")
+    services = [
+        {
+            "name": f"at-{threshold}",
+            "vip": vip(threshold, family),
+            "port": 80,
+            "backends": backends(*names, family=family),
+            "health_check": {"panic_threshold": threshold},
+        }
+        for threshold in (20, 50)
+    ]
+    world.checked.give(services)
+    node.call(own.load)
+    probes = sorted(own.probes, key=lambda probe: probe.address)
+    assert [probe.address for probe in probes] == sorted(ADDRESSES[name][family] for name in names)
+    try:
+        for count, used in ((0, (3, 3)), (1, (2, 2)), (2, (1, 3)), (3, (3, 3)), (1, (2, 2))):
+            node.call(health_record.write_failed, dict.fromkeys(probes[:count], "refused"))
+            network.applied(services)
+            tallies = [network.ask("client", vip(threshold, family), 80, count=60) for threshold in (20, 50)]
+            assert [tally.failed for tally in tallies] == [0, 0]
+            assert tuple(len(tally.backends) for tally in tallies) == used, count
+    finally:
+        node.call(health_record.forget_failed)
