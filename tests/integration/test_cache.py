@@ -29,7 +29,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._model.reques
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices, parse_node
 from lab.namespaces import Namespace
 
-EDITS = 250
+EDITS = 120
 STEPS = 80
 SEED = 6
 PREFIX = f"MEM{os.getpid() % 10000}"

@@ -11,13 +11,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from nat_host import NatHost, script
+from warm_runner import run_ansible_playbook
 
 from lab.traffic import Servers, connect
 from module_runner import library_path
@@ -329,9 +329,8 @@ def playbook(host: NatHost, directory: Path, task: dict[str, Any], *options: str
         "ANSIBLE_NOCOLOR": "1",
         "LC_ALL": "C.UTF-8",
     }
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-c", "local"]
-    command += ["-e", f"ansible_python_interpreter={python}", *options, str(path)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    arguments = ["-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={python}", *options, str(path)]
+    return run_ansible_playbook(arguments, directory, environment, timeout=120)
 
 
 def test_ansible_playbook_with_check_and_diff(tmp_path: Path) -> None:
