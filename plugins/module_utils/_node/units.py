@@ -38,7 +38,7 @@ def has_systemd() -> bool:
 def quoted_word(word: str) -> str:
     """Return a word of a command in a unit, with all that systemd would interpret escaped (systemd.service(5))."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    return escaped if escaped.isalnum() or set(escaped) <= _PLAIN else f'"{escaped}"'
+    return escaped if escaped and _PLAIN.issuperset(escaped) else f'"{escaped}"'
 
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-")
