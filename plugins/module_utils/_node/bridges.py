@@ -130,8 +130,12 @@ def read_record() -> dict[str, Any]:
     text = read_text(DATA)
     try:
         found = json.loads(text or "{}")
-        return {key: [*found[key]] for key in (*_NO_POLICY, "theirs") if key in found}
-    except (ValueError, TypeError, KeyError) as error:
+        policy = {key: [*found[key]] for key in _NO_POLICY if key in found}
+        theirs = [Mode(*mode) for mode in found.get("theirs", ())]
+        if not all(isinstance(name, str) for names in (*policy.values(), *theirs) for name in names):
+            raise ValueError("a name is no string")
+        return {**policy, "theirs": theirs}
+    except (ValueError, TypeError, AttributeError) as error:
         raise NodeError(f"{DATA} is damaged ({error}): remove it") from error
 
 
