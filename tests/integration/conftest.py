@@ -47,6 +47,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         dataplane = metafunc.config.getoption("--dataplane")
         if dataplane == "iptables":
             ids = [*BACK_ENDS, WITHOUT_BACKEND_CHAINS, NFTABLES]
+            if metafunc.definition.get_closest_marker("switches_dataplane"):
+                ids = [*BACK_ENDS]
             everywhere = metafunc.definition.get_closest_marker("every_back_end") is not None
             repeated = set() if everywhere else {"legacy", WITHOUT_BACKEND_CHAINS}
             found = [repetition(name) if name in repeated else name for name in ids]

@@ -13,7 +13,7 @@ from typing import Callable
 from paths import CHECKOUT
 
 BASE_CONFIG = CHECKOUT / ".config" / "molecule" / "config.yml"
-IN_CONTAINERS = ("default", "firewalls", "health", "teardown")
+IN_CONTAINERS = ("default", "firewalls", "health", "nftables", "teardown")
 REPEATED_IN_CONTAINERS = ("dualstack", "legacy", "roles")
 ON_MACHINES = ("reboot",)
 REPEATED_ON_MACHINES = ("ipvs",)

@@ -38,6 +38,7 @@ SEMANTICS_OF_IPVS = (
     "rewriting",
     "sctp",
 )
+AMONG_DATAPLANES = ("tests/integration/test_matrix.py", "tests/integration/test_nftables_switching.py")
 FAST_AREAS = ("affinity", "choosing", "flows", "node", "reaching", "refusing", "rewriting")
 FAST_FILES = (
     *(f"tests/integration/test_semantics_{words}.py" for words in FAST_AREAS),
@@ -173,7 +174,7 @@ def _virtual() -> list[Stage]:
     commands = {
         "ipvs": [*inside, *once, "tests/virtual"],
         "ipvs-repetitions": [*inside, "--option=-mrepetition", "tests/virtual"],
-        "ipvs-matrix": [*inside, "--option=--dataplane=ipvs", *once, "tests/integration/test_matrix.py"],
+        "ipvs-matrix": [*inside, "--option=--dataplane=ipvs", *once, *AMONG_DATAPLANES],
         "ipvs-semantics": [*inside, "--option=--dataplane=ipvs", *once, *semantics],
         "ipvs-trixie": [*inside, "--suite=trixie", *(f"tests/virtual/test_{words}.py" for words in OF_EVERY_KERNEL)],
         "machines": [python(), "-m", "pytest", "--durations=10", "tests/virtual_hosts"],

@@ -6,6 +6,9 @@ for tool in iptables ip6tables; do
     # Built-in chains come into being when they are looked at, and accept.
     "$tool-save" | sed -E "/^#/d; /^:[A-Z]+ ACCEPT/d; /^(\*|COMMIT)/d; s/ \[[0-9:]*\]$//; s/^/$tool /"
 done
+nft -s list tables | grep -Ev '^table ip6? (filter|nat|mangle|raw)$' | while read -r _ family table; do
+    nft -s list table "$family" "$table" | sed "s/^/nft $family $table /"
+done
 ipset save | sed 's/ initval [0-9a-fx]*//; s/ bucketsize [0-9]*//; s/^/ipset /' | sort
 [ ! -e /proc/net/ip_vs ] || ipvsadm --save --numeric | sed 's/^/ipvs /' | sort
 ip -oneline link | sed -E 's/ (qlen|state) .*//; s/^[0-9]+: /link /' | sort
