@@ -39,9 +39,9 @@ def test_backends_see_each_other_and_behind_themselves_the_bridge(place: Place) 
 
 @pytest.mark.parametrize("place", ON_BACKENDS, ids=str)
 def test_elsewhere_sees_the_node_in_place_of_its_backends(place: Place) -> None:
-    """Nothing listens there: the rule counts what it masquerades, which connection tracking shows."""
+    """Nothing listens there: connection tracking shows as whom the backend came."""
     node = machine(HOST_OF[place.name])
-    place.ask("10.89.77.100", 9)
+    place.ask("10.89.77.100", 9, protocol="udp")
     seen = node.check_output(f"conntrack --dump --orig-src {place.addresses[0]} --orig-dst 10.89.77.100 2> /dev/null")
     assert f"src=10.89.77.100 dst={NODES[HOST_OF[place.name]][0]} " in seen
 
