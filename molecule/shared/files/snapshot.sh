@@ -1,6 +1,6 @@
 #!/bin/sh
 # All of this node that a run could leave something in, a line each, without what changes by itself or with a reboot (a size that ipset
-# shows where the tool made the set, link-local addresses, sctp, which others load).
+# shows where the tool made the set, link-local addresses, the other end of a link, sctp, which others load).
 export LC_ALL=C
 for tool in iptables ip6tables; do
     # Built-in chains come into being when they are looked at, and accept.
@@ -11,7 +11,7 @@ nft -s list tables | grep -Ev '^table ip6? (filter|nat|mangle|raw)$' | while rea
 done
 ipset save | sed 's/ initval [0-9a-fx]*//; s/ bucketsize [0-9]*//; s/^/ipset /' | sort
 [ ! -e /proc/net/ip_vs ] || ipvsadm --save --numeric | sed 's/^/ipvs /' | sort
-ip -oneline link | sed -E 's/ (qlen|state) .*//; s/^[0-9]+: /link /' | sort
+ip -oneline link | sed -E 's/ (qlen|state) .*//; s/@if[0-9]+//; s/^[0-9]+: /link /' | sort
 bridge -details link | sed -E 's/^[0-9]+: /port /; s/ mcast_n_groups [0-9]+//' | sort
 ip -oneline address | sed -E 's/ (valid_lft|proto) .*//; / fe80:/d; s/^[0-9]+: /address /' | sort
 ip route | sed 's/^/route /'
