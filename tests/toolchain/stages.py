@@ -178,7 +178,7 @@ def _virtual() -> list[Stage]:
         "ipvs-matrix": [*inside, "--option=--dataplane=ipvs", *once, *AMONG_DATAPLANES],
         "ipvs-semantics": [*inside, "--option=--dataplane=ipvs", *once, *semantics],
         "ipvs-trixie": [*inside, "--suite=trixie", *(f"tests/virtual/test_{words}.py" for words in OF_EVERY_KERNEL)],
-        "nftables-trixie": [*inside, "--suite=trixie", "--option=-knftables", *semantics],
+        "nftables-trixie": [*inside, "--suite=trixie", "--option=-knftables", *once, *semantics],
         "machines": [python(), "-m", "pytest", "--durations=10", "tests/virtual_hosts"],
     }
     return [Stage(name, command, "virtual", cores=CORES, timeout=2400.0) for name, command in commands.items()]
