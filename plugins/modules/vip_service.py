@@ -289,6 +289,14 @@ options:
             V(nftables), Linux 5.7 or newer. Turning it on or off makes the maps of services anew, in one transaction.
         type: bool
         default: false
+      flow_offload:
+        description:
+          - Network devices between which established TCP connections of services pass by a flow table, past the rules of every table.
+            Those on the way to clients and to backends, which have to be there. Dataplane V(nftables), on a kernel with C(nf_flow_table).
+          - What rules of others would do to later packets of such a connection (drop, count, log, mark) is not done. UDP and SCTP stay as they are.
+        type: list
+        elements: str
+        default: []
       backend_chains:
         description:
           - Whether each backend has a chain of its own, as with kube-proxy. Dataplane V(iptables).

@@ -90,6 +90,9 @@ class FakeNftables:
         held = self._held[table]
         return {*held.chains, *held.sets, *held.flowtables}
 
+    def flowtables(self, table: TableId) -> dict[str, Flowtable]:
+        return self._held[table].flowtables if table in self._held else {}
+
     def tables(
         self, wanted: Iterable[TableId], is_meant: Callable[[str], bool] = bool
     ) -> tuple[dict[TableId, Table], int]:

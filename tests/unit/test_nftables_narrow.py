@@ -27,11 +27,13 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ru
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model import addresses as ip
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import Flowtable
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_changes import (
     DeleteChain,
     NftChange,
     NftRefusedError,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_parts import TABLES
 from ansible_collections.layer4.service_proxy.tests.unit.nftables_node import Kernel, tables
 from ansible_collections.layer4.service_proxy.tests.unit.sampling import EXAMPLES
 
@@ -134,6 +136,26 @@ def test_a_cleanup_that_fails_is_taken_back() -> None:
     assert kernel.narrowed[-1]
     assert kernel.held == before
     assert kernel.run(some) == Summary([], ["service-1"], [])
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_device_of_the_flow_table_that_goes_stops_no_run_and_comes_back(others: bool) -> None:
+    """others: somebody changes a table of their own meanwhile, so that ours are read."""
+    some = [_plain(number) for number in range(1, 10)]
+    kernel = Kernel({"name": "node1", "addresses": list(NODE_ADDRESSES), "flow_offload": ["eth0", "eth1"]})
+    kernel.run(some)
+    before = kernel.held
+    for there, offloading in (("lo eth0", ("eth0",)), ("lo eth0 eth1", ("eth0", "eth1"))):
+        with mock.patch("socket.if_nameindex", lambda there=there: list(enumerate(there.split()))):
+            if there == "lo eth0":
+                kernel.nft.flowtables(TABLES["ipv4"])["offloaded"] = Flowtable(0, ("eth0",))
+            kernel.nft.transactions += others
+            kernel.run(some)
+            assert bool(kernel.diff["after"]) == (len(offloading) == 2)
+            assert kernel.run([_plain(20), *some]).added == ["service-20"]
+            assert kernel.run(some).removed == ["service-20"]
+            assert kernel.held["ipv4"].flowtables == {"offloaded": Flowtable(0, offloading)}
+    assert kernel.held == before
 
 
 @pytest.mark.parametrize("keeps", [True, False])

@@ -13,13 +13,17 @@ import pytest
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.dataplane import Nftables
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.own_tables import OwnTables
-from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
+    Node,
+    parse_node,
+    parse_services,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node import boot_files, boot_nftables, tools
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.boot_parts import tables_part
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.nft_rules import backend_tables, bridge_tables
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.settings import DEFAULTS, Bridge, Settings
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.boot import BootState
-from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import Table
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import Flowtable, Table
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_parts import (
     TABLES,
     is_of,
@@ -38,10 +42,10 @@ SETTINGS = Settings({**DEFAULTS, "state": "present", "local_cidrs": ["10.0.0.0/1
 BRIDGES = [Bridge("br0", "promiscuous", ()), Bridge("br1", "hairpin", ())]
 
 
-def _services() -> dict[str, Table]:
+def _services(node: Node = NODE) -> dict[str, Table]:
     dataplane = Nftables()
-    compiled = dataplane.compile(parse_services(SERVICES, NODE, dataplane.problems), NODE)
-    return dict(dataplane.render(compiled, NODE).nftables)
+    compiled = dataplane.compile(parse_services(SERVICES, node, dataplane.problems), node)
+    return dict(dataplane.render(compiled, node).nftables)
 
 
 PARTS: dict[str, Any] = {
@@ -137,6 +141,20 @@ def test_the_files_of_all_parts_make_one_table(order: tuple[str, ...]) -> None:
         for kind, _flags, payload in boot_nftables.decode(content):
             nft._take(kind, payload)
     assert nft.tables([TABLES["ipv4"]])[0] == {TABLES["ipv4"]: _whole(*PARTS)[TABLES["ipv4"]]}
+
+
+def test_what_leads_to_flow_tables_is_in_a_file_of_its_own() -> None:
+    nft = FakeNftables()
+    for family, table in _services(NODE._replace(flow_offload=("eth1", "eth0", "eth1"))).items():
+        files = boot_files.render(BootState(nftables={family: table}))
+        assert sorted(files) == [boot_files.NFT[family], boot_files.OFFLOAD[family]]
+        for name in files:
+            for kind, _flags, payload in boot_nftables.decode(files[name]):
+                nft._take(kind, payload)
+            held = nft.tables([TABLES[family]])[0][TABLES[family]]
+            assert (held == table) == (name == boot_files.OFFLOAD[family])
+        assert held.flowtables == {"offloaded": Flowtable(0, ("eth0", "eth1"))}
+        assert "flow add @offloaded" in table_text(table)
 
 
 def test_boot_files_are_the_same_in_each_process() -> None:

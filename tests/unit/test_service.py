@@ -112,6 +112,8 @@ WRONG_NODES = [
     ({"masquerade_mark": "0x0/0x1"}, ["masquerade_mark", "not 0"]),
     ({"masquerade_mark": "mark"}, ["masquerade_mark", '"mark"', "hexadecimal"]),
     ({"masquerade_mark": "0x1ffffffff"}, ["masquerade_mark", "hexadecimal"]),
+    ({"flow_offload": ["eth0", ".."]}, ["flow_offload[1]", '".."', "the name of a network device"]),
+    ({"flow_offload": "eth0 }"}, ["flow_offload", '"eth0 }"', "1 to 15 characters"]),
     ({"chain_prefix": "l4"}, ["chain_prefix", '"l4"', "A-Z and 0-9"]),
     ({"chain_prefix": "TOOLONGFOR"}, ["chain_prefix", "1 to 8"]),
 ]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from typing import Callable
 
@@ -54,6 +55,12 @@ class OwnTables:
                 name: {key: counted.packets for key, counted in nft.counters(table, name, header).items()}
                 for name, header in headers.items()
             }
+
+    def devices(self, table: TableId) -> tuple[set[str], set[str]]:
+        """Return the devices of a table's flow tables, and those of this network namespace."""
+        with self._opened() as nft:
+            offloading = {device for one in nft.flowtables(table).values() for device in one.devices}
+        return offloading, {name for _index, name in socket.if_nameindex()}
 
     def digest(self) -> tuple[str, int]:
         """Return a digest of what `read` returns, the same as long as nobody changes it, and the generation; empty where that fails."""

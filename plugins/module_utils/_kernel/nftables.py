@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple
 
-from .._objects.nftables import Chain, Elements, Rule, Set, SetHeader, Table
+from .._objects.nftables import Chain, Elements, Flowtable, Rule, Set, SetHeader, Table
 from .._objects.nftables_changes import NftChange, NftChangedError, NftError, NftRefusedError, TableId
 from . import nftables_answers as answers
 from . import nftables_messages as wire
@@ -167,6 +167,10 @@ class Nftables:
         """Return whether there is a table of this name."""
         return any(_is_of(table, one) for one in self._dump(wire.GET_TABLE, table.family))
 
+    def flowtables(self, table: TableId) -> dict[str, Flowtable]:
+        """Return the flow tables of a table, each with those of its devices that are there."""
+        return {name: answers.decode_flowtable(one) for name, one in self._flowtables(table).items()}
+
     def names(self, table: TableId) -> set[str]:
         """Return the names of a table's chains, sets, maps and flow tables."""
         chains = self._dump(wire.GET_CHAIN, table.family, containing=table.name.encode())
@@ -205,13 +209,12 @@ class Nftables:
         if fields is None:
             return None
         sets = {name: one for name, one in self._sets(table).items() if is_meant(name)}
-        flowtables = {name: one for name, one in self._flowtables(table).items() if is_meant(name)}
         return Table(
             table.family,
             table.name,
             {name: self._set(table, name, one) for name, one in sets.items()},
             self._chains(table, is_meant),
-            {name: answers.decode_flowtable(one) for name, one in flowtables.items()},
+            {name: one for name, one in self.flowtables(table).items() if is_meant(name)},
             answers.comment_of_table(fields),
             answers.is_dormant(fields),
         )

@@ -58,7 +58,13 @@ def describe(messages: Sequence[Message], index: int, code: int, offset: int) ->
     first = next(place for place, other in enumerate(messages) if other.change is message.change)
     table = f"table {message.change.table.family} {message.change.table.name}"
     subject = _subject(message.change, message.payload, index - first, offset - _NETLINK_HEADER_BYTES)
-    return f"nftables: {doing} {subject + ' of ' if subject else ''}{table}: {reason(code)}"
+    return f"nftables: {doing} {subject + ' of ' if subject else ''}{table}: {_reason(message.change, code)}"
+
+
+def _reason(change: NftChange, code: int) -> str:
+    if isinstance(change, AddFlowtable) and code == errno.ENOENT:
+        return f"one of {', '.join(change.flowtable.devices)} is not there, or this kernel has no flow tables (nf_flow_table)"
+    return reason(code)
 
 
 def _subject(change: NftChange, payload: bytes, index: int, offset: int) -> str:

@@ -113,6 +113,7 @@ class Node(NamedTuple):
     zone: str | None = None
     drop_invalid: bool = True
     counters: bool = False
+    flow_offload: tuple[str, ...] = ()
     backend_chains: bool = True
     drain_timeout: int = 0
     conn_reuse_mode: int | None = None
@@ -132,6 +133,10 @@ _NAME = pattern(
     "1 to 63 characters of a-z, 0-9, '-' and '.', starting and ending with a letter or digit",
 )
 _PORT = integer(1, 65535)
+_DEVICE = pattern(
+    r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,15}",
+    "the name of a network device, 1 to 15 characters of A-Z, a-z, 0-9, '_', '.' and '-'",
+)
 _ONE_PORT = one_each(_PORT, "port")
 _LONGEST_TIMEOUT = 2147483
 """Seconds; the kernel counts ticks, at most 1,000 a second, in 31 bits (``ip_vs_set_timeout``)."""
@@ -187,6 +192,7 @@ _NODE_FIELDS: Mapping[str, Field] = {
     "chain_prefix": Field(pattern(r"[A-Z0-9]{1,8}", "1 to 8 characters of A-Z and 0-9"), "L4"),
     "drop_invalid": Field(boolean, True),
     "counters": Field(boolean, False),
+    "flow_offload": Field(listed(_DEVICE), ()),
     "backend_chains": Field(boolean, True),
     "drain_timeout": Field(integer(0, 86400), 0),
     "conn_reuse_mode": Field(integer(0, 3), None),

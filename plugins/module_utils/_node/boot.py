@@ -16,7 +16,7 @@ from .._kernel.process import Runner
 from .._objects.boot import BootState
 from . import boot_generations as generations
 from .asked import asks_for_checks
-from .boot_files import OVERLAY, PARTS, render
+from .boot_files import AFTER_NETWORK, PARTS, render
 from .boot_generations import BootError, Generation
 from .boot_program import build
 from .boot_restore import standing
@@ -245,7 +245,7 @@ def _program_line(path: Path, content: bytes | None, mode: int) -> list[str]:
 
 def _units_change(wanted: _Wanted, settings: Settings, runner: Runner) -> Change:
     restore = bool(wanted.files) and settings.restore
-    overlay = any(name.endswith(f".{OVERLAY}") for name in wanted.files)
+    overlay = any(name.partition(".")[2] in AFTER_NETWORK for name in wanted.files)
     checks = asks_for_checks(wanted.asked)
     units = wanted_units(restore=restore, reapply=settings.reapply, overlay=overlay, checks=checks)
     change = plan_units("units", units, KNOWN, runner)

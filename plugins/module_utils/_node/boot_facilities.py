@@ -142,6 +142,20 @@ class NftTable(NamedTuple):
         return boot_nftables.stands(self.family)
 
 
+class FlowTables(NamedTuple):
+    """Those of our table of one address family. Who takes them away takes the table."""
+
+    family: str
+
+    def restore(self, read: Read) -> None:
+        from . import boot_nftables  # pylint: disable=import-outside-toplevel
+
+        boot_nftables.restore_offload(self.family, read(boot_files.OFFLOAD[self.family]))
+
+    def stands(self, dummy: Read) -> bool:
+        return True
+
+
 class VirtualServices(NamedTuple):
     """Those of IPVS, with their destinations."""
 
@@ -233,4 +247,5 @@ def facilities(host: Host) -> dict[str, Facility]:
     found[boot_files.ADDRESSES] = Addresses()
     found[boot_files.SYSCTLS] = Sysctls()
     found[boot_files.OVERLAY] = Ways()
+    found.update({name: FlowTables(family) for family, name in boot_files.OFFLOAD.items()})
     return found

@@ -29,6 +29,8 @@ SETS, IPVS, TIMEOUTS, ADDRESSES, SYSCTLS = "ipset", "ipvsadm", "ipvs-timeouts", 
 OVERLAY = "overlay"
 JUMPS = ".jumps"
 NFT = {family: f"nft-{family}" for family in ip.FAMILIES}
+OFFLOAD = {family: f"nft-offload-{family}" for family in ip.FAMILIES}
+"""The flow tables of the same tables, with what leads to them: their devices may come late."""
 FACILITIES = (
     SETS,
     *(COMMANDS[family] + kind for family in ip.FAMILIES for kind in ("", JUMPS)),
@@ -38,7 +40,10 @@ FACILITIES = (
     ADDRESSES,
     SYSCTLS,
     OVERLAY,
+    *OFFLOAD.values(),
 )
+AFTER_NETWORK = (OVERLAY, *OFFLOAD.values())
+"""What is restored when the network is there."""
 _DECLARED = " - [0:0]"
 _SYSCTL = re.compile(r"net/[a-z0-9_/]+")
 
@@ -61,7 +66,9 @@ def render(state: BootState) -> dict[str, bytes]:
     if state.nftables:
         from .boot_nftables import encode  # pylint: disable=import-outside-toplevel  # long, and of no use to others
 
-        encoded.update({NFT[family]: encode(table) for family, table in state.nftables.items()})
+        for family, table in state.nftables.items():
+            encoded[NFT[family]], offload = encode(table)
+            encoded.update({OFFLOAD[family]: offload} if offload else {})
     if state.overlay:
         from .boot_overlay import encode as encode_overlay  # pylint: disable=import-outside-toplevel
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from .._kernel.nftables import Nftables
 from .._kernel.nftables_messages import encode_change
-from .._objects.nftables import Table
+from .._objects.nftables import Chain, FlowOffload, Table
 from .._objects.nftables_changes import AddTable, DeleteTable, NftChange, NftError, TableId
 from .._objects.nftables_parts import TABLES
 from .._plan.nftables import plan_tables
@@ -26,10 +26,20 @@ Encoded = tuple[int, int, bytes]
 _HEADER = struct.Struct("<IHH")
 
 
-def encode(table: Table) -> bytes:
-    """Return the content of a file: what one part has in the table."""
+def encode(table: Table) -> tuple[bytes, bytes]:
+    """Return the content of two files: what one part has in the table, and its flow tables with the chains that lead to them."""
     name = TableId(table.family, table.name)
-    return _encoded(plan_tables({name: table}, {}).changes)
+    first = {name: _without_flowtables(table)}
+    return _encoded(plan_tables(first, {}).changes), _encoded(plan_tables({name: table}, first).changes)
+
+
+def _without_flowtables(table: Table) -> Table:
+    chains = {name: chain for name, chain in table.chains.items() if not _leads_to_flowtable(chain)}
+    return table._replace(chains=chains, flowtables={})
+
+
+def _leads_to_flowtable(chain: Chain) -> bool:
+    return any(isinstance(one, FlowOffload) for rule in chain.rules for one in rule.statements)
 
 
 def _encoded(changes: Sequence[NftChange]) -> bytes:
@@ -63,6 +73,16 @@ def restore(family: str, content: bytes) -> None:
     try:
         with Nftables() as nftables:
             nftables.apply_encoded(decode(_encoded([AddTable(name), DeleteTable(name)]) + content))
+    except (NftError, ValueError) as error:
+        raise BootError(str(error)) from error
+
+
+def restore_offload(family: str, content: bytes) -> None:
+    """Put flow tables into a table that has none. Raises BootError."""
+    try:
+        with Nftables() as nftables:
+            if not nftables.flowtables(TABLES[family]):
+                nftables.apply_encoded(decode(content))
     except (NftError, ValueError) as error:
         raise BootError(str(error)) from error
 

@@ -6,7 +6,7 @@
 
 Each file for itself, but those of a table of nftables together, in an order in which nothing points at something missing: sets,
 rules with the jumps to them, virtual services, addresses, and last the sysctls that are safe behind rules alone. Ways to other nodes
-come later, when the network is there.
+and flow tables come later, when the network is there.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from .boot_facilities import ERRORS, Facility, Host, Read, facilities
 from .boot_generations import BootError, Generation
 
 _ACTIONS = ("restore", "overlay", "reload", "watch")
-_AFTER_NETWORK = (boot_files.OVERLAY,)
-"""What `overlay` restores, and `restore` does not."""
 _NETWORK_SECONDS = 60
 """For which `overlay` tries again while it fails, since the network may not be configured yet."""
 _FIREWALLD_SECONDS = 30
@@ -101,7 +99,7 @@ class Restorer:
 
 def _concerns(action: str, facility: str) -> bool:
     """Whether a unit's action is about a facility: at boot, each is about its own."""
-    return action not in ("restore", "overlay") or (facility in _AFTER_NETWORK) == (action == "overlay")
+    return action not in ("restore", "overlay") or (facility in boot_files.AFTER_NETWORK) == (action == "overlay")
 
 
 def main() -> NoReturn:

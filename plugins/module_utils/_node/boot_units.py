@@ -51,12 +51,12 @@ WantedBy=multi-user.target
 _RELOAD = f"ReloadPropagatedFrom={_FIREWALLS}\n"
 
 _OVERLAY = f"""\
-# Role layer4.service_proxy.overlay
+# Roles layer4.service_proxy.overlay and layer4.service_proxy.proxy
 [Unit]
-Description=Ways to backends of other nodes for layer4.service_proxy
+Description=Ways to backends of other nodes, and flow tables, for layer4.service_proxy
 Documentation=man:ip-route(8) man:bridge(8)
 RequiresMountsFor={_STATE} {PROGRAM}
-# Routes need the addresses of the network that the nodes have in common.
+# Routes need the addresses of the network that the nodes have in common, flow tables the devices.
 Wants=network-online.target
 After={UNIT} network-online.target
 

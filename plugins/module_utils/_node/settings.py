@@ -39,6 +39,7 @@ SPECIFICATION: dict[str, dict[str, Any]] = {
     "chain_prefix": {"type": "str", "default": "L4"},
     "drop_invalid": {"type": "bool", "default": True},
     "counters": {"type": "bool", "default": False},
+    "flow_offload": {**_STRINGS, "default": []},
     "backend_chains": {"type": "bool", "default": True},
     "drain_timeout": {"type": "int", "default": 0},
     "conn_reuse_mode": {"type": "int"},
@@ -105,7 +106,8 @@ OTHER_VARIABLES = ("services", "group", "backend", "drain_seconds", "generation"
 NODE_SETTINGS = (
     *("name", "addresses", "local_cidrs", "masquerade_all", "node_port_addresses", "localhost_node_ports"),
     *("allow_management_port", "zone"),
-    *("snat_address", "masquerade_mark", "chain_prefix", "drop_invalid", "counters", "backend_chains", "drain_timeout"),
+    *("snat_address", "masquerade_mark", "chain_prefix", "drop_invalid", "counters", "flow_offload"),
+    *("backend_chains", "drain_timeout"),
     *("conn_reuse_mode", "expire_nodest_conn", "tcp_timeout", "tcpfin_timeout", "udp_timeout"),
 )
 """The settings that are keys of ``node`` of `vip_service`."""

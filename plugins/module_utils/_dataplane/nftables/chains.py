@@ -14,6 +14,7 @@ None is of one service: what they are depends on the settings of the node and on
       no-backends                       reject
     postrouting             masquerade what is marked, and what a backend sends to itself
     forward                 drop invalid packets of services
+    offload                 hand established connections to a flow table (offload.py)
 """
 
 from __future__ import annotations

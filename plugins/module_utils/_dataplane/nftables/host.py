@@ -35,6 +35,9 @@ class Facility(Protocol):
     def counters(self, table: TableId, headers: Mapping[str, SetHeader]) -> Mapping[str, Mapping[bytes, int]]:
         """Return how many packets the elements of these sets and maps have counted, by name and key."""
 
+    def devices(self, table: TableId) -> tuple[set[str], set[str]]:
+        """Return the devices of a table's flow tables, and those that there are."""
+
     def digest(self) -> tuple[str, int]:
         """Return a digest of our tables, the same as long as nobody changes them, and the generation; empty where that fails."""
 

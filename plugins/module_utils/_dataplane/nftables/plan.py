@@ -13,6 +13,7 @@ from typing import Callable, NamedTuple
 from ..._model.payload import texts_of
 from ..._model.request import Request
 from ..._model.service import Node, Service, parse_names
+from ..._objects.nftables import Table
 from ..._plan.nftables import plan_tables
 from ..._plan.transaction import Step
 from ..conntrack_cleanup import families_with_connections
@@ -49,6 +50,8 @@ class State(NamedTuple):
     narrowed: Narrowed | None = None
     others: Callable[[], Mapping[str, Maps]] | None = None
     """Reads at which addresses and node ports services answer, where some that stay may be in the way of a narrowed request."""
+    offloads: bool = False
+    """Whether flow tables are those of the last run, but for devices that have gone since."""
 
 
 class NftablesPlan:
@@ -132,17 +135,26 @@ def observe(host: Host, node: Node, request: Request) -> Observation:
     facility = host.facility(own_tables)
     settings, asked = digest_of_settings(node), digest_of_request(request) if _is_whole(request) else ""
     record = host.facility(store).load()
-    is_disturbed = False
+    is_disturbed = offloads = False
     if record and record.settings == settings:
         generation = facility.generation()
         is_disturbed = record.generation != generation
-        if not is_disturbed or (record.tables and (record.tables, generation) == facility.digest()):
+        offloads = _offloads(facility, node, record)
+        is_known = not is_disturbed or (record.tables and (record.tables, generation) == facility.digest())
+        if is_known and offloads:
             found = narrowed(record, request, node, asked)
             if found and facility.fits(plan_tables(found.wanted, found.held)):
                 others = partial(_answering, facility) if found.has_new_claims else None
                 seen = State(dict(found.held), generation, settings, asked, is_disturbed, found, others)
                 return Observation(found.request, seen, found.facts)
-    return Observation(request, State(*facility.read(), settings, asked, is_disturbed))
+    return Observation(request, State(*facility.read(), settings, asked, is_disturbed, offloads=offloads))
+
+
+def _offloads(facility: Facility, node: Node, record: Record) -> bool:
+    """Whether flow tables have all of their devices that there are: one that goes leaves them, which is no new generation."""
+    offload = set(node.flow_offload)
+    found = [facility.devices(TABLES[family]) for family in record.counts.families()] if offload else []
+    return all(offloading == offload & there for offloading, there in found)
 
 
 def _answering(facility: Facility) -> dict[str, Maps]:
@@ -172,7 +184,18 @@ def plan_services(host: Host, node: Node, desired: Compiled, observation: Observ
         for family in TABLES
         if services[family] or family in kept or _keeps_guard(observation.request, node, family, seen.held)
     }
+    if seen.offloads:
+        held = seen.held
+        wanted = {one: _with_devices(table, held[one]) if one in held else table for one, table in wanted.items()}
     return NftablesPlan(host, wanted, seen, lambda: _record(observation.request, desired, services, wanted, node, seen))
+
+
+def _with_devices(table: Table, held: Table) -> Table:
+    """The table without devices that its flow tables have lost, which is no reason to make these anew: the kernel would refuse."""
+    found = {
+        name: one._replace(devices=held.flowtables.get(name, one).devices) for name, one in table.flowtables.items()
+    }
+    return table._replace(flowtables=found)
 
 
 def _record(

@@ -30,6 +30,7 @@ from . import maps
 from .chains import ChainMaker
 from .compile import collapsed
 from .maps import BY_ADDRESS, FRONTS, Maps
+from .offload import flowtables, offload_chains
 
 _NOTHING = Element()
 
@@ -54,7 +55,7 @@ class _TableMaker:
     """Follows what leads on from the base chains."""
 
     def __init__(self, elements: Maps, node: Node, family: str) -> None:
-        self._elements, self._family = elements, family
+        self._elements, self._node, self._family = elements, node, family
         self._maker = ChainMaker(node, family)
         self._headers = maps.headers(family, node.counters)
         self._chains: dict[str, Chain] = {}
@@ -62,10 +63,11 @@ class _TableMaker:
 
     def table(self) -> Table:
         has_affinity = any(self._elements.get(front.affinity) for front in FRONTS)
-        for name, chain in self._maker.base_chains(has_affinity).items():
+        base_chains = {**self._maker.base_chains(has_affinity), **offload_chains(self._node, self._family)}
+        for name, chain in base_chains.items():
             self._add_chain(name, chain)
         sets, chains = dict(sorted(self._sets.items())), dict(sorted(self._chains.items()))
-        return Table(*TABLES[self._family], sets, chains, {})
+        return Table(*TABLES[self._family], sets, chains, flowtables(self._node))
 
     def _add_chain(self, name: str, chain: Chain | None) -> None:
         if chain is None or name in self._chains:
