@@ -94,6 +94,16 @@ def test_an_anchored_jump_gives_way_to_jumps_alone(rules: list[str], moves: bool
         assert f"-I PREROUTING 1 {JUMP}" in _lines(result.restore)
 
 
+@pytest.mark.parametrize("in_front", [[], ["-d 10.0.0.1/32 -j ACCEPT", "-p tcp"]])
+@pytest.mark.parametrize(
+    ("behind", "moves"), [([], False), (["-j f2b-sshd"], False), (["-d 10.0.0.1/32 -j ACCEPT"], True)]
+)
+def test_a_jump_at_the_end_is_anchored_there(in_front: list[str], behind: list[str], moves: bool) -> None:
+    chains = {("nat", "L4-A"): ["-j RETURN"]}
+    desired = Desired(dict(chains), [Jump(*HOOK, JUMP, "last", anchored=True)])
+    assert plan(desired, Observed(dict(chains), {HOOK: [*in_front, JUMP, *behind]})).changed is moves
+
+
 def test_a_jump_that_is_not_anchored_stays_where_it_is() -> None:
     chains = {("nat", "L4-A"): ["-j RETURN"]}
     desired = Desired(dict(chains), [Jump(*HOOK, JUMP)])

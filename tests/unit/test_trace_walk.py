@@ -66,6 +66,16 @@ def test_local_addresses_are_the_nodes_and_loopback() -> None:
         assert local.chance(PACKET._replace(destination=address)) == chance
 
 
+@pytest.mark.parametrize(("option", "field"), [("-i", "source"), ("-o", "destination")])
+def test_of_interfaces_the_loopback_alone_is_known(option: str, field: str) -> None:
+    loopback = parse_rule(f"{option} lo -j ACCEPT")
+    for address, chance in (("192.0.2.1", 1), ("127.0.0.9", 1), ("198.51.100.1", 0)):
+        packet: Any = {field: address}
+        assert loopback.chance(PACKET._replace(**packet)) == chance
+    with pytest.raises(UnknownRule, match=f"by which interface a packet .* is not known .{option} eth0"):
+        parse_rule(f"{option} eth0 -j ACCEPT").chance(PACKET)
+
+
 def test_the_mark_is_set_and_cleared_by_its_bits() -> None:
     state = nat("-j MARK --set-xmark 0x6/0xf", "-j MARK --set-xmark 0x2/0x0", "-m mark --mark 0x4/0xf " + TO % 1)
     assert reached(state) == {"10.0.0.1": 1}

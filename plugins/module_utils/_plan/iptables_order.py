@@ -26,7 +26,7 @@ _PROTOCOLS = frozenset(("tcp", "udp", "sctp", "all"))
 _STATES = frozenset(("NEW", "RELATED", "ESTABLISHED", "DNAT"))
 _UNTRANSLATED = _STATES - {"DNAT"}
 """What connections to services are; the latter where rules of ours are about those that are not translated."""
-_SAY_NOTHING = ("-m", "--match", "--comment", "-j", "--jump", "-g", "--goto", "--reject-with")
+_SAY_NOTHING = ("-m", "--comment", "-j", "-g", "--reject-with")
 
 
 class _Rule(NamedTuple):
@@ -77,7 +77,7 @@ def _parse(text: str, hook: str) -> _Rule:
         elif name:
             options[name] = (options[name][0], word.text)
             name = ""
-    target = next((options[key][1] for key in ("-j", "--jump", "-g", "--goto") if key in options), "")
+    target = next((options[key][1] for key in ("-j", "-g") if key in options), "")
     conditions = {key: value for key, value in options.items() if key not in _SAY_NOTHING}
     if hook == "INPUT" and conditions.get("--dst-type") == (False, "LOCAL"):
         del conditions["--dst-type"]  # all is, there

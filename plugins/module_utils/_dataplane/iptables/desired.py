@@ -91,14 +91,14 @@ def _chains_of(names: Collection[str], observed: Observed, layout: Layout) -> se
     new = found
     while new:
         led_to = {("nat", target_of(rule) or "") for key in new for rule in observed.chains.get(key, ())}
-        new = {key for key in led_to - found if layout.is_per_service(key) and not _others(observed, key, names)}
+        new = {key for key in led_to - found if layout.is_per_service(key) and not _has_owner(observed, key)}
         found = found | new
     return found
 
 
-def _others(observed: Observed, key: ChainKey, names: Collection[str]) -> bool:
-    """Whether a chain has a rule of a service that is not named."""
-    return any(owner_of(rule) not in {None, *names} for rule in observed.chains.get(key, ()))
+def _has_owner(observed: Observed, key: ChainKey) -> bool:
+    """Whether a chain has a rule of any service."""
+    return any(map(owner_of, observed.chains.get(key, ())))
 
 
 def _without(rules: Rules, names: Collection[str]) -> list[str]:
