@@ -10,6 +10,7 @@ lan: node1, node2, router, neighbour (a client on the segment), and two backends
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -136,19 +137,20 @@ class AnnounceBed:
     def play(self, name: str, node: str, **variables: Any) -> Run:
         """Run another playbook, about one node."""
         done = self.controller.run_anyhow(COLLECTION / "playbooks" / name, False, "--limit", node, **variables)
-        from playbooks import PlaybookFailed, _parse
-
-        run = _parse(done)
-        if run.returncode:
-            raise PlaybookFailed(f"{run.message}\n{run.output}")
-        return run
+        return self.controller.judged(done)
 
     def start_keepalived(self, node: str) -> None:
-        self.nodes[node].start("keepalived", "--dont-fork", "--log-console", "--log-detail")
+        self.nodes[node].start("keepalived", "--dont-fork", "--log-console")
 
     def start_bird(self, host: Host) -> None:
         host.run("mkdir", "-p", "/run/bird")
         host.start("bird", "-f")
+
+    def stop(self, node: str, daemon: str) -> None:
+        """End a daemon of a node, as a kill of the node does."""
+        for number in self.nodes[node].processes():
+            if Path(f"/proc/{number}/comm").read_text().strip() == daemon:
+                os.kill(number, signal.SIGKILL)
 
     def start_router(self) -> None:
         """BIRD, which takes GRACEFUL_SHUTDOWN for what it means (RFC 8326, section 4.2)."""

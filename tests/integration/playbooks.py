@@ -100,7 +100,11 @@ class Controller:
 
     def run(self, playbook: Path = SITE, check: bool = False, expect_failure: bool = False, **variables: Any) -> Run:
         """Run with diffs. Raises PlaybookFailed when it fails, or with `expect_failure` when it does not."""
-        run = _parse(self.run_anyhow(playbook, check, **variables))
+        return self.judged(self.run_anyhow(playbook, check, **variables), expect_failure)
+
+    def judged(self, done: subprocess.CompletedProcess[str], expect_failure: bool = False) -> Run:
+        """What a run came to, as of `run`."""
+        run = _parse(done)
         if (run.returncode != 0) != expect_failure:
             raise PlaybookFailed(f"{run.message}\n{run.output}")
         return run

@@ -1,0 +1,174 @@
+# Copyright (c) 2026, layer4.service_proxy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Nodes whose keepalived announces what site.yml has compiled of their services."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from announce_bed import ADDRESSES, BACKENDS, KEEPALIVED_FILE, NODES, AnnounceBed, Stream, service, wait_for
+
+from lab.traffic import connect
+from module_runner import COLLECTION
+
+LOCAL = ("203.0.113.20", "2001:db8:203::20")
+PROGRAM = "/usr/local/sbin/layer4-service-proxy"
+CLASHING = "vrrp_instance other {\n  interface eth0\n  virtual_router_id 51\n  priority 1\n  unicast_peer {\n    10.0.0.2\n  }\n}\n"
+MAIN = "/etc/keepalived/keepalived.conf"
+LEFT = "ls -d /run/layer4-service-proxy /var/lib/layer4* /etc/keepalived/*.conf 2> /dev/null || true"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnnounceBed]:
+    with AnnounceBed(tmp_path_factory.mktemp("controller"), service_proxy_announce="vrrp") as bed:
+        bed.put_addresses_on_link()
+        predicted = bed.site(check=True)
+        assert predicted.changes == bed.site().changes
+        for name in NODES:
+            bed.start_keepalived(name)
+        yield bed
+
+
+@pytest.fixture
+def bed(made: AnnounceBed) -> AnnounceBed:
+    """One node holds the addresses of both families."""
+    wait_for(lambda: len(made.holders()) == 1 == len(made.holders(ADDRESSES[1])), "no node holds the addresses")
+    return made
+
+
+def answered(bed: AnnounceBed, address: str) -> set[str]:
+    tally = connect(bed.neighbour, address, 80, count=40)
+    assert tally.failed == 0, tally
+    return set(tally.backends)
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_one_node_holds_an_address_and_leads_to_all_backends(bed: AnnounceBed, address: str) -> None:
+    assert answered(bed, address) == set(BACKENDS)
+
+
+def test_a_second_run_changes_nothing_on_the_node_that_holds_the_addresses(bed: AnnounceBed) -> None:
+    assert bed.site().changed == 0
+
+
+def test_a_change_that_concerns_no_address_reloads_nothing(bed: AnnounceBed) -> None:
+    """It is a switch of the dataplane: what follows is with nftables."""
+    before = written(bed)
+    bed.inventory(service_proxy_dataplane="nftables")
+    assert bed.site().changed == 2
+    assert written(bed) == before
+    assert [answered(bed, address) for address in ADDRESSES] == [set(BACKENDS)] * 2
+
+
+def written(bed: AnnounceBed) -> str:
+    """The number of the file that keepalived reads, another one whenever it is written."""
+    return bed.nodes["node1"].run("stat", "--format=%i", KEEPALIVED_FILE).stdout
+
+
+def test_a_drained_node_hands_over_without_a_failed_connection_and_stays_drained(bed: AnnounceBed) -> None:
+    [drained] = bed.holders()
+    [other] = set(NODES) - {drained}
+    with Stream(bed.neighbour, ADDRESSES[0]) as stream, Stream(bed.neighbour, ADDRESSES[1]) as other_stream:
+        run = bed.play("drain_node.yml", drained, service_proxy_drain_seconds=10)
+        wait_for(lambda: bed.holders() == [other] == bed.holders(ADDRESSES[1]), "the other node took nothing over")
+    assert stream.attempts
+    assert (stream.failed, other_stream.failed) == ([], [])
+    [report] = [result["msg"] for task, _host, result in run.results if "Report" in task]
+    assert report.startswith(f"{ADDRESSES[0]}, {ADDRESSES[1]}: no new connections in the last 3 seconds, ")
+    again = bed.site()
+    assert again.changed == 0
+    warned = [warning for _task, _host, result in again.results for warning in result.get("warnings", ())]
+    assert f"{drained} is drained: it announces nothing until undrain_node" in warned
+    with Stream(bed.neighbour, ADDRESSES[0]) as stream:
+        bed.play("undrain_node.yml", drained)
+    assert stream.failed == []
+
+
+def test_without_a_limit_no_node_is_drained(bed: AnnounceBed) -> None:
+    run = bed.controller.run(COLLECTION / "playbooks" / "drain_node.yml", expect_failure=True)
+    assert run.message == "drain_node withdraws every node of the group: name those that are meant with --limit"
+
+
+def test_an_address_with_a_local_policy_is_held_by_a_node_with_a_backend(bed: AnnounceBed) -> None:
+    local = service("local", external_ips=list(LOCAL), external_traffic_policy="local")
+    for number, node in enumerate(("node2", "node1")):
+        backends = [{**one, "node": node} for one in local["backends"]]
+        before = written(bed)
+        bed.inventory([service(), {**local, "backends": backends}])
+        bed.site()
+        wait_for(lambda: [bed.holders(one) for one in LOCAL] == [[node]] * 2, f"{node} does not hold the addresses")  # noqa: B023
+        assert (written(bed) == before) == bool(number), "only another address is written"
+
+
+@pytest.mark.parametrize(
+    ("given", "variables", "told"),
+    [
+        ("10.0.0.2", {}, 'service "web": 10.0.0.2 is to be announced, but is the own address of node2'),
+        (
+            "203.0.113.9",
+            {"service_proxy_vrrp_interface": "eth9"},
+            'service_proxy_vrrp_interface is "eth9": node1 has no such interface: must be one of eth0, ',
+        ),
+    ],
+    ids=["address of a node", "no interface"],
+)
+def test_what_cannot_be_announced_is_refused_before_anything_is_touched(
+    bed: AnnounceBed, given: str, variables: dict[str, str], told: str
+) -> None:
+    before = written(bed)
+    bed.inventory([service(external_ips=[given])])
+    assert told in bed.controller.run(expect_failure=True, **variables).message
+    assert written(bed) == before
+
+
+def test_a_configuration_that_keepalived_refuses_is_not_put_in_place(bed: AnnounceBed) -> None:
+    node, main, before = bed.nodes["node1"], bed.read("node1", MAIN), written(bed)
+    node.run("sh", "-c", f"cat >> {MAIN}", input=CLASHING)
+    bed.inventory([service(external_ips=[*ADDRESSES, "203.0.113.11"])])
+    run = bed.controller.run(expect_failure=True)
+    assert f"keepalived refuses its configuration with {KEEPALIVED_FILE}, which is not put in place: " in run.message
+    assert (bed.read("node1", MAIN), written(bed)) == (main + CLASHING, before)
+    node.run("sh", "-c", f"cat > {MAIN}", input=main)
+    bed.inventory()
+    bed.site()
+    assert bed.read("node1", MAIN) == main
+
+
+def test_a_node_that_could_not_bring_its_services_back_announces_nothing(bed: AnnounceBed) -> None:
+    [holder] = bed.holders()
+    node = bed.nodes[holder]
+    assert node.run(PROGRAM, "boot", "restore").stderr == ""
+    assert bed.holders() == [holder]
+    kept = node.run(
+        "sh", "-c", "ls -d /var/lib/layer4-service-proxy/generations/*/services.nft* | tail -n 1"
+    ).stdout.strip()
+    node.run("mv", kept, "/var/kept")
+    assert node.run(PROGRAM, "boot", "restore", check=False).returncode == 1
+    wait_for(lambda: bed.holders() == [one for one in NODES if one != holder], "the other node took nothing over")
+    node.run("mv", "/var/kept", kept)
+    assert node.run(PROGRAM, "boot", "restore").stderr == ""
+
+
+def test_another_node_takes_over_from_one_that_is_gone(
+    bed: AnnounceBed, record_property: pytest.RecordProperty
+) -> None:
+    [gone] = bed.holders()
+    [other] = set(NODES) - {gone}
+    with Stream(bed.neighbour, ADDRESSES[0]) as stream:
+        wait_for(lambda: any(answered for _at, answered in stream.attempts), "nothing was answered")
+        bed.nodes[gone].ip("link", "set", "eth0", "down")
+        wait_for(lambda: other in bed.holders(), "nobody took over")
+        last = len(stream.attempts)
+        wait_for(lambda: any(answered for _at, answered in stream.attempts[last:]), "nothing was answered any more")
+    record_property("seconds without answers", round(stream.outage, 2))
+    bed.nodes[gone].ip("link", "set", "eth0", "up")
+
+
+def test_removed_it_leaves_nothing(made: AnnounceBed) -> None:
+    """Last, since it ends what the other tests share."""
+    made.site(service_proxy_state="absent")
+    wait_for(lambda: made.holders() == [], "keepalived holds addresses still")
+    assert [host.run("sh", "-c", LEFT).stdout for host in made.nodes.values()] == ["", ""]
