@@ -114,12 +114,16 @@ class OverlayNetwork:
     def _address(self, node: str) -> None:
         router, interface = self.machines["router"], node if self.apart else "lan"
         for family in (IPV4, IPV6):
-            address = self.address(node, family)
-            gateway = f"{address.rpartition('.')[0]}.254" if family == IPV4 else f"{address.rpartition(':')[0]}:fe"
+            address, gateway = self.address(node, family), self._gateway(node, family)
             self.nodes[node].add_address("eth0", f"{address}/{_PREFIX[family]}")
             if self.apart or node == NODES[0]:
                 router.add_address(interface, f"{gateway}/{_PREFIX[family]}")
             self.nodes[node].add_route("default" if family == IPV4 else "::/0", "via", gateway)
+
+    def _gateway(self, node: str, family: str) -> str:
+        """The router's address in the network of a node."""
+        address = self.address(node, family)
+        return f"{address.rpartition('.')[0]}.254" if family == IPV4 else f"{address.rpartition(':')[0]}:fe"
 
     def _host(self, backend: str, addresses: dict[str, str], node: str) -> None:
         machine, host = self.machines[backend], self.nodes[node]
@@ -154,7 +158,7 @@ class OverlayNetwork:
 
     def held(self, node: str) -> list[str]:
         """What a node has of the overlay, as the tools tell it."""
-        return self.nodes[node].run("sh", "-c", OVERLAY).stdout.splitlines()
+        return sorted(self.nodes[node].run("sh", "-c", OVERLAY).stdout.splitlines())
 
     def ask(self, machine: str, address: str, protocol: str = "tcp", count: int = 1) -> Tally:
         """Connections from a machine, or from a node itself."""
@@ -177,6 +181,14 @@ class OverlayNetwork:
             received = _receive(client, size)
             answering.result()
         return received
+
+    def up(self, node: str) -> None:
+        """Set the interface up that a test has set down, and give back what it lost."""
+        self.nodes[node].run("ip", "link", "set", "eth0", "up")
+        address = self.address(node, IPV6)
+        self.nodes[node].add_address("eth0", f"{address}/{_PREFIX[IPV6]}")
+        for family in (IPV4, IPV6):
+            self.nodes[node].add_route("default" if family == IPV4 else "::/0", "via", self._gateway(node, family))
 
     def routes_of_others(self, node: str) -> str:
         """The routes of table main but ours, and but those to link-local addresses, which come some time after their link."""

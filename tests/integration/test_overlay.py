@@ -115,19 +115,3 @@ def test_the_mtu_leaves_room_for_the_headers(converged: Converged) -> None:
     warned = [warning for one in converged.first.results for warning in one[2].get("warnings", ())]
     told = [line for line in warned if f"l4-vxlan0 {mtu}: a backend that does not heed ICMP" in line]
     assert bool(told) == (converged.mode == "vxlan"), warned
-
-
-def test_what_was_edited_by_hand_is_put_right(converged: Converged) -> None:
-    network, node = converged.network, converged.network.nodes["node1"]
-    before = network.held("node1")
-    node.run("sh", "-c", "ip route del 10.0.2.0/24 proto 76; ip route add blackhole 10.99.0.0/24 proto 76")
-    if converged.mode == "vxlan":
-        node.run(
-            "sh", "-c", "ip link set l4-vxlan0 down; ip link set l4-vxlan0 mtu 1300; bridge fdb flush dev l4-vxlan0"
-        )
-        node.run("ip", "address", "add", "10.98.0.1/24", "dev", "l4-vxlan0")
-    assert network.held("node1") != before
-    check = network.controller.run(check=True)
-    assert_same_changes(check, network.controller.run())
-    assert network.held("node1") == before
-    assert {host for _task, host, _diff in check.changes} == {"node1"}
