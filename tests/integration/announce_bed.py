@@ -10,7 +10,7 @@ lan: node1, node2, router, neighbour (a client on the segment), and two backends
 from __future__ import annotations
 
 import os
-import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from typing import Any
 
 from lab.hosts import Host
 from lab.namespaces import Namespace, link
-from lab.traffic import Servers, connect
+from lab.traffic import Servers
 from module_runner import COLLECTION
 from playbooks import Controller, Run
 
@@ -30,8 +30,17 @@ OUTER_ROUTER, CLIENT = ("198.51.100.254", "2001:db8:100::fe"), ("198.51.100.1", 
 BACKENDS = {"first": ("10.0.0.11", "fd00::b"), "second": ("10.0.0.12", "fd00::c")}
 ADDRESSES = ("203.0.113.10", "2001:db8:203::10")
 LENGTHS = (24, 64)
+TRAFFIC = COLLECTION / "molecule" / "shared" / "files" / "traffic.py"
 KEEPALIVED_FILE = "/etc/keepalived/layer4-service-proxy.conf"
 BIRD_FILE = "/etc/bird/layer4-service-proxy.conf"
+PROGRAM = "/usr/local/sbin/layer4-service-proxy"
+CHECK = {"interval": 1, "timeout": 1, "fall": 2, "rise": 1, "panic_threshold": None}
+FLIPPED = "/run/layer4-service-proxy/flipped"
+_REFUSING = """
+table inet refusing {
+    chain input { type filter hook input priority 0; tcp dport 8080 reject with tcp reset; }
+}
+"""
 _ROUTER_BIRD = """\
 router id 10.0.0.254;
 protocol device {{ scan time 1; }}
@@ -95,6 +104,7 @@ class AnnounceBed:
             for (name, addresses), machine in zip(BACKENDS.items(), served):
                 for address in addresses:
                     servers.serve(machine, name, address, 8080)
+            self.backends = dict(zip(BACKENDS, served))
             self.inventory()
             self._stack = stack.pop_all()
         return self
@@ -146,11 +156,19 @@ class AnnounceBed:
         host.run("mkdir", "-p", "/run/bird")
         host.start("bird", "-f")
 
-    def stop(self, node: str, daemon: str) -> None:
-        """End a daemon of a node, as a kill of the node does."""
-        for number in self.nodes[node].processes():
-            if Path(f"/proc/{number}/comm").read_text().strip() == daemon:
-                os.kill(number, signal.SIGKILL)
+    def fail(self, backend: str) -> None:
+        """Have a backend refuse connections."""
+        self.backends[backend].run("nft", "-f", "-", input=_REFUSING)
+
+    def mend(self, backend: str) -> None:
+        self.backends[backend].run("nft", "delete", "table", "inet", "refusing")
+
+    def follow_checks(self) -> bool:
+        """Do what units of systemd do when health checks have changed what the kernel does. Return whether they had."""
+        flipped = [host for host in self.nodes.values() if host.run("rm", FLIPPED, check=False).returncode == 0]
+        for host in flipped:
+            host.run(PROGRAM, "boot", "announce")
+        return bool(flipped)
 
     def start_router(self) -> None:
         """BIRD, which takes GRACEFUL_SHUTDOWN for what it means (RFC 8326, section 4.2)."""
@@ -188,34 +206,36 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> 
 class Stream:
     """New connections to an address, one each 10 ms, until it is left; when each began, and whether it was answered."""
 
-    def __init__(self, client: Namespace, address: str, patience: float = 0.9) -> None:
-        """patience: seconds for each, less than until a client sends its first packet again."""
-        self._client, self._address, self._patience = client, address, patience
-        self._over = threading.Event()
-        self._threads: list[threading.Thread] = []
+    def __init__(self, client: Namespace, address: str) -> None:
+        self._client, self._address = client, address
         self.attempts: list[tuple[float, bool]] = []
-        self._main = threading.Thread(target=self._ask)
 
     def __enter__(self) -> Stream:
-        self._main.start()
+        self._process = self._client.start(sys.executable, str(TRAFFIC), "stream", self._address, "80")
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        try:
+            self.wait_for_answers()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *dummy: object) -> None:
-        self._over.set()
-        self._main.join()
-        for one in self._threads:
-            one.join()
+        self._process.terminate()
+        self._reader.join()
 
-    def _ask(self) -> None:
-        while not self._over.wait(0.01):
-            thread = threading.Thread(target=self._attempt)
-            thread.start()
-            self._threads.append(thread)
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            began, *words = line.split()
+            self.attempts.append((float(began), len(words) > 1))
 
-    def _attempt(self) -> None:
-        began = time.monotonic()
-        tally = connect(self._client, self._address, 80, timeout=self._patience)
-        self.attempts.append((began, bool(tally.answered)))
+    def wait_for_answers(self, count: int = 1) -> float:
+        """Wait until so many are answered of those that begin from now on. Return when that was, as they tell it."""
+        since = time.monotonic()
+        wait_for(lambda: sum(answered for at, answered in self.attempts if at > since) >= count, "nothing is answered")
+        return since
 
     @property
     def failed(self) -> list[float]:

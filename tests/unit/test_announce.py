@@ -16,7 +16,6 @@ import pytest
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._announce.addresses import (
     Address,
-    announced_addresses,
     find_addresses,
     service_problems,
     service_warnings,
@@ -76,8 +75,8 @@ def at(*addresses: str, policy: str = "cluster", port: int = 80, **backend: Any)
     return {"external_ips": list(addresses), "external_traffic_policy": policy, "port": port, "backends": backends}
 
 
-def announced(*given: Mapping[str, Any], name: str = "node1", vips: bool = False, unhealthy: Any = ()) -> list[str]:
-    return announced_addresses(services(*given), node(name), vips, unhealthy)
+def announced(*given: Mapping[str, Any], name: str = "node1", vips: bool = False) -> list[str]:
+    return [one.address for one in find_addresses(services(*given), node(name), vips) if one.is_served]
 
 
 def test_external_and_load_balancer_addresses_are_announced_and_virtual_ips_on_request() -> None:
@@ -94,11 +93,6 @@ def test_an_address_without_usable_backends_is_not_announced(backend: dict[str, 
 
 def test_backends_that_end_but_serve_are_usable() -> None:
     assert announced(at(IP, ready=False, serving=True, terminating=True)) == [IP]
-
-
-def test_a_backend_that_fails_its_checks_counts_as_not_ready() -> None:
-    assert announced(at(IP, IP6), unhealthy={("s0", "10.1.0.1", 8080)}) == [IP6]
-    assert announced(at(IP), unhealthy={("s0", "10.1.0.1", 80), ("s1", "10.1.0.1", 8080)}) == [IP]
 
 
 def test_with_a_local_policy_only_nodes_with_a_backend_announce() -> None:

@@ -22,7 +22,13 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ru
 from ansible_collections.layer4.service_proxy.plugins.module_utils._health.checks import Out, Probe
 from ansible_collections.layer4.service_proxy.plugins.module_utils._health.schedule import Schedule
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import Backend
-from ansible_collections.layer4.service_proxy.plugins.module_utils._node.boot_units import HEALTH, wanted_units
+from ansible_collections.layer4.service_proxy.plugins.module_utils._node.boot_units import (
+    ANNOUNCE,
+    FLIP,
+    FLIPPED,
+    HEALTH,
+    wanted_units,
+)
 
 TCP = Probe("10.0.0.1", 80, "tcp", "", (), 10, 2, 2, 3)
 HTTP = TCP._replace(type="http", path="/up?x=1", status=((200, 299), (404, 404)))
@@ -208,11 +214,14 @@ def test_time_in_which_the_checker_does_not_run_is_no_time_of_checks(monkeypatch
 
 
 @pytest.mark.parametrize("restore", [False, True])
-def test_the_unit_is_there_where_services_ask_for_checks(restore: bool) -> None:
+def test_the_units_are_there_where_services_ask_for_checks(restore: bool) -> None:
     with_checks, without = (
         wanted_units(restore=restore, reapply=False, overlay=False, checks=checks) for checks in (True, False)
     )
-    (unit,) = [one for one in with_checks if one not in without]
+    unit, announces, follows = [one for one in with_checks if one not in without]
+    assert [(one.name, one.started) for one in (announces, follows)] == [(ANNOUNCE, False), (FLIP, True)]
+    assert f"PathExists={FLIPPED}\n" in follows.text
+    assert f"ExecStartPre=/bin/rm -f {FLIPPED}\n" in announces.text
     assert (unit.name, unit.started, unit.wanted_by) == (HEALTH, True, "multi-user.target")
     for line in (
         "Type=notify",

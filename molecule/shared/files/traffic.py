@@ -2,11 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Serve, ask and hold: a backend that says who it is and whom it sees, and its clients.
+"""Serve, ask, hold and stream: a backend that says who it is and whom it sees, and its clients.
 
 serve NAME PORT...                    answer on these TCP and UDP ports with "NAME SOURCE_ADDRESS"
 ask PROTOCOL ADDRESS PORT COUNT       print each answer on a line, or "refused", "timeout", "denied" or "unreachable"; give up at the fifth of these
 hold ADDRESS PORT SECONDS             keep one TCP connection, ask ten times a second, print what comes
+send ADDRESS PORT BYTES               send so many in one TCP connection, print how many have come back
+stream ADDRESS PORT                   a new TCP connection each 10 ms until SIGTERM; print of each when it began, on the monotonic clock, and
+                                      its answer, or a word as above
 return HOST ADDRESS PORT              wait until HOST is silent, then until it answers a ping again, then until ADDRESS PORT serves; print the
                                       seconds between the last two
 """
@@ -14,6 +17,9 @@ return HOST ADDRESS PORT              wait until HOST is silent, then until it a
 from __future__ import annotations
 
 import errno
+import os
+import selectors
+import signal
 import socket
 import socketserver
 import subprocess
@@ -24,6 +30,8 @@ from collections.abc import Callable
 
 PATIENCE = 2.5  # seconds: a client whose first SYN was answered by an ICMP error only believes the second
 MOST_FAILURES = 5
+INTERVAL = 0.01  # seconds between two connections of a stream
+LOST = 0.9  # seconds, less than until a client sends its first packet again
 WORDS = {
     errno.ECONNREFUSED: "refused",
     errno.EPERM: "denied",
@@ -33,13 +41,13 @@ WORDS = {
 
 
 class Stream(socketserver.StreamRequestHandler):
-    """A line when the connection opens, and one for each line that comes."""
+    """A line when the connection opens, and one for each line that comes, as long as that at least."""
 
     def handle(self) -> None:
         line = answer(self.client_address)
         self.wfile.write(line)
-        for _question in self.rfile:
-            self.wfile.write(line)
+        for question in self.rfile:
+            self.wfile.write(line[:-1].ljust(len(question) - 1) + b"\n")
 
 
 class Datagram(socketserver.BaseRequestHandler):
@@ -95,7 +103,7 @@ def asked(protocol: str, address: str, port: str, patience: float = PATIENCE) ->
     except socket.timeout:
         return "timeout"
     except OSError as error:
-        return WORDS.get(error.errno or 0) or str(error).replace(" ", "-")
+        return word_of(error)
 
 
 def hold(address: str, port: str, seconds: str) -> None:
@@ -104,6 +112,54 @@ def hold(address: str, port: str, seconds: str) -> None:
             print(connection.recv(200).decode().strip() or "closed", flush=True)
             connection.send(b"?\n")
             time.sleep(0.1)
+
+
+def send(address: str, port: str, count: str) -> None:
+    with opened("tcp", address, port) as connection, connection.makefile("rb") as answers:
+        answers.readline()
+        connection.sendall(b"x" * (int(count) - 1) + b"\n")
+        print(len(answers.readline()))
+
+
+def stream(address: str, port: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    waiting = selectors.DefaultSelector()
+    ending: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: ending.append(number))
+    due = time.monotonic()
+    while not ending or waiting.get_map():
+        now = time.monotonic()
+        if not ending and now >= due:
+            begin(waiting, socket.socket(family), (address, int(port)))
+            due = max(due + INTERVAL, now)
+        for key, _events in waiting.select(max(min(due - now, INTERVAL), 0)):
+            end(waiting, key)
+        # An answer that was there when a busy machine let this process go on is none that is missing.
+        for key in [key for key in waiting.get_map().values() if key.data[1] + LOST < now]:
+            end(waiting, key, "timeout")
+
+
+def begin(waiting: selectors.BaseSelector, made: socket.socket, target: tuple[str, int]) -> None:
+    made.setblocking(False)
+    key = waiting.register(made, selectors.EVENT_READ, (made, time.monotonic()))
+    failure = made.connect_ex(target)
+    if failure not in (0, errno.EINPROGRESS):
+        end(waiting, key, word_of(OSError(failure, os.strerror(failure))))
+
+
+def end(waiting: selectors.BaseSelector, key: selectors.SelectorKey, word: str = "") -> None:
+    connection, began = key.data
+    waiting.unregister(connection)
+    with connection:
+        try:
+            word = word or connection.recv(200).decode().strip() or "closed"
+        except OSError as error:
+            word = word_of(error)
+    print(f"{began:.3f} {word}", flush=True)
+
+
+def word_of(error: OSError) -> str:
+    return WORDS.get(error.errno or 0) or str(error).replace(" ", "-")
 
 
 def wait_for_return(host: str, address: str, port: str) -> None:
@@ -126,6 +182,8 @@ if __name__ == "__main__":
         "serve": lambda _name, *ports: serve(*ports),
         "ask": ask,
         "hold": hold,
+        "send": send,
+        "stream": stream,
         "return": wait_for_return,
     }
     ACTIONS[sys.argv[1]](*sys.argv[2:])

@@ -9,17 +9,14 @@ A node serves an address while it leads to usable backends: those of the node it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from .._dataplane.backends import choose
 from .._model import addresses as ip
 from .._model.messages import quoted
-from .._model.service import Backend, Node, Service
+from .._model.service import Node, Service
 from .settings import VRRP, Announcement, spelled
-
-Endpoint = tuple[str, str, int]
-"""The name of a service, and the address and port of one of its backends."""
 
 
 class Address(NamedTuple):
@@ -43,26 +40,16 @@ class _Way(NamedTuple):
     is_local: bool
 
 
-def find_addresses(
-    services: Sequence[Service], node: Node, vips: bool, unhealthy: Collection[Endpoint] = ()
-) -> list[Address]:
-    """Return all addresses that are to be announced, in numeric order. unhealthy: backends that count as not ready."""
+def find_addresses(services: Sequence[Service], node: Node, vips: bool) -> list[Address]:
+    """Return all addresses that are to be announced, in numeric order."""
     ways: dict[str, list[_Way]] = {}
     for service in services:
-        known = _without(service, unhealthy)
         for address, is_local in _addresses(service, vips):
-            ways.setdefault(address, []).append(_Way(known, is_local))
+            ways.setdefault(address, []).append(_Way(service, is_local))
     return [
         Address(one, any(way.is_local for way in ways[one]), _is_served(one, ways[one], node))
         for one in sorted(ways, key=ip.sort_key)
     ]
-
-
-def announced_addresses(
-    services: Sequence[Service], node: Node, vips: bool, unhealthy: Collection[Endpoint] = ()
-) -> list[str]:
-    """Return the addresses that this node is to attract traffic to now."""
-    return [one.address for one in find_addresses(services, node, vips, unhealthy) if one.is_served]
 
 
 def _addresses(service: Service, vips: bool) -> Iterator[tuple[str, bool]]:
@@ -71,18 +58,6 @@ def _addresses(service: Service, vips: bool) -> Iterator[tuple[str, bool]]:
     yield from ((one, is_local) for one in (*service.external_ips, *service.load_balancer_ips))
     if vips:
         yield from ((one, service.internal_traffic_policy == "local") for one in service.vip)
-
-
-def _without(service: Service, unhealthy: Collection[Endpoint]) -> Service:
-    if not unhealthy:
-        return service
-    return service._replace(backends=tuple(_reckoned(service.name, one, unhealthy) for one in service.backends))
-
-
-def _reckoned(name: str, backend: Backend, unhealthy: Collection[Endpoint]) -> Backend:
-    if (name, backend.address, backend.port) not in unhealthy:
-        return backend
-    return backend._replace(ready=False, serving=False)
 
 
 def _is_served(address: str, ways: Sequence[_Way], node: Node) -> bool:

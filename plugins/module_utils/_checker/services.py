@@ -16,15 +16,17 @@ from .._dataplane.host import LocalHost
 from .._dataplane.run import RunError, plan_run
 from .._dataplane.service_run import node_of
 from .._health.checks import Out, Probe, probes, without_failed
-from .._kernel.files import FileError
+from .._kernel.files import FileError, write_file
 from .._kernel.link import LinkError
 from .._kernel.run_lock import LockTimeout, exclusive_run
 from .._model.request import Request
 from .._model.service import InvalidServices, Node, parse_node, parse_services
 from .._node import boot_generations
+from .._node.announce import RECORD
 from .._node.announcing import without_held
 from .._node.asked import effective_services
 from .._node.boot_facilities import Host
+from .._node.boot_units import FLIPPED
 from .._node.change import NodeError
 from .._node.given import last_given
 from .._node.settings import Settings
@@ -87,8 +89,8 @@ class Services:
         return without_failed([self._raw[name] for name in names], failed, self._node)[1]
 
     def converge(self, names: Collection[str], failed: Mapping[Probe, str]) -> bool:
-        """Bring into the kernel what checks have found of these services; False where another run is under way, or has changed
-        what the node is given. Raises one of `ERRORS`.
+        """Bring into the kernel what checks have found of these services, and have what is announced follow; False where another
+        run is under way, or has changed what the node is given. Raises one of `ERRORS`.
         """
         gc.disable()  # hundreds of thousands of values that are no cycles: half of the time otherwise
         try:
@@ -99,6 +101,8 @@ class Services:
                 run = plan_run(Request("present", services, False, self._dataplane), self._node, LocalHost(Host()))
                 run.apply()
                 run.clean_up()
+                if os.path.exists(RECORD):
+                    write_file(Path(FLIPPED), "")
                 return True
         except LockTimeout:
             return False

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
-from .._announce.addresses import Address, Endpoint, find_addresses, service_problems, service_warnings
+from .._announce.addresses import Address, find_addresses, service_problems, service_warnings
 from .._announce.bgp import bird_text, has_bfd, router_id
 from .._announce.settings import (
     VRRP,
@@ -31,6 +31,8 @@ from .._announce.vrrp import (
     keepalived_text,
     switches,
 )
+from .._dataplane.health_record import read_failed
+from .._health.checks import without_failed
 from .._kernel import link
 from .._kernel.files import RUN_DIRECTORY, FileError, ensure_directory, remove_file, write_file
 from .._kernel.process import Runner
@@ -110,13 +112,12 @@ def compile_announcement(
     node: Node,
     withdrawal: str,
     runner: Runner,
-    unhealthy: Collection[Endpoint] = (),
 ) -> Wanted | None:
     """Return what the node is to announce, None for nothing. settings: `SETTINGS` and name. Raises InvalidAnnouncement and NodeError."""
     plan = parse_announcement(settings)
     if plan is None:
         return None
-    found = find_addresses(services, node, plan.vips, unhealthy)
+    found = find_addresses(services, node, plan.vips)
     problems = service_problems(found, services, plan)
     if problems:
         raise InvalidAnnouncement(problems)
@@ -185,13 +186,11 @@ def plan_announcement(
     return [recording, switching, *loading] if wanted else [*loading, switching, recording]
 
 
-def refresh(
-    read_asked: Callable[[], Mapping[str, Any]], stands: bool, runner: Runner, unhealthy: Collection[Endpoint] = ()
-) -> None:
+def refresh(read_asked: Callable[[], Mapping[str, Any]], stands: Callable[[], bool], runner: Runner) -> None:
     """Announce what the node can serve now, by its last run's settings; nothing else of what that run has left is looked at.
 
-    read_asked: returns by part what the current generation was asked for; not called where nothing is announced. stands: whether the
-    node has its services. unhealthy: as of `find_addresses`. Raises ERRORS.
+    read_asked: returns by part what the current generation was asked for; stands: whether the node has its services. Neither is called
+    where nothing is announced. Raises ERRORS.
     """
     plan = parse_announcement(read_record().settings)
     if plan is None:
@@ -199,8 +198,10 @@ def refresh(
     asked = read_asked()
     settings = settings_of(asked)
     node = parse_node({**settings.node, "addresses": settings.addresses or []})
-    found = find_addresses(parse_services(effective_services(asked), node), node, plan.vips, unhealthy)
-    found = [one._replace(is_served=one.is_served and stands) for one in found]
+    services = without_failed(effective_services(asked), read_failed(), node)[0]
+    found = find_addresses(parse_services(services, node), node, plan.vips)
+    if not stands():
+        found = [one._replace(is_served=False) for one in found]
     if plan.method == VRRP:
         _switch_change(switches(find_groups(found, plan.vrrp_id))).apply()
         return

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Callable, NoReturn
 
 from .._kernel.files import RUN_DIRECTORY, FileError, ensure_directory, read_file, remove_file, write_file
 from .._kernel.run_lock import LONGEST_WAIT, LockTimeout, exclusive_run
@@ -27,7 +27,7 @@ from . import announce, boot_files, boot_generations
 from .boot_facilities import ERRORS, Facility, Host, Read, facilities
 from .boot_generations import BootError, Generation
 
-_ACTIONS = ("restore", "overlay", "reload", "watch")
+_ACTIONS = ("restore", "overlay", "reload", "watch", "announce")
 _NETWORK_SECONDS = 60
 """For which `overlay` tries again while it fails, since the network may not be configured yet."""
 _FIREWALLD_SECONDS = 30
@@ -98,8 +98,8 @@ class Restorer:
 
 
 def _concerns(action: str, facility: str) -> bool:
-    """Whether a unit's action is about a facility: at boot, each is about its own."""
-    return action not in ("restore", "overlay") or (facility in boot_files.AFTER_NETWORK) == (action == "overlay")
+    """Whether a unit's action is about a facility: at boot, each is about its own; services are announced without ways to other nodes."""
+    return action in ("reload", "watch") or (facility in boot_files.AFTER_NETWORK) == (action == "overlay")
 
 
 def main() -> NoReturn:
@@ -145,6 +145,8 @@ def _run(action: str, directory: Path, host: Host) -> list[str]:
     if generation is None:
         return failures
     restorer = Restorer(generation, host, action)
+    if action == "announce":
+        return failures + _announce(generation, lambda: not restorer.gone() and not restorer.failures, host)
     if action == "watch":
         gone = restorer.gone()
         if not gone:
@@ -154,11 +156,11 @@ def _run(action: str, directory: Path, host: Host) -> list[str]:
     restorer.restore()
     write_file(RESTORED, "")
     if action != "watch":
-        failures += _announce(generation, not restorer.failures, host)
+        failures += _announce(generation, lambda: not restorer.failures, host)
     return failures + restorer.failures
 
 
-def _announce(generation: Generation, stands: bool, host: Host) -> list[str]:
+def _announce(generation: Generation, stands: Callable[[], bool], host: Host) -> list[str]:
     """Announce what the node can serve; failures."""
     try:
         announce.refresh(generation.asked, stands, host)

@@ -9,10 +9,15 @@ from __future__ import annotations
 from .units import Unit
 
 PROGRAM = "/usr/local/sbin/layer4-service-proxy"
-UNIT, OVERLAY, WATCH, TIMER, HEALTH = (
+UNIT, OVERLAY, WATCH, TIMER, HEALTH, ANNOUNCE, FLIP = (
     f"layer4-service-proxy{kind}"
-    for kind in (".service", "-overlay.service", "-watch.service", "-watch.timer", "-health.service")
+    for kind in (
+        *(".service", "-overlay.service", "-watch.service", "-watch.timer", "-health.service"),
+        *("-announce.service", "-announce.path"),
+    )
 )
+FLIPPED = "/run/layer4-service-proxy/flipped"
+"""There while the kernel has followed health checks, but not yet what is announced."""
 _STATE = "/var/lib/layer4-service-proxy"
 
 # Those that set rules of their own and may flush all others as they start. Docker does neither, and starts after the network, as
@@ -145,19 +150,52 @@ LimitNOFILE=8192
 WantedBy=multi-user.target
 """
 
+# The checker may not write what daemons read, nor talk to them. The file goes first, so that a flip in between is no lost one.
+_ANNOUNCE = f"""\
+# Role layer4.service_proxy.proxy, health_check of services
+[Unit]
+Description=Announce what health checks have left of services of layer4.service_proxy
+StartLimitIntervalSec=0
+
+[Service]
+Type=oneshot
+ExecStartPre=/bin/rm -f {FLIPPED}
+ExecStart={PROGRAM} boot announce
+"""
+
+_FLIP = f"""\
+# Role layer4.service_proxy.proxy, health_check of services
+[Unit]
+Description=Follow health checks of layer4.service_proxy with what is announced
+
+[Path]
+PathExists={FLIPPED}
+
+[Install]
+WantedBy=multi-user.target
+"""
+
 KNOWN = {
     UNIT: "multi-user.target",
     OVERLAY: "multi-user.target",
     WATCH: None,
     TIMER: "timers.target",
     HEALTH: "multi-user.target",
+    ANNOUNCE: None,
+    FLIP: "multi-user.target",
 }
 """All of these units, each with the target that starts it."""
 
 
 def wanted_units(*, restore: bool, reapply: bool, overlay: bool, checks: bool) -> list[Unit]:
     """Return the units that are to be there. reapply, overlay: whether `restore` is about these, too. checks: of backends."""
-    found = [Unit(HEALTH, _HEALTH, KNOWN[HEALTH], started=True)] if checks else []
+    found = []
+    if checks:
+        found = [
+            Unit(HEALTH, _HEALTH, KNOWN[HEALTH], started=True),
+            Unit(ANNOUNCE, _ANNOUNCE, None, started=False),
+            Unit(FLIP, _FLIP, KNOWN[FLIP], started=True),
+        ]
     if not restore:
         return found
     text = _RESTORE.format(program=PROGRAM, state=_STATE, firewalls=_FIREWALLS, reload=_RELOAD if reapply else "")

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._announce.settings import InvalidAnnouncement
 from .._dataplane import registry
+from .._dataplane.health_record import read_failed
 from .._dataplane.service_run import SERVICE_ERRORS, node_of
+from .._health.checks import without_failed
 from .._kernel.nft import NftError as UnreadableNftError
 from .._kernel.overlay import OverlayError
 from .._kernel.sysctl import SysctlError
@@ -178,7 +180,8 @@ def _compile_announcement(run: RunState) -> None:
         return
     given = with_others(run.given, run.held_given).services if settings.is_present else []
     check = registry.load(settings.dataplane).problems
-    run.announcing.compile(parse_services(without_drained(given, run.drained()), run.node, check), run.node)
+    services = without_failed(without_drained(given, run.drained()), read_failed() if given else {}, run.node)[0]
+    run.announcing.compile(parse_services(services, run.node, check), run.node)
 
 
 def _announce(run: RunState) -> None:
