@@ -27,6 +27,7 @@ CONTROLLER_PYTHON = (3, 11)
 COMPLETE = "complete"
 SYSTEM_PATH = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
 PACKAGE_OF_TOOL = {
+    "bird": "bird2",
     "bridge": "iproute2",
     "conntrack": "conntrack",
     "git": "git",
@@ -34,6 +35,7 @@ PACKAGE_OF_TOOL = {
     "ip6tables-legacy": "iptables",
     "ipset": "ipset",
     "iptables": "iptables",
+    "keepalived": "keepalived",
     "mke2fs": "e2fsprogs",
     "mmdebstrap": "mmdebstrap",
     "modprobe": "kmod",
@@ -49,6 +51,9 @@ PACKAGE_OF_TOOL = {
     "tcpdump": "tcpdump",
     "zstd": "zstd",
 }
+UNITS_OF_PACKAGE = {"bird2": ("bird.service",), "keepalived": ("keepalived.service",)}
+"""Of daemons that tests start in hosts of the lab, and that are not to run on this machine."""
+POLICY = Path("/usr/sbin/policy-rc.d")
 TOOLS_OF_THE_LAB = ("conntrack", "ip", "ipset", "iptables", "modprobe", "nft", "nsenter", "sysctl")
 
 
@@ -102,8 +107,28 @@ def install_packages(packages: Sequence[str]) -> None:
         sys.exit(f"missing packages: {' '.join(packages)}. Install them, or run this as root on Debian or Ubuntu.")
     say(f"installing {' '.join(packages)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
-        logged(["apt-get", "--quiet=2", *command], environment)
+    with nothing_starts():
+        for command in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
+            logged(["apt-get", "--quiet=2", *command], environment)
+    units = [unit for package in packages for unit in UNITS_OF_PACKAGE.get(package, ())]
+    if units and shutil.which("systemctl"):
+        logged(["systemctl", "disable", *units])
+
+
+@contextmanager
+def nothing_starts() -> Iterator[None]:
+    """Have packages that are installed start no service, by invoke-rc.d's policy; a policy that is there is put back."""
+    kept = POLICY.with_name(f"{POLICY.name}.layer4-service-proxy")
+    if POLICY.exists() and not kept.exists():
+        POLICY.rename(kept)
+    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY.unlink()
+        if kept.exists():
+            kept.rename(POLICY)
 
 
 def environment_of(python: str, requirements: Path) -> Path:
