@@ -192,6 +192,11 @@ class AnnounceBed:
         shown = self.router.ip(f"-{6 if number else 4}", "route", "show", address)
         return [name for name, addresses in NODES.items() if f"via {addresses[number]} " in shown]
 
+    def announced(self, node: str, address: str) -> str:
+        """How an address is announced, as a node's command tells it."""
+        traced = self.nodes[node].run(PROGRAM, "trace", "192.0.2.9", address, "80").stdout.splitlines()
+        return next((line.partition("  ")[2] for line in traced if line.startswith("announced")), "")
+
     def read(self, node: str, path: str) -> str:
         return self.nodes[node].run("cat", path).stdout
 

@@ -79,6 +79,7 @@ def test_nodes_announce_what_they_can_serve(bed: AnnounceBed) -> None:
     bed.site()
     wait_for(lambda: bed.ways(LOCAL) == ["node2"], "node2 does not announce its own backend's address")
     assert bed.ways("203.0.113.21") == []
+    assert [bed.announced("node2", one) for one in (LOCAL, "10.0.0.254")] == ["by bgp", ""]
     checker = bed.nodes["node2"].start(PROGRAM, "check")
     bed.fail("second")
     wait_for(

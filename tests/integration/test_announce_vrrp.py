@@ -50,6 +50,12 @@ def bed(made: AnnounceBed) -> AnnounceBed:
     return made
 
 
+def test_a_node_tells_who_holds_an_address(bed: AnnounceBed) -> None:
+    [holder] = bed.holders()
+    told = {node: bed.announced(node, ADDRESSES[0]) for node in NODES}
+    assert told == {node: f"by vrrp, held by {'this' if node == holder else 'another'} node now" for node in NODES}
+
+
 def answered(bed: AnnounceBed, address: str) -> set[str]:
     tally = connect(bed.neighbour, address, 80, count=40)
     assert tally.failed == 0, tally
@@ -88,6 +94,7 @@ def test_a_drained_node_hands_over_without_a_failed_connection_and_stays_drained
     assert again.changed == 0, "neither on a drained node nor on one that holds addresses"
     warned = [warning for _task, _host, result in again.results for warning in result.get("warnings", ())]
     assert f"{drained} is drained: it announces nothing until undrain_node" in warned
+    assert bed.announced(drained, ADDRESSES[0]) == "by vrrp, but not by this node, which is drained"
     with Stream(bed.neighbour, ADDRESSES[0]) as stream:
         bed.play("undrain_node.yml", drained)
     assert stream.failed == []
@@ -104,6 +111,8 @@ def test_an_address_with_a_local_policy_is_held_by_a_node_with_a_usable_backend(
     bed.inventory([service(), {**local, "backends": on_node2}])
     bed.site()
     assert_held(bed, "node2")
+    told = "by vrrp, but not by this node, which has no usable backend for it"
+    assert bed.announced("node1", LOCAL[0]) == told
     before = written(bed)
     bed.inventory([service(), local])
     bed.site()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 from network import IPV4, IPV6
-from overlay_network import BACKENDS, CIDRS, NODES, VIPS, OverlayNetwork
+from overlay_network import BACKENDS, CIDRS, CLIENT, NODES, PORT, VIPS, OverlayNetwork
 from worlds import assert_same_changes
 
 from playbooks import Run
@@ -69,6 +69,14 @@ def test_each_node_leads_to_the_networks_of_the_others(converged: Converged) -> 
         others = [cidr for other in NODES if other != node for cidr in CIDRS[other]]
         assert [cidr for cidr in others if f"{cidr} via" in held] == others
         assert [cidr for cidr in CIDRS[node] if cidr in held] == []
+
+
+def test_a_trace_tells_by_which_link_a_backend_is_reached(converged: Converged, family: str) -> None:
+    link = "l4-vxlan0" if converged.mode == "vxlan" else "eth0"
+    for vip, through in zip(VIPS[family], ("br0", link)):
+        command = ["/usr/local/sbin/layer4-service-proxy", "trace", CLIENT[family], vip, str(PORT)]
+        traced = converged.network.nodes["node1"].run(*command).stdout.splitlines()
+        assert [line.rpartition("  ")[2] for line in traced if line.startswith("backend")] == [f"through {through}"]
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -195,11 +195,7 @@ def refresh(read_asked: Callable[[], Mapping[str, Any]], stands: Callable[[], bo
     plan = parse_announcement(read_record().settings)
     if plan is None:
         return
-    asked = read_asked()
-    settings = settings_of(asked)
-    node = parse_node({**settings.node, "addresses": settings.addresses or []})
-    services = without_failed(effective_services(asked), read_failed(), node)[0]
-    found = find_addresses(parse_services(services, node), node, plan.vips)
+    found = _find_addresses(plan, read_asked())
     if not stands():
         found = [one._replace(is_served=False) for one in found]
     if plan.method == VRRP:
@@ -211,6 +207,29 @@ def refresh(read_asked: Callable[[], Mapping[str, Any]], stands: Callable[[], bo
         files.apply()
         if daemons.observe(daemon, runner).active:
             daemons.reload(daemon, runner)
+
+
+def _find_addresses(plan: Announcement, asked: Mapping[str, Any]) -> list[Address]:
+    """Return what is to be announced of what the node was asked for, as health checks leave it."""
+    settings = settings_of(asked)
+    node = parse_node({**settings.node, "addresses": settings.addresses or []})
+    services = without_failed(effective_services(asked), read_failed(), node)[0]
+    return find_addresses(parse_services(services, node), node, plan.vips)
+
+
+def tell_announced(address: str, asked: Mapping[str, Any], own: Collection[str]) -> str:
+    """Return how an address is announced, for people; empty where it is not. own: addresses on interfaces. Raises ERRORS."""
+    plan = parse_announcement(read_record().settings)
+    found = [one for one in _find_addresses(plan, asked) if one.address == address] if plan else []
+    if not plan or not found:
+        return ""
+    if withdrawal_now() != END:
+        return f"by {plan.method}, but not by this node, which is drained"
+    if not found[0].is_served:
+        return f"by {plan.method}, but not by this node, which has no usable backend for it"
+    if plan.method == VRRP:
+        return f"by vrrp, held by {'this' if address in own else 'another'} node now"
+    return f"by {plan.method}"
 
 
 def _bird_text(plan: Announcement, found: Sequence[Address], withdrawal: str) -> str:

@@ -17,17 +17,17 @@ from typing import Any, NoReturn
 
 from .._dataplane.health_record import read_failed
 from .._health.state import failed_lines
-from .._kernel.files import FileError
 from .._kernel.link import LinkError, own_addresses
+from .._kernel.route import RouteError, Routes
+from .._model import addresses as ip
 from .._model.messages import printable
-from .._model.service import InvalidServices
-from . import asked, boot_generations
+from . import announce, announcing, asked, boot_generations
 from .boot_facilities import Host
 from .boot_generations import DIRECTORY, BootError, Generation
 from .boot_restore import Restorer
 from .boot_units import HEALTH, TIMER, UNIT
 
-_ERRORS = (BootError, FileError, InvalidServices, LinkError, ValueError)
+_ERRORS = (*announce.ERRORS, BootError, LinkError, RouteError)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -111,23 +111,34 @@ def _trace(given: Namespace) -> int:
 
     wanted = _current().asked()
     settings = asked.settings_of(wanted)
-    node = settings.node
+    node, own = settings.node, own_addresses(Host())
     if not node.get("addresses"):
-        node["addresses"] = own_addresses(Host())
+        node["addresses"] = list(announcing.without_held(own))
     connection = {"from": given.source, "to": given.destination, "port": given.port, "protocol": given.protocol}
     options = {**connection, "node": node, "dataplane": settings.dataplane}
-    _say(*_trace_lines(trace_services(asked.effective_services(wanted), options)))
+    found = trace_services(asked.effective_services(wanted), options)
+    announced = announce.tell_announced(ip.canonical_address(given.destination), wanted, own)
+    _say(*_trace_lines(found, _links_to([one["address"] for one in found["backends"]]), announced))
     return 0
 
 
-def _trace_lines(found: Mapping[str, Any]) -> list[str]:
+def _links_to(addresses: Sequence[str]) -> dict[str, str]:
+    """By address, the link through which the node reaches it, as the kernel tells: of an overlay, of a bridge or of the network."""
+    with Routes() as routes:
+        ways = {address: routes.way(address) for address in addresses}
+    return {address: f"through {way.device}" if way else "without a route" for address, way in ways.items()}
+
+
+def _trace_lines(found: Mapping[str, Any], links: Mapping[str, str], announced: str) -> list[str]:
     lines = [f"{one['table']} {one['chain']}  {one['chance']:.4f}  {one['rule']}" for one in found["rules"]]
+    lines += [f"announced  {announced}"] if announced else []
     lines.append(f"verdict  {found['verdict']}")
     source = {True: "masqueraded", False: "client's own"}
     for one in found["backends"]:
         address = f"[{one['address']}]" if ":" in one["address"] else one["address"]
         lines.append(
-            f"backend  {address}:{one['port']}  {one['chance']:.4f}  source {source.get(one['snat'], one['snat'])}"
+            f"backend  {address}:{one['port']}  {one['chance']:.4f}  source {source.get(one['snat'], one['snat'])}  "
+            f"{links[one['address']]}"
         )
     return lines
 
