@@ -83,6 +83,8 @@ def test_localhost_is_guarded_without_services_too() -> None:
     for services in ([], [{"name": "six", "vip": "fd00::1", "port": 80, "backends": [{"address": "fd00::11"}]}]):
         found = compile_services(parse_services(services, node), node)
         assert list(found["ipv4"].chains) == [("filter", "L4-LOCALHOST")]
-        assert [(jump.table, jump.hook) for jump in found["ipv4"].jumps] == [("filter", "INPUT")]
+        assert [(one.table, one.hook, one.position, one.anchored) for one in found["ipv4"].jumps] == [
+            ("filter", "INPUT", "first", True)
+        ]
     assert compile_services([], node)["ipv6"] == Desired()
     assert compile_services([], node._replace(localhost_node_ports=False))["ipv4"] == Desired()

@@ -17,6 +17,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ip
     compile_frontends,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.ownership import (
+    claim_of,
     foreign_services,
     held_frontends,
     merged,
@@ -29,6 +30,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ip
     recorded_frontends,
     wanted_sets,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.conflicts import Claim
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
     InvalidServices,
     Node,
@@ -215,6 +217,15 @@ def test_the_summary_names_what_comes_changes_and_goes() -> None:
     assert summarise(after, after) == ([], [], [])
 
 
+def test_a_frontend_claims_its_address_or_a_port_of_every_address() -> None:
+    claimed = {claim_of(one) for one in _compiled({**WEB, "node_port": 30080, "external_ips": [EXTERNAL]}).values()}
+    assert claimed == {
+        Claim("web", "vip", "tcp", VIP, 8080),
+        Claim("web", "external_ips", "tcp", EXTERNAL, 8080),
+        Claim("web", "node_port", "tcp", None, 30080),
+    }
+
+
 class TestWithoutARecord:
     """The sets are empty, and IPVS holds what a run has made."""
 
@@ -227,7 +238,9 @@ class TestWithoutARecord:
         }
 
     def test_what_is_wanted_is_ours_when_there_is_a_device_of_ours(self) -> None:
-        assert set(held_frontends(self.VIRTUAL, {}, {VIP}, self.WANTED, _node())) == set(self.WANTED)
+        held = held_frontends(self.VIRTUAL, {}, {VIP}, self.WANTED, _node())
+        assert {key: one.service for key, one in held.items()} == dict.fromkeys(self.WANTED, "web")
+        assert {one.service for one in held_frontends(self.VIRTUAL, {}, {VIP}, {}, _node()).values()} == {""}
 
     def test_nothing_is_ours_where_nothing_says_that_we_were_here(self) -> None:
         held = held_frontends(self.VIRTUAL, {}, set(), self.WANTED, _node())

@@ -125,6 +125,16 @@ def test_services_that_are_not_named_stay_and_named_ones_are_as_given() -> None:
     assert difference(exclusive, [*changed, new]) == ""
 
 
+def test_services_that_stay_lead_to_no_chain_that_is_missing() -> None:
+    """They were compiled with local sources, which the node does not have any more."""
+    mark = ("nat", "L4-MARK-NONLOCAL")
+    before = Observed(compiled(MANY, NODE._replace(local_cidrs=("10.0.0.0/16",))).chains)
+    for masquerade_all, rules in ((False, []), (True, ['-m comment --comment "no local source" -j L4-MARK-MASQ'])):
+        node = NODE._replace(masquerade_all=masquerade_all)
+        assert with_services([], set(), before, node, IPV4, exclusive=False).chains[mark] == rules
+    assert mark not in some_changed([], set()).chains
+
+
 def test_chains_whose_rules_somebody_took_away_go_with_their_service() -> None:
     observed, rest = held(MANY), held(MANY[1:])
     emptied = [key for key in observed.chains if Layout("L4").is_of_backend(key) and key not in rest.chains]

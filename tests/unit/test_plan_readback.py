@@ -12,8 +12,10 @@ import pytest
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import compile_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.readback import (
+    BackendOf,
     ObservedService,
     Refusal,
+    backends_in,
     entries,
     observed_services,
 )
@@ -125,6 +127,12 @@ def test_what_services_take_is_what_they_were_given(backends: list[dict[str, Any
         for claim in claims(service)
     }
     assert read == wanted
+
+
+def test_backends_are_known_by_the_rules_that_translate_to_them() -> None:
+    rules = [rule for rules in _observed(WEB)[0].chains.values() for rule in rules]
+    wanted = [("tcp", "10.0.1.11", 8080), ("udp", "10.0.1.12", 8080), ("tcp", "10.0.1.1", 8080)]
+    assert set(backends_in(rules, wanted)) == {BackendOf("web.v-1", "tcp", "10.0.1.11", 8080)}
 
 
 def test_nothing_is_nothing() -> None:
