@@ -38,7 +38,7 @@ integration: setup ## tests in network namespaces (root)
 	@$(RUN) namespaces
 
 test-kernels: setup ## what test leaves out: traffic tests with IPVS and every iptables, the kernel of Debian 13, further Pythons (root)
-	@$(RUN) units cores integration-repetitions molecule-repetitions molecule-ipvs machines ipvs-repetitions ipvs-semantics ipvs-trixie nftables-trixie
+	@$(RUN) units cores integration-repetitions molecule-repetitions molecule-ipvs machines ipvs-repetitions ipvs-semantics ipvs-trixie nftables-trixie switches
 
 molecule: setup ## Molecule's scenarios, on hosts in containers and on virtual machines (root)
 	@$(RUN) molecule

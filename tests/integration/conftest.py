@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="iptables",
         help="what carries the packets of the traffic tests; ipvs needs a kernel that has it",
     )
+    parser.addoption("--switches", type=int, default=6, help="how many times a node changes its dataplane under load")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

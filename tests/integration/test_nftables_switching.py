@@ -2,16 +2,16 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Semantics, line 23: a node goes to nftables and back while connections are made; none fails, none is cut.
+"""Semantics, line 23: a node goes from dataplane to dataplane while connections are made; none fails; none is cut but those of IPVS.
 
-From iptables, of either variant, or with `--dataplane=ipvs` from IPVS.
+Between nftables and iptables, of either variant, or with `--dataplane=ipvs` in all six directions. `--switches`: how many times.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import ExitStack
+from itertools import cycle, islice
 from typing import Any
 
 import pytest
@@ -19,7 +19,11 @@ from network import ADDRESSES, IPV4, IPV6, Network, backends, external_ip, vip
 
 from lab.traffic import LongLivedConnection, Servers, Tally
 
-SWITCHES = int(os.environ.get("SERVICE_PROXY_SWITCHES", "8"))
+ROUNDS = {
+    "iptables": ("nftables", "iptables"),
+    "ipvs": ("nftables", "iptables", "ipvs", "iptables", "nftables", "ipvs"),
+}
+"""In which order a node goes through dataplanes, by that with which it begins and ends."""
 STEADY_PORT = 9000
 
 pytestmark = pytest.mark.switches_dataplane
@@ -68,7 +72,10 @@ class _Load:
 
 
 @pytest.mark.semantics(23)
-def test_switching_under_load_fails_no_connection(network: Network, record_property: Any) -> None:
+def test_switching_under_load_fails_no_connection(
+    network: Network, request: pytest.FixtureRequest, record_property: Any
+) -> None:
+    switches = request.config.getoption("--switches")
     with ExitStack() as stack:
         servers = stack.enter_context(Servers())
         for name in ("b11", "b12"):
@@ -80,19 +87,19 @@ def test_switching_under_load_fails_no_connection(network: Network, record_prope
         held = [
             stack.enter_context(LongLivedConnection(client, vip(1, family), 80, timeout=10))
             for family in (IPV4, IPV6)
-            for dummy in range(10)
+            for dummy in range(0 if network.dataplane == "ipvs" else 10)
         ]
         first = [connection.first.backend for connection in held]
         with _Load(network) as load:
-            for number in range(SWITCHES):
-                switched = network.applied(services, dataplane=("nftables", network.dataplane)[number % 2])
+            for dataplane in islice(cycle(ROUNDS[network.dataplane]), switches):
+                switched = network.applied(services, dataplane=dataplane)
                 assert switched["changed"]
                 assert (switched["added"], switched["removed"]) == ([], [])
         assert [connection.ask().backend for connection in held] == first
     answered, failed = (sum(getattr(tally, what) for tally in load.tallies) for what in ("answered", "failed"))
     record_property("connections", answered)
     assert failed == 0, [tally for tally in load.tallies if tally.failed][:3]
-    assert answered > SWITCHES * 10
+    assert answered > switches * 10
 
 
 @pytest.mark.semantics(23)

@@ -38,7 +38,7 @@ SEMANTICS_OF_IPVS = (
     "rewriting",
     "sctp",
 )
-AMONG_DATAPLANES = ("tests/integration/test_matrix.py", "tests/integration/test_nftables_switching.py")
+OFTEN = ("--option=--switches=200", "tests/integration/test_nftables_switching.py")
 FAST_AREAS = ("affinity", "choosing", "flows", "node", "reaching", "refusing", "rewriting")
 FAST_FILES = (
     *(f"tests/integration/test_semantics_{words}.py" for words in FAST_AREAS),
@@ -58,6 +58,7 @@ BY_NAME_ONLY = (
     "ipvs-semantics",
     "ipvs-trixie",
     "nftables-trixie",
+    "switches",
     "machines",
 )
 """Not in ``all``: what is a part of it, and what repeats tests of it on another kernel or with another dataplane."""
@@ -175,10 +176,11 @@ def _virtual() -> list[Stage]:
     commands = {
         "ipvs": [*inside, *once, "tests/virtual"],
         "ipvs-repetitions": [*inside, "--option=-mrepetition", "tests/virtual"],
-        "ipvs-matrix": [*inside, "--option=--dataplane=ipvs", *once, *AMONG_DATAPLANES],
+        "ipvs-matrix": [*inside, "--option=--dataplane=ipvs", *once, "tests/integration/test_matrix.py"],
         "ipvs-semantics": [*inside, "--option=--dataplane=ipvs", *once, *semantics],
         "ipvs-trixie": [*inside, "--suite=trixie", *(f"tests/virtual/test_{words}.py" for words in OF_EVERY_KERNEL)],
         "nftables-trixie": [*inside, "--suite=trixie", "--option=-knftables", *once, *semantics],
+        "switches": [*inside, "--option=--dataplane=ipvs", *once, *OFTEN],
         "machines": [python(), "-m", "pytest", "--durations=10", "tests/virtual_hosts"],
     }
     return [Stage(name, command, "virtual", cores=CORES, timeout=2400.0) for name, command in commands.items()]
