@@ -50,7 +50,7 @@ class MainFile(NamedTuple):
             return None
         if text.startswith(_MADE):
             return text.replace(f"{_MADE}\n{self.include}\n", "", 1)
-        return text[len(self._prefix) :] if text.startswith(self._prefix) else text.replace(self._prefix, "", 1)
+        return text.replace(self._prefix, "", 1)
 
     def tested(self, text: str, own: str) -> str:
         """Return the text of a main file with another path in place of that of ours."""
