@@ -54,6 +54,7 @@ PACKAGE_OF_TOOL = {
 UNITS_OF_PACKAGE = {"bird2": ("bird.service",), "keepalived": ("keepalived.service",)}
 """Of daemons that tests start in hosts of the lab, and that are not to run on this machine."""
 POLICY = Path("/usr/sbin/policy-rc.d")
+NOTHING_STARTS = "#!/bin/sh\n# While layer4.service_proxy installs packages for its tests.\nexit 101\n"
 TOOLS_OF_THE_LAB = ("conntrack", "ip", "ipset", "iptables", "modprobe", "nft", "nsenter", "sysctl")
 
 
@@ -119,9 +120,11 @@ def install_packages(packages: Sequence[str]) -> None:
 def nothing_starts() -> Iterator[None]:
     """Have packages that are installed start no service, by invoke-rc.d's policy; a policy that is there is put back."""
     kept = POLICY.with_name(f"{POLICY.name}.layer4-service-proxy")
-    if POLICY.exists() and not kept.exists():
+    if (
+        POLICY.exists() and not kept.exists() and POLICY.read_bytes() != NOTHING_STARTS.encode()
+    ):  # ours, if a run was killed
         POLICY.rename(kept)
-    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.write_text(NOTHING_STARTS)
     POLICY.chmod(0o755)
     try:
         yield
