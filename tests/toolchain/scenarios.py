@@ -14,7 +14,7 @@ from paths import CHECKOUT
 
 BASE_CONFIG = CHECKOUT / ".config" / "molecule" / "config.yml"
 IN_CONTAINERS = ("default", "firewalls", "health", "nftables", "teardown")
-REPEATED_IN_CONTAINERS = ("dualstack", "legacy", "overlay", "roles")
+REPEATED_IN_CONTAINERS = ("announce", "dualstack", "legacy", "overlay", "roles")
 ON_MACHINES = ("reboot",)
 REPEATED_ON_MACHINES = ("ipvs",)
 """Scenarios whose parts other tests prove in namespaces or machines: `make test-kernels` runs them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from places import EVERYWHERE, HOST_OF, NODES, ON_BACKENDS, Place, machine
+from places import EVERYWHERE, HOST_OF, NODES, ON_BACKENDS, ON_NODES, OUTSIDE, Place, machine
 
 FAMILIES = [("10.100.100.1", {"web1", "web3"}), ("fd00:100::1", {"web2", "web3"})]
 
@@ -25,6 +25,13 @@ def test_backends_come_to_another_node_with_their_own_address(place: Place, fami
     if HOST_OF[place.name] != "node2":
         address = ("10.100.100.3", "fd00:100::3")[family]
         assert place.sources(address, 80, 3) == {"web3": {place.addresses[family]}}
+
+
+@pytest.mark.parametrize("address", ["10.100.100.3", "fd00:100::3"], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("place", [ON_NODES[2], ON_BACKENDS[0], ON_BACKENDS[2], OUTSIDE[2]], ids=str)
+def test_a_megabyte_passes_each_way(place: Place, address: str) -> None:
+    """From a node without backends, a backend of another node, one that gets to itself, and a client."""
+    assert place.traffic("send", address, "80", str(1 << 20)) == str(1 << 20)
 
 
 @pytest.mark.parametrize("node", NODES)
