@@ -23,8 +23,8 @@ from .store import LOGS, occupied
 
 EMULATOR_LOG = "qemu.log"
 LISTEN_SECONDS = 20.0
-RESTORE_SECONDS = 60.0
-BOOT_SECONDS = 180.0
+RESTORE_SECONDS = 120.0
+BOOT_SECONDS = 300.0
 END_SECONDS = 10.0
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 GREETING = r"""

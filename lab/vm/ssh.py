@@ -17,7 +17,7 @@ from typing import Any
 from .image import HOST_ALIAS, KEY, KNOWN_HOSTS, Image
 
 HOST = "127.0.0.1"
-BANNER_SECONDS = 2.0
+BANNER_SECONDS = 8.0
 
 
 @dataclass(frozen=True)
