@@ -200,13 +200,13 @@ def test_units_of_boot_are_those_that_are_asked_for() -> None:
         return [one.name.replace("layer4-service-proxy", "") for one in boot_units.wanted_units(**wanted)]
 
     assert names() == names(reapply=True, overlay=True) == []
-    assert names(checks=True) == ["-health.service"]
+    assert names(checks=True) == ["-health.service", "-announce.service", "-announce.path"]
     assert names(restore=True) == [".service"]
     assert names(restore=True, overlay=True) == [".service", "-overlay.service"]
     assert names(restore=True, reapply=True) == [".service", "-watch.service", "-watch.timer"]
     everything = boot_units.wanted_units(restore=True, reapply=True, overlay=True, checks=True)
     assert {one.name: one.wanted_by for one in everything} == boot_units.KNOWN
-    assert [one.name for one in everything if not one.started] == [boot_units.WATCH]
+    assert [one.name for one in everything if not one.started] == [boot_units.ANNOUNCE, boot_units.WATCH]
     for reapply in (True, False):
         (restore,) = (
             one
