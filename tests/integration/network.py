@@ -228,19 +228,29 @@ def backends(*names: str, family: str = IPV4, port: int = PORT, **common: Any) -
     return [{"address": ADDRESSES[name][family], "port": port, "node": hosts[name], **common} for name in names]
 
 
-def greeted_from_one_port(client: Namespace, addresses: Sequence[str], port: int) -> list[str]:
-    """Who greets a client that has a connection to each of the addresses at the same time, all from one port of its own.
+def answered_from_one_port(network: Network, host: str, family: str) -> list[bool]:
+    """Whether connections of a host through two services to one backend are answered while both are open, both from one port of its own."""
+    backend = {"address": ADDRESSES["b11"][family], "port": PORT + 1, "node": "node1"}
+    network.applied(
+        [{"name": f"web-{one}", "vip": vip(one, family), "port": 80, "backends": [backend]} for one in (1, 2)]
+    )
+    endpoints: list[socket.socket] = []
+    with Servers() as servers, ExitStack() as stack:
+        servers.serve(network.hosts["b11"], "b11", ADDRESSES["b11"][family], PORT + 1, keep_open=True)
+        for number in (1, 2):
+            one = stack.enter_context(network.hosts[host].socket(family_of(vip(1, family)), socket.SOCK_STREAM))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.settimeout(5)
+            one.bind(("", endpoints[0].getsockname()[1] if endpoints else 0))
+            one.connect((vip(number, family), 80))
+            assert one.recv(100)
+            endpoints.append(one)
+        return [_answers(one) for one in endpoints]
 
-    OSError: what became of one of them.
-    """
-    greetings, own_port = [], 0
-    with ExitStack() as stack:
-        for address in addresses:
-            endpoint = stack.enter_context(client.socket(family_of(address), socket.SOCK_STREAM))
-            endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            endpoint.settimeout(10)
-            endpoint.bind(("", own_port))
-            endpoint.connect((address, port))
-            own_port = endpoint.getsockname()[1]
-            greetings.append(endpoint.recv(100).split()[0].decode())
-    return greetings
+
+def _answers(endpoint: socket.socket) -> bool:
+    try:
+        endpoint.send(b"?\n")
+        return bool(endpoint.recv(100))
+    except OSError:
+        return False

@@ -93,10 +93,10 @@ def ask(network: Network, case: Case) -> Tally:
 
 
 def ask_all(network: Network, cases: list[Case]) -> list[tuple[Case, Tally]]:
-    """All at once, except for what IPVS would let collide.
+    """All at once, but what is asked of IPVS from one host, and answered, one after another.
 
-    IPVS keeps source ports: connections of one client through two services, from the same port to the same backend, are one
-    connection for the backend.
+    IPVS tells connections by the client's address and port and the backend: of two that are the same in this, through two services, the
+    earlier gets no answers.
     """
     lanes: dict[Any, list[Case]] = {}
     for number, case in enumerate(cases):
