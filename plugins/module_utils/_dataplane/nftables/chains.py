@@ -47,10 +47,8 @@ from ..._objects.nftables_types import number, pack
 from . import maps
 from .affinity_chains import REMEMBER, AffinityChains
 from .maps import FRONTS, Front
-from .rule_maker import ALL_BITS, DSTNAT, IS_LOCAL, RuleMaker, Rules, draws, goto, rule
+from .rule_maker import ALL_BITS, DSTNAT, FILTER, IS_LOCAL, SRCNAT, RuleMaker, Rules, draws, goto, rule
 
-FILTER, SRCNAT = 0, 100
-"""Priorities of hooks, as DSTNAT."""
 _INVALID = pack("ct_state", "invalid")
 _TRANSLATED = HasBits("ct status", pack("ct_status", "dnat"))
 _SIZED = re.compile(r"^(.+?)-(weighted-)?(\d+)$")

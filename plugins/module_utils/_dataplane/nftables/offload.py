@@ -15,10 +15,9 @@ from ..._model.service import Node
 from ..._objects.nftables import Chain, FlowOffload, Flowtable, HasBits, Hook, InSet, Match, Rule
 from ..._objects.nftables_types import pack
 from . import maps
+from .rule_maker import FILTER
 
 CHAIN, FLOWTABLE = "offload", "offloaded"
-_FILTER = 0
-"""Priority, of either hook."""
 _CONDITIONS = (
     Match("meta l4proto", pack("inet_proto", "tcp")),
     HasBits("ct state", pack("ct_state", "established")),
@@ -30,9 +29,10 @@ def offload_chains(node: Node, family: str) -> dict[str, Chain]:
     """Return the base chain, where devices are given."""
     source = maps.FIELDS[family].source
     rule = Rule((*_CONDITIONS, InSet((source, source), maps.HAIRPIN), FlowOffload(FLOWTABLE)))
-    return {CHAIN: Chain((rule,), Hook("filter", "forward", _FILTER))} if node.flow_offload else {}
+    return {CHAIN: Chain((rule,), Hook("filter", "forward", FILTER))} if node.flow_offload else {}
 
 
 def flowtables(node: Node) -> dict[str, Flowtable]:
+    """Return the flow table, where devices are given."""
     devices = tuple(sorted(set(node.flow_offload)))
-    return {FLOWTABLE: Flowtable(_FILTER, devices)} if devices else {}
+    return {FLOWTABLE: Flowtable(FILTER, devices)} if devices else {}

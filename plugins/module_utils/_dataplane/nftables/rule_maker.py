@@ -13,8 +13,8 @@ from ..._objects.nftables_types import number, pack
 from . import maps
 from .slots import TABLES
 
-DSTNAT = -100
-"""Priority of the hooks that translate destinations."""
+DSTNAT, FILTER, SRCNAT = -100, 0, 100
+"""Priorities of hooks."""
 ALL_BITS = 0xFFFFFFFF
 IS_LOCAL = pack("fib_addrtype", "local")
 
@@ -58,12 +58,15 @@ class RuleMaker:
         """Return what marks packets to a VIP, as the settings of the node say."""
         if self.node.masquerade_all:
             return [rule(self.mark())]
-        if not any(ip.family_of(cidr) == self.family for cidr in self.node.local_cidrs):
+        if not self._has_local_sources():
             return []
         return [rule(InSet((self.fields.source,), maps.LOCAL_SOURCES, inverted=True), self.mark())]
 
+    def _has_local_sources(self) -> bool:
+        return any(ip.family_of(cidr) == self.family for cidr in self.node.local_cidrs)
+
     def from_local_sources(self, *statements: Statement) -> Rules:
         """Return what is done with packets from local sources; nothing where the node has none of this family."""
-        if not any(ip.family_of(cidr) == self.family for cidr in self.node.local_cidrs):
+        if not self._has_local_sources():
             return []
         return [rule(InSet((self.fields.source,), maps.LOCAL_SOURCES), *statements)]
