@@ -5,7 +5,8 @@
 """Run stages side by side, each with its log in ``.cache/logs``, and close with a summary.
 
 Arguments: names of stages or groups (``all``, ``fast``, ``lint``, ``units``, ``namespaces``, ``molecule``, ``virtual``). Exit status 0
-only if every stage passed.
+only if every stage passed. Stages of whole hosts and of packets have time limits that a busy machine may miss: one that fails is tried a
+second time, alone, and the summary says so and shows what failed at first.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -28,6 +29,11 @@ from stages import CORES, TARGET_PYTHONS, Stage, interpreter, selected
 
 HEARTBEAT = 30.0
 PYENV_SHIMS = "shims"  # names of all Pythons, most of which only say that they are not the chosen one
+SECOND_TRIES_UNTIL = 4500.0
+"""Seconds from the beginning within which a second try has to end, if it takes as long as the first."""
+TESTS_FAILED = 1
+TOLD = re.compile(r"^(?:FAILED |ERROR |E  |fatal: |CRITICAL )")
+"""What in a log says why a stage has failed: lines of pytest, Ansible and Molecule."""
 PYTEST_CLOSING = re.compile(r"^(?:=+ )?\d+ (?:passed|failed|error|skipped).* in [\d.]+s")
 
 
@@ -46,13 +52,28 @@ class Running:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A stage that ended. closing: pytest's last line, where pytest ran."""
+    """A stage that ended. status: of its command. closing: pytest's last line, where pytest ran."""
 
-    name: str
-    passed: bool
+    stage: Stage
+    status: int
     seconds: float
     log: Path
     closing: str
+    second_try: bool = False
+
+    @property
+    def passed(self) -> bool:
+        return self.status == 0
+
+    def may_pass_now(self, elapsed: float) -> bool:
+        """Whether a second try is worth its time: tests have failed, rather than a tool, the collecting of tests or the time limit."""
+        in_time = elapsed + self.seconds < SECOND_TRIES_UNTIL
+        return self.status == TESTS_FAILED and bool(self.stage.second_try) and in_time
+
+    def line(self) -> str:
+        verdict = "ok" if self.passed else "FAILED"
+        name = f"{self.stage.name} (2nd try)" if self.second_try else self.stage.name
+        return f"{name:<20} {verdict:<6} {self.seconds:7.1f} s  {self.closing.strip('= ')}".rstrip()
 
 
 def main(words: list[str]) -> int:
@@ -66,6 +87,9 @@ def main(words: list[str]) -> int:
         _wait_for(lock)
         started = time.monotonic()
         outcomes = run_all(chosen)
+        for outcome in list(outcomes):
+            if outcome.may_pass_now(time.monotonic() - started):
+                outcomes.append(tried_again(outcome))
     return summarize(outcomes, time.monotonic() - started)
 
 
@@ -98,6 +122,17 @@ def run_all(chosen: Iterable[Stage]) -> list[Outcome]:
         for one in running:
             stop(one)
     return outcomes
+
+
+def tried_again(first: Outcome) -> Outcome:
+    """Run a failed stage once more, without any other beside it; the first log stays, under a name of its own."""
+    first.log.replace(log_of_first_try(first.log))
+    [second] = run_all([replace(first.stage, command=first.stage.second_try)])
+    return replace(second, second_try=True)
+
+
+def log_of_first_try(log: Path) -> Path:
+    return log.with_suffix(".first.log")
 
 
 def stage_environment() -> dict[str, str]:
@@ -159,26 +194,30 @@ def stop(one: Running) -> None:
 def report(one: Running) -> Outcome:
     lines = one.log.read_text(errors="replace").splitlines()
     closing = next((line for line in reversed(lines) if PYTEST_CLOSING.match(line)), "")
-    passed = one.process.returncode == 0
-    say(f"{one.stage.name}: {'ok' if passed else 'FAILED'} after {one.seconds():.1f} s  {closing.strip('= ')}".rstrip())
-    if not passed:
+    outcome = Outcome(one.stage, one.process.returncode, one.seconds(), one.log, closing)
+    say(outcome.line())
+    if not outcome.passed:
         print(
             "\n".join([*(f"    {line}" for line in lines[-60:]), f"    log: {one.log.relative_to(CHECKOUT)}"]),
             flush=True,
         )
-    return Outcome(one.stage.name, passed, one.seconds(), one.log, closing)
+    return outcome
 
 
 def summarize(outcomes: list[Outcome], seconds: float) -> int:
+    """Print a line for each stage, and what the logs say of those that failed, were it only at first."""
     print()
     for outcome in outcomes:
-        verdict = "ok" if outcome.passed else "FAILED"
-        print(f"{outcome.name:<14} {verdict:<6} {outcome.seconds:7.1f} s  {outcome.closing.strip('= ')}".rstrip())
-    failed = [outcome for outcome in outcomes if not outcome.passed]
-    for outcome in failed:
-        print(f"{outcome.name} failed: see {outcome.log.relative_to(CHECKOUT)}")
+        print(outcome.line())
+    last = {outcome.stage.name: outcome for outcome in outcomes}
+    for outcome in (outcome for outcome in outcomes if not outcome.passed):
+        log = outcome.log if outcome is last[outcome.stage.name] else log_of_first_try(outcome.log)
+        print(f"{outcome.stage.name} failed{'' if log == outcome.log else ' at first'}: {log.relative_to(CHECKOUT)}")
+        told = [line[:300] for line in log.read_text(errors="replace").splitlines() if TOLD.match(line)]
+        print("\n".join(f"    {line}" for line in told[-12:]))
+    failed = [outcome for outcome in last.values() if not outcome.passed]
     print(
-        f"{len(outcomes) - len(failed)} of {len(outcomes)} stages passed in {seconds:.0f} s; logs in {LOGS.relative_to(CHECKOUT)}"
+        f"{len(last) - len(failed)} of {len(last)} stages passed in {seconds:.0f} s; logs in {LOGS.relative_to(CHECKOUT)}"
     )
     return 1 if failed else 0
 

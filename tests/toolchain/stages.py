@@ -71,7 +71,8 @@ WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--
 class Stage:
     """One command with a log of its own.
 
-    cores: how many of the machine's it keeps busy; stages run side by side as far as they fit. timeout: seconds.
+    cores: how many of the machine's it keeps busy; stages run side by side as far as they fit. timeout: seconds. second_try: the command
+    to run if the first has failed; none where what has failed once fails again.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Stage:
     group: str
     cores: int = 1
     timeout: float = 900.0
+    second_try: Sequence[str] = ()
 
 
 def python() -> str:
@@ -143,8 +145,9 @@ def _molecule() -> list[Stage]:
         "molecule-ipvs": ("machines.py", REPEATED_ON_MACHINES),
     }
     return [
-        Stage(name, [python(), str(TOOLCHAIN / tool), *names], "molecule", timeout=2400.0)
+        Stage(name, command, "molecule", timeout=2400.0, second_try=command)
         for name, (tool, names) in commands.items()
+        for command in [[python(), str(TOOLCHAIN / tool), *names]]
     ]
 
 
@@ -160,12 +163,14 @@ def _fast() -> list[Stage]:
 
 def _namespaces() -> list[Stage]:
     workers = ["-n", str(max(2, CORES)), "--dist", "loadfile"]
-    command = [*WARM, python(), "-m", "pytest", "--durations=10", *workers, "tests/integration"]
     chosen = {"integration": "not repetition", "integration-repetitions": "repetition"}
-    return [
-        Stage(name, [*command, "-m", marked], "namespaces", cores=CORES, timeout=3600.0)
-        for name, marked in chosen.items()
-    ]
+    found = []
+    for name, marked in chosen.items():
+        remembering = ["-o", f"cache_dir=.cache/pytest/{name}", "-m", marked]
+        command = [*WARM, python(), "-m", "pytest", "--durations=10", *workers, *remembering, "tests/integration"]
+        again = [*command, "--last-failed", "--last-failed-no-failures=none"]
+        found.append(Stage(name, command, "namespaces", cores=CORES, timeout=3600.0, second_try=again))
+    return found
 
 
 def _virtual() -> list[Stage]:
@@ -183,7 +188,10 @@ def _virtual() -> list[Stage]:
         "switches": [*inside, "--option=--dataplane=ipvs", *once, *OFTEN],
         "machines": [python(), "-m", "pytest", "--durations=10", "tests/virtual_hosts"],
     }
-    return [Stage(name, command, "virtual", cores=CORES, timeout=2400.0) for name, command in commands.items()]
+    return [
+        Stage(name, command, "virtual", cores=CORES, timeout=2400.0, second_try=command)
+        for name, command in commands.items()
+    ]
 
 
 def _interpreters() -> dict[str, str]:
