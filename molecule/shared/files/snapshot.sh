@@ -1,6 +1,7 @@
 #!/bin/sh
 # All of this node that a run could leave something in, a line each, without what changes by itself or with a reboot (a size that ipset
-# shows where the tool made the set, link-local addresses, the other end of a link, sctp, which others load).
+# shows where the tool made the set, link-local addresses, the other end of a link, sctp, which others load, a file that keepalived makes
+# when it runs).
 export LC_ALL=C
 for tool in iptables ip6tables; do
     # Built-in chains come into being when they are looked at, and accept.
@@ -17,7 +18,8 @@ ip -oneline address | sed -E 's/ (valid_lft|proto) .*//; / fe80:/d; s/^[0-9]+: /
 ip route | sed 's/^/route /'
 sysctl --all 2> /dev/null | grep '^net\.' | grep -Ev '^net\.sctp|nf_conntrack_count'
 files() {
-    find /etc /usr/local /run/systemd/system /var/lib -xdev ! -path '/var/lib/systemd/*' ! -path '*/.ansible/*' "$@"
+    find /etc /usr/local /run/systemd/system /var/lib -xdev ! -path '/var/lib/systemd/*' ! -path '*/.ansible/*' \
+        ! -path '/etc/iproute2/rt_addrprotos.d/keepalived.conf' "$@"
 }
 { files -type f -exec sha256sum {} +; files -type l -printf '%l %p\n'; } | sed 's/^/file /' | sort -k 3
 systemctl list-units --all --plain --no-legend 'layer4*' | sed 's/^/unit /'
