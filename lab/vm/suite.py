@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The tests that need a machine's kernel, run inside of fresh machines: their files are dealt out to several."""
+"""The tests that need a machine's kernel, run inside of fresh machines, which take one file after another."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -25,28 +25,55 @@ from .snapshot import snapshot
 from .store import CHECKOUT, LOGS
 
 ALIVE = ("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=8")
-REPORT = "report.xml"
+NO_TESTS = 5
+"""Exit status of pytest: of this file's tests none was asked for."""
+NO_CONNECTION = 255
+"""Exit status of ssh."""
 KINDS = ("failures", "errors", "skipped")
 
 
-@dataclass(frozen=True)
-class Share:
-    """One machine's part of the tests, under way there."""
+@dataclass
+class Worker:
+    """A machine that takes one file of tests after another, as long as any wait."""
 
     machine: Machine
     directory: str
-    process: subprocess.Popen[str]
-    echo: threading.Thread
+    """Where the checkout is there."""
+    options: Sequence[str]
+    reports: list[Path] = field(default_factory=list)
+    failed: list[Path] = field(default_factory=list)
 
-    def wait(self) -> int:
-        self.echo.join()
-        return self.process.wait()
+    def work(self, waiting: deque[Path]) -> None:
+        """A file counts as failed until it has passed, whatever happens meanwhile."""
+        status = 0
+        while status != NO_CONNECTION:
+            try:
+                file = waiting.popleft()
+            except IndexError:
+                return
+            self.failed.append(file)
+            status = self._run(file)
+            self.reports.append(self._fetch_report(file))
+            if status in (0, NO_TESTS):
+                self.failed.remove(file)
 
-    def report(self) -> Path:
+    def _run(self, file: Path) -> int:
+        argv = ["python", "-m", "pytest", f"--junitxml={file.stem}.xml", *self.options, str(file)]
+        command = self.machine.ssh.command(*inside(self.directory, argv), options=ALIVE)
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                sys.stdout.write(f"{self.machine.name}| {line}")
+                sys.stdout.flush()
+        return process.returncode
+
+    def _fetch_report(self, file: Path) -> Path:
         """Fetch pytest's report and return the copy's path; without one (the machine has hung) the file is missing."""
-        kept = LOGS / f"vm-{self.machine.name}.xml"
+        kept = LOGS / f"vm-{self.machine.name}-{file.stem}.xml"
         kept.unlink(missing_ok=True)
-        fetched = self.machine.ssh.run("cat", f"{self.directory}/{REPORT}", check=False)
+        fetched = self.machine.ssh.run("cat", f"{self.directory}/{file.stem}.xml", check=False)
         if fetched.returncode == 0:
             kept.write_text(fetched.stdout)
         return kept
@@ -55,26 +82,31 @@ class Share:
 def run_tests(image: Image, hardware: Hardware, paths: Sequence[str], options: Sequence[str], machines: int) -> int:
     """Run pytest on files and directories of the checkout; its output is passed on as it comes.
 
-    0 if all passed. What a machine's console said and pytest's report are kept where something failed.
+    0 if all passed. What a machine's console said and pytest's reports are kept where something failed.
     """
-    shares = dealt(test_files(paths), machines)
-    started, failed = time.monotonic(), False
+    waiting = deque(longest_first(test_files(paths)))
+    started = time.monotonic()
     saved = snapshot(image, hardware)
     with ExitStack() as stack:
-        names = [f"{image.directory.name.split('-')[0]}-{number}" for number in range(1, len(shares) + 1)]
+        names = [
+            f"{image.directory.name.split('-')[0]}-{number}" for number in range(1, min(machines, len(waiting)) + 1)
+        ]
         hosts = [stack.enter_context(machine(name, image, hardware, saved)) for name in names]
-        running = [_start(host, [*options, *files], stack) for host, files in zip(hosts, shares)]
-        reports = []
-        for share in running:
-            code = share.wait()
-            failed |= code != 0
-            reports.append(share.report())
-            if code:
-                print(
-                    f"{share.machine.name}: exit status {code}; report: {reports[-1]}; console: {share.machine.keep_console()}"
-                )
-    print(closing(reports, time.monotonic() - started), flush=True)
-    return int(failed)
+        workers = [Worker(host, copy_in(host.ssh), options) for host in hosts]
+        threads = [threading.Thread(target=worker.work, args=(waiting,), daemon=True) for worker in workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for worker in workers:
+            if worker.failed:
+                files, reports = ", ".join(map(str, worker.failed)), LOGS / f"vm-{worker.machine.name}-*.xml"
+                console = worker.machine.keep_console()
+                print(f"{worker.machine.name} failed: {files}; reports: {reports}; console: {console}")
+    reports = [report for worker in workers for report in worker.reports]
+    counts = counted(reports)
+    print(closing(counts, time.monotonic() - started, len(workers)), flush=True)
+    return int(bool(waiting) or not counts["tests"] or any(worker.failed for worker in workers))
 
 
 def test_files(paths: Sequence[str]) -> list[Path]:
@@ -89,45 +121,23 @@ def test_files(paths: Sequence[str]) -> list[Path]:
     return found
 
 
-def dealt(files: Sequence[Path], shares: int) -> list[list[str]]:
-    """Files in at most so many shares of about the same size; a file's length stands for the time that it takes."""
-    sizes = {file: (CHECKOUT / file).stat().st_size for file in files}
-    hands: list[list[Path]] = [[] for _number in range(min(shares, len(files)))]
-    for file in sorted(files, key=lambda file: (-sizes[file], file)):
-        min(hands, key=lambda hand: sum(sizes[held] for held in hand)).append(file)
-    return [sorted(map(str, hand)) for hand in hands]
+def longest_first(files: Sequence[Path]) -> list[Path]:
+    """Files in the order in which machines take them; a file's length stands for the time that it takes."""
+    return sorted(files, key=lambda file: (-(CHECKOUT / file).stat().st_size, file))
 
 
-def _start(host: Machine, words: Sequence[str], stack: ExitStack) -> Share:
-    directory = copy_in(host.ssh)
-    argv = ["python", "-m", "pytest", f"--junitxml={REPORT}", *words]
-    process = subprocess.Popen(
-        host.ssh.command(*inside(directory, argv), options=ALIVE),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    stack.callback(process.kill)
-    echo = threading.Thread(target=_echo, args=(host.name, process), daemon=True)
-    echo.start()
-    return Share(host, directory, process, echo)
-
-
-def _echo(name: str, process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        sys.stdout.write(f"{name}| {line}")
-        sys.stdout.flush()
-
-
-def closing(reports: Sequence[Path], seconds: float) -> str:
-    """One line for all machines, in pytest's words."""
+def counted(reports: Sequence[Path]) -> Counter[str]:
+    """How many tests there were, and of each kind of those that did not pass."""
     counts: Counter[str] = Counter()
     for report in filter(Path.exists, reports):
         for suite in ElementTree.parse(report).getroot().iter("testsuite"):
             counts.update({kind: int(suite.get(kind, 0)) for kind in ("tests", *KINDS)})
+    return counts
+
+
+def closing(counts: Counter[str], seconds: float, machines: int) -> str:
+    """One line for all machines, in pytest's words."""
     passed = counts["tests"] - sum(counts[kind] for kind in KINDS)
     words = {"failures": "failed", "errors": "errors", "skipped": "skipped"}
     others = "".join(f", {counts[kind]} {words[kind]}" for kind in KINDS if counts[kind])
-    return f"{passed} passed{others} in {seconds:.1f}s, on {len(reports)} machines"
+    return f"{passed} passed{others} in {seconds:.1f}s, on {machines} machines"

@@ -14,10 +14,11 @@ import socket
 import subprocess
 import tarfile
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -132,21 +133,39 @@ def test_the_work_tree_is_copied_as_it_is(tmp_path: Path) -> None:
         assert changed.read() == b"as it is"
 
 
-@pytest.mark.parametrize(
-    ("shares", "hands"),
-    [
-        (1, [["test_1.py", "test_2.py", "test_3.py", "test_9.py"]]),
-        (2, [["test_9.py"], ["test_1.py", "test_2.py", "test_3.py"]]),
-        (9, [["test_9.py"], ["test_3.py"], ["test_2.py"], ["test_1.py"]]),
-    ],
-)
-def test_files_are_dealt_out_evenly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shares: int, hands: Sequence[Sequence[str]]
-) -> None:
+def test_machines_take_the_longest_file_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "CHECKOUT", tmp_path)
-    for size in (1, 2, 3, 9):
+    for size in (1, 9, 3):
         (tmp_path / f"test_{size}.py").write_text("#" * size)
-    assert suite.dealt(suite.test_files(["."]), shares) == hands
+    found = suite.longest_first(suite.test_files(["."]))
+    assert [file.name for file in found] == ["test_9.py", "test_3.py", "test_1.py"]
+
+
+@pytest.mark.parametrize(
+    ("status", "failed", "left"),
+    [(0, [], []), (suite.NO_TESTS, [], []), (1, ["a.py", "b.py"], []), (suite.NO_CONNECTION, ["a.py"], ["b.py"])],
+)
+def test_what_a_machine_did_not_pass_has_failed(
+    monkeypatch: pytest.MonkeyPatch, status: int, failed: Sequence[str], left: Sequence[str]
+) -> None:
+    """One that is gone leaves the other files to others."""
+    monkeypatch.setattr(suite.Worker, "_run", lambda _self, _file: status)
+    monkeypatch.setattr(suite.Worker, "_fetch_report", lambda _self, file: file)
+    worker, waiting = suite.Worker(cast("Any", None), "", ()), deque([Path("a.py"), Path("b.py")])
+    worker.work(waiting)
+    assert [file.name for file in worker.failed] == failed
+    assert [file.name for file in waiting] == left
+
+
+def test_a_file_whose_machine_hangs_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(_self: suite.Worker, _file: Path) -> int:
+        raise subprocess.TimeoutExpired("ssh", 60)
+
+    monkeypatch.setattr(suite.Worker, "_run", hang)
+    worker = suite.Worker(cast("Any", None), "", ())
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.work(deque([Path("a.py")]))
+    assert worker.failed == [Path("a.py")]
 
 
 def test_a_path_without_tests_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +179,7 @@ def test_the_closing_line_counts_over_all_machines(tmp_path: Path) -> None:
     for report, failures in zip(reports, (0, 2)):
         text = f'<testsuites><testsuite tests="5" failures="{failures}" errors="0" skipped="1"/></testsuites>'
         report.write_text(text)
-    assert suite.closing(reports, 12.34) == "6 passed, 2 failed, 2 skipped in 12.3s, on 3 machines"
+    assert suite.closing(suite.counted(reports), 12.34, 3) == "6 passed, 2 failed, 2 skipped in 12.3s, on 3 machines"
 
 
 AGREED: dict[str, Any] = {"return": {}}
