@@ -64,6 +64,8 @@ BY_NAME_ONLY = (
 """Not in ``all``: what is a part of it, and what repeats tests of it on another kernel or with another dataplane."""
 WARM = ("env", "L4_WARM=1")
 """Modules are forked from a process that has imported them: half of the time of these stages otherwise."""
+REMEMBERING = "--import-mode=importlib --strict-markers --strict-config -ra"
+"""What pyproject.toml says, with the record of what has failed, which is off elsewhere."""
 WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
 
 
@@ -163,11 +165,12 @@ def _fast() -> list[Stage]:
 
 def _namespaces() -> list[Stage]:
     workers = ["-n", str(max(2, CORES)), "--dist", "loadfile"]
-    chosen = {"integration": "not repetition", "integration-repetitions": "repetition"}
+    parts = {"integration": "not repetition", "integration-repetitions": "repetition"}
     found = []
-    for name, marked in chosen.items():
-        remembering = ["-o", f"cache_dir=.cache/pytest/{name}", "-m", marked]
-        command = [*WARM, python(), "-m", "pytest", "--durations=10", *workers, *remembering, "tests/integration"]
+    for name, marked in parts.items():
+        remembering = ["-o", f"addopts={REMEMBERING}", "-o", f"cache_dir=.cache/pytest/{name}"]
+        chosen = ["-m", marked, "tests/integration"]
+        command = [*WARM, python(), "-m", "pytest", *remembering, "--durations=10", *workers, *chosen]
         again = [*command, "--last-failed", "--last-failed-no-failures=none"]
         found.append(Stage(name, command, "namespaces", cores=CORES, timeout=3600.0, second_try=again))
     return found
