@@ -38,6 +38,7 @@ SEMANTICS_OF_IPVS = (
     "rewriting",
     "sctp",
 )
+WITH_IPVS = ("tests/integration/test_matrix.py", "tests/integration/test_nftables_switching.py")
 OFTEN = ("--option=--switches=200", "tests/integration/test_nftables_switching.py")
 FAST_AREAS = ("affinity", "choosing", "flows", "node", "reaching", "refusing", "rewriting")
 FAST_FILES = (
@@ -184,7 +185,7 @@ def _virtual() -> list[Stage]:
     commands = {
         "ipvs": [*inside, *once, "tests/virtual"],
         "ipvs-repetitions": [*inside, "--option=-mrepetition", "tests/virtual"],
-        "ipvs-matrix": [*inside, "--option=--dataplane=ipvs", *once, "tests/integration/test_matrix.py"],
+        "ipvs-matrix": [*inside, "--option=--dataplane=ipvs", *once, *WITH_IPVS],
         "ipvs-semantics": [*inside, "--option=--dataplane=ipvs", *once, *semantics],
         "ipvs-trixie": [*inside, "--suite=trixie", *(f"tests/virtual/test_{words}.py" for words in OF_EVERY_KERNEL)],
         "nftables-trixie": [*inside, "--suite=trixie", "--option=-knftables", *once, *semantics],
