@@ -85,19 +85,16 @@ def test_other_services_leave_checks_that_stay_as_they_are() -> None:
 
 
 class _Connection:
-    """A socket that answers as it is told: bytes, or an exception."""
+    """A socket that answers as it is told: bytes, or an exception. codes: of one call of connect after another."""
 
-    def __init__(self, *answers: Any, code: int = errno.EINPROGRESS, error: int = 0, sends: Sequence[Any] = ()) -> None:
-        self.answers, self.code, self.error, self.sends = list(answers), code, error, list(sends)
+    def __init__(self, *answers: Any, codes: Sequence[int] = (errno.EINPROGRESS, 0), sends: Sequence[Any] = ()) -> None:
+        self.answers, self.codes, self.sends = list(answers), list(codes), list(sends)
         self.sent = b""
         self.asked = 0
         self.is_closed = False
 
     def connect_ex(self, _to: Any) -> int:
-        return self.code
-
-    def getsockopt(self, *_names: Any) -> int:
-        return self.error
+        return self.codes.pop(0)
 
     def send(self, data: bytes) -> int:
         next_one = self.sends.pop(0) if self.sends else len(data)
@@ -138,10 +135,11 @@ def _made(probe: Probe, connection: Any) -> tuple[list[int], str | None]:
     ("connection", "expected"),
     [
         (_Connection(), ([EPOLLOUT], None)),
-        (_Connection(code=0), ([], None)),
-        (_Connection(error=errno.ECONNREFUSED), ([EPOLLOUT], "connection refused")),
-        (_Connection(code=errno.ENETUNREACH), ([], "network is unreachable")),
-        (_Connection(code=errno.EPERM), ([], "operation not permitted")),
+        (_Connection(codes=[0]), ([], None)),
+        (_Connection(codes=[errno.EINPROGRESS, errno.EALREADY, 0]), ([EPOLLOUT, EPOLLOUT], None)),
+        (_Connection(codes=[errno.EINPROGRESS, errno.ECONNREFUSED]), ([EPOLLOUT], "connection refused")),
+        (_Connection(codes=[errno.ENETUNREACH]), ([], "network is unreachable")),
+        (_Connection(codes=[errno.EPERM]), ([], "operation not permitted")),
     ],
 )
 def test_a_tcp_check_connects(connection: _Connection, expected: Any) -> None:
@@ -150,7 +148,7 @@ def test_a_tcp_check_connects(connection: _Connection, expected: Any) -> None:
 
 @pytest.mark.parametrize("code", [errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.EMFILE])
 def test_what_the_node_lacks_is_no_fault_of_a_backend(code: int) -> None:
-    connection: Any = _Connection(code=code)
+    connection: Any = _Connection(codes=[code])
     with pytest.raises(OwnFault):
         next(attempt(TCP, connection))
     assert connection.is_closed

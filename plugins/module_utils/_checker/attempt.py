@@ -29,13 +29,14 @@ _LONGEST_LINE = 1024
 _FIRST_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r\n]")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """No connection is left behind in TIME_WAIT (socket(7), SO_LINGER)."""
+_UNDER_WAY = {errno.EINPROGRESS, errno.EALREADY}
 _OWN_FAULTS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN}
 
 Value = TypeVar("Value")
 Attempt = Generator[int, None, "str | None"]
 """Yields the events that it waits for (epoll(7)), and returns why the check has failed, None where it has not.
 
-Closing it ends the connection. Raises OwnFault.
+It may be resumed before they have come. Closing it ends the connection. Raises OwnFault.
 """
 
 
@@ -58,9 +59,9 @@ def attempt(probe: Probe, connection: socket.socket) -> Attempt:
     """Make a check."""
     try:
         code = connection.connect_ex((probe.address, probe.port))
-        if code == errno.EINPROGRESS:
+        while code in _UNDER_WAY:
             yield EPOLLOUT
-            code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            code = connection.connect_ex((probe.address, probe.port))  # tells how the first has ended
         if code in _OWN_FAULTS:
             raise OwnFault(os.strerror(code))
         if code:
