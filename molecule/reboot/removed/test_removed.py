@@ -17,14 +17,24 @@ def test_the_service_answers_nobody(name: str) -> None:
 
 
 def test_nothing_of_it_is_left() -> None:
-    for command in ("iptables-save", "ipset save", "cat /var/lib/layer4-service-proxy/current/services.*"):
+    kept = "cat /var/lib/layer4-service-proxy/current/services.* | tr --delete --complement '[:print:]'"
+    for command in ("nft list ruleset", "ipset save", kept):
         found = machine().check_output(command)
         assert "removed: " not in found
         assert "10.100.100.103" not in found
         assert "L4-AFF-" not in found
 
 
-def test_nothing_of_ipvs_is_left() -> None:
+def test_nothing_of_ipvs_is_left_nor_of_iptables() -> None:
+    assert "L4-" not in machine().check_output("iptables-save; ip6tables-save; ipset save")
     assert not machine().interface("l4-ipvs0").exists
     assert not machine().file("/var/lib/layer4-service-proxy/current/services.ipvsadm").exists
     assert not machine().file("/proc/net/ip_vs").exists
+
+
+@pytest.mark.parametrize("family", ["ip", "ip6"])
+def test_the_flow_table_is_back_with_the_bridge(family: str) -> None:
+    """Its devices were not there yet when the services came back."""
+    table = machine().check_output(f"nft list table {family} l4-service-proxy")
+    assert "devices = { br0, eth1 }" in table
+    assert "flow add @offloaded" in table
