@@ -152,8 +152,18 @@ def _killed_after(network: Network, services: list[dict[str, Any]], seconds: flo
         return
 
 
+def test_with_the_last_service_goes_what_runs_have_left_for_the_next(network: Network) -> None:
+    network.applied([], state="absent")
+    before = _remembered()
+    network.applied([_web("b11")])
+    left = _remembered() - before
+    assert left
+    network.applied([], state="absent")
+    assert not left & _remembered()
+
+
 def _remembered() -> set[str]:
-    """What runs of the iptables dataplane have left under /run."""
+    """What runs have left under /run."""
     return {path.name for path in RUN_DIRECTORY.glob("*")}
 
 

@@ -157,8 +157,11 @@ class IpvsPlan:
         if self._addresses.delete:
             steps.append(Step(held.delete, held.create))
         steps += self._leftovers.steps()
+        forget = self._host.facility(store).forget
         if self._leave:
-            steps.append(Step(partial(self._leave, self), self._host.facility(store).forget))
+            steps.append(Step(partial(self._leave, self), forget))
+        elif not self.wanted.frontends:
+            steps.append(Step(forget, forget))
         return steps
 
     def _chain_steps(self, stage: str) -> list[Step]:
