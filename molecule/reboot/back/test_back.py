@@ -6,12 +6,16 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from found import assert_as_found
 from machine_places import EVERYWHERE, INSIDE, RECORDS, Place, machine
 
 BACK_SECONDS = 5.0
+PATIENCE = 60.0
+"""Seconds; an emulated machine needs most of them to start all that it starts."""
 
 
 def test_the_service_answered_soon_after_the_node_did() -> None:
@@ -24,6 +28,20 @@ def test_every_place_reaches_every_backend(place: Place) -> None:
         assert place.backends(inside, 80, 30) == set(INSIDE)
         assert place.backends(outside, 80, 2) == {"web3"}
     assert set(place.ask("10.100.100.102", 80)) == {"refused"}
+
+
+def test_the_checker_is_back_and_takes_out_what_is_down() -> None:
+    """After a boot all backends count as healthy, until they are checked."""
+    unit = "layer4-service-proxy-health"
+    assert machine().service(unit).is_running
+    end = time.monotonic() + PATIENCE
+    while "10.89.78.21:8081 is out of checked" not in (
+        told := machine().check_output(f"journalctl --boot --unit {unit} --output cat")
+    ):
+        assert time.monotonic() < end, told
+        time.sleep(1)
+    assert "2 checks, 0 failed" in told
+    assert Place("client").backends("10.100.100.104", 80, 10) == {"web3"}
 
 
 def test_all_is_as_it_was() -> None:
