@@ -105,6 +105,7 @@ class Odd(World):
             self.node.run("ipset", "create", name, "hash:ip", "comment")
             self.node.run("ipset", "add", name, "192.0.2.9", "comment", draw(self.chance, 60, fits_a_set))
         self.set_odd_rules()
+        self.set_odd_tables()
 
     def names(self, count: int, most: int, fits: Callable[[str], bool]) -> list[str]:
         found: dict[str, None] = {}
@@ -122,18 +123,44 @@ class Odd(World):
         for command in commands:
             self.node.run("iptables", *command)
 
+    def set_odd_tables(self) -> None:
+        """What others have in nftables: a table for each comment, which has at most 127 bytes there."""
+        for number, text in enumerate(self.comments):
+            comment = "".join(one for one in text if one not in '"\n')[:30]
+            rule = f'ip daddr 192.0.2.66 drop comment "{comment}"'
+            table = f"table ip theirs{number} {{ chain other {{\ntype filter hook output priority 7;\n{rule}\n}}\n}}\n"
+            self.node.run("nft", "--file", "-", input=table)
+
     def bytes_of(self, *argv: str) -> bytes:
         entered = ["nsenter", f"--net=/run/netns/{self.node.name}", f"--mount={self.node.view}/mnt", "--", *argv]
         return subprocess.run(entered, check=True, capture_output=True).stdout
 
     def of_others(self) -> list[bytes]:
-        """Rules, sets and links, to the byte, counters aside."""
+        """Rules, sets, links and tables, to the byte, counters aside."""
         script = r"""
             iptables-save -t filter | sed 's/\[[0-9]*:[0-9]*\]$//; /^#/d' | grep -a -v -e 'L4-[A-Z]*$' -e '^-A L4-' -e '^:L4-'
             ipset save
             ip -oneline link show | sed 's/qlen.*//'
+            for table in $(nft list tables | grep -o 'theirs.*'); do nft --stateless list table ip "$table"; done
         """
         return self.bytes_of("sh", "-c", script).split(b"\n")
+
+    def ours(self) -> list[str]:
+        """Our rules, in the tables of iptables and in those of nftables."""
+        rules = [
+            line for line in self.node.run("iptables-save").stdout.splitlines() if "L4-" in line and line[0] == "-"
+        ]
+        for table in self.tables_of_ours():
+            rules += self.node.run("nft", "--stateless", "list", *table).stdout.splitlines()
+        return rules
+
+    def tables_of_ours(self) -> list[list[str]]:
+        tables = self.node.run("nft", "list", "tables").stdout.splitlines()
+        return [line.split() for line in tables if "l4-service-proxy" in line]
+
+    def remove_tables_of_ours(self) -> None:
+        for table in self.tables_of_ours():
+            self.node.run("nft", "delete", *table)
 
     def hairpins(self) -> set[bytes]:
         """The modes of the ports of br0."""
@@ -176,9 +203,14 @@ def with_own_comments(world: Odd, directory: Path) -> Path:
     return path
 
 
-def test_no_name_is_executed_and_none_is_lost(world: Odd, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dataplane", ["iptables", "nftables"])
+def test_no_name_is_executed_and_none_is_lost(world: Odd, tmp_path: Path, dataplane: str) -> None:
     node, controller = world.node, Controller(tmp_path)
-    variables = {"service_proxy_local_cidrs": ["10.0.0.0/24"], "service_proxy_services": [SERVICE]}
+    variables = {
+        "service_proxy_dataplane": dataplane,
+        "service_proxy_local_cidrs": ["10.0.0.0/24"],
+        "service_proxy_services": [SERVICE],
+    }
     controller.inventory({"node1": node}, variables)
     found, theirs = world.snapshot(), world.of_others()
     assert world.hairpins() == {b"0"}
@@ -187,7 +219,8 @@ def test_no_name_is_executed_and_none_is_lost(world: Odd, tmp_path: Path) -> Non
     assert "Again" not in changed
     for argv in (("iptables", "-F", "OWN"), ("iptables", "-X", "OWN"), ("ipset", "destroy", "own")):
         node.run(*argv)
-    ours = node.run("iptables-save").stdout.count("L4-")
+    ours = world.ours()
+    assert ours
     assert (world.of_others(), world.hairpins()) == (theirs, {b"1"})
     roles = [
         {"include_role": {"name": f"layer4.service_proxy.{role}"}} for role in ("node", "bridge", "backend", "proxy")
@@ -197,6 +230,8 @@ def test_no_name_is_executed_and_none_is_lost(world: Odd, tmp_path: Path) -> Non
     for table in ("nat", "filter"):
         node.run("iptables", "-t", table, "-F")
         node.run("iptables", "-t", table, "-X")
+    world.remove_tables_of_ours()
+    assert world.ours() == []
     world.set_rules_of_others()
     world.set_odd_rules()
     for port in world.ports:
@@ -206,7 +241,7 @@ def test_no_name_is_executed_and_none_is_lost(world: Odd, tmp_path: Path) -> Non
     restored = node.run(PROGRAM, "boot", "restore", env=WITHOUT_SBIN)
     assert (restored.stdout, restored.stderr) == ("", "")
     node.run("/usr/bin/python3", "-I", f"{PROGRAM}-bridges")
-    assert node.run("iptables-save").stdout.count("L4-") == ours
+    assert world.ours() == ours
     assert (world.of_others(), world.hairpins()) == (theirs, {b"1"})
 
     controller.run(SITE, service_proxy_state="absent")
