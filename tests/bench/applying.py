@@ -57,10 +57,10 @@ class Applying(NamedTuple):
 
 
 class Way(NamedTuple):
-    """How services are put into the kernel. back_end: nft or legacy; settings: of the node."""
+    """How services are put into the kernel. variant: nft or legacy; settings: of the node."""
 
     name: str
-    back_end: str
+    variant: str
     settings: dict[str, Any]
 
 
@@ -75,14 +75,14 @@ WAYS = (
 def measure(way: Way, count: int) -> Applying:
     """Of so many services with three backends each."""
     wanted = services_apart(count)
-    back_end, node = way.back_end, {**NODE, **way.settings}
+    variant, node = way.variant, {**NODE, **way.settings}
     rules = render_services(wanted, {"node": node, "ip_version": "ipv4"})
-    floor, kube_proxy = _floor(back_end, rules), _floor(back_end, linear(wanted))
+    floor, kube_proxy = _floor(variant, rules), _floor(variant, linear(wanted))
     with namespace() as host:
         run_as_ansible(host, None, "ansible.modules.ping")
         empty = timed(lambda: run_as_ansible(host, None, "ansible.modules.ping"))
         same = given_as(wanted)
-        converge = partial(_converge, host, back_end, node)
+        converge = partial(_converge, host, variant, node)
         first, memory = in_a_child(lambda: converge(same))
         nothing = median(timed(lambda: converge(same)) for dummy in range(TIMES))
         with tempfile.TemporaryDirectory() as kept:
@@ -91,21 +91,21 @@ def measure(way: Way, count: int) -> Applying:
             changed = given_as(wanted)
             saved_one_changed = timed(lambda: keep(Path(kept), 2, state_of(wanted, node)))
             with namespace("new") as new:
-                restored = timed(lambda: restore_at_boot(new, back_end, Path(kept)))
+                restored = timed(lambda: restore_at_boot(new, variant, Path(kept)))
         there_and_back = [same, changed] * (TIMES // 2) + [same]
         one_changed = median(timed(partial(converge, to)) for to in there_and_back)
-        disturbed = _disturbed(host, back_end, lambda: converge(same))
+        disturbed = _disturbed(host, variant, lambda: converge(same))
         text = _one_chain(rules)
-        one_chain = median(timed(lambda: _restore(host, back_end, text, "--noflush")) for dummy in range(TIMES))
+        one_chain = median(timed(lambda: _restore(host, variant, text, "--noflush")) for dummy in range(TIMES))
     costs = (floor, kube_proxy, empty, first, nothing, one_changed, disturbed, saved, saved_one_changed, restored)
     return Applying(way.name, count, *costs, memory, one_chain)
 
 
-def _disturbed(host: Namespace, back_end: str, converge: Callable[[], object]) -> float:
+def _disturbed(host: Namespace, variant: str, converge: Callable[[], object]) -> float:
     found = []
     for port in range(1 + TIMES):
         rule = ["-p", "udp", "--dport", f"{port + 1}", "-j", "RETURN"]
-        host.run(f"xtables-{back_end}-multi", "iptables", "-t", "nat", "-A", "OUTPUT", *rule)
+        host.run(f"xtables-{variant}-multi", "iptables", "-t", "nat", "-A", "OUTPUT", *rule)
         found.append(timed(converge))
     return median(found[1:])
 
@@ -124,20 +124,20 @@ def namespace(name: str = "") -> Iterator[Namespace]:
         yield host
 
 
-def restore_at_boot(host: Namespace, back_end: str, kept: Path) -> None:
+def restore_at_boot(host: Namespace, variant: str, kept: Path) -> None:
     path = os.environ["PATH"]
-    done = restore(host, kept, path=f"{legacy_path()}:{path}" if back_end == "legacy" else path, timeout=_LONGEST)
+    done = restore(host, kept, path=f"{legacy_path()}:{path}" if variant == "legacy" else path, timeout=_LONGEST)
     assert done.returncode == 0, done.stderr
 
 
-def _floor(back_end: str, rules: str) -> float:
+def _floor(variant: str, rules: str) -> float:
     with namespace() as host:
-        return timed(lambda: _restore(host, back_end, rules))
+        return timed(lambda: _restore(host, variant, rules))
 
 
-def _restore(host: Namespace, back_end: str, text: str, *options: str) -> None:
+def _restore(host: Namespace, variant: str, text: str, *options: str) -> None:
     """The tool alone."""
-    host.run(f"xtables-{back_end}-multi", "iptables-restore", *options, input=text, timeout=_LONGEST)
+    host.run(f"xtables-{variant}-multi", "iptables-restore", *options, input=text, timeout=_LONGEST)
 
 
 def given_as(wanted: list[dict[str, Any]]) -> dict[str, Any]:
@@ -145,9 +145,9 @@ def given_as(wanted: list[dict[str, Any]]) -> dict[str, Any]:
     return {"services": wanted} if len(wanted) < _OPAQUE else {"payload": pack(wanted)._asdict()}
 
 
-def _converge(host: Namespace, back_end: str, node: dict[str, Any], given: dict[str, Any]) -> None:
+def _converge(host: Namespace, variant: str, node: dict[str, Any], given: dict[str, Any]) -> None:
     run_as_ansible(
-        host, legacy_path() if back_end == "legacy" else None, "vip_service", node=node, exclusive=True, **given
+        host, legacy_path() if variant == "legacy" else None, "vip_service", node=node, exclusive=True, **given
     )
 
 

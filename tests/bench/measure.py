@@ -31,7 +31,7 @@ from report import Results, Table
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import render_services
 from module_runner import run_module_ok
 
-BACK_ENDS = ("nft", "legacy")
+VARIANTS = ("nft", "legacy")
 
 
 class Size(NamedTuple):
@@ -103,21 +103,21 @@ def _in_all_layouts(
     found = {}
     for way in WAYS:
         rules = render_services(wanted, {"node": {**layouts.NODE, **way.settings}, "ip_version": "ipv4"})
-        found[f"iptables-{way.name}"] = _measured(way.back_end, rules, targets, rated, ports, rounds)
-    for back_end in BACK_ENDS:
+        found[f"iptables-{way.name}"] = _measured(way.variant, rules, targets, rated, ports, rounds)
+    for variant in VARIANTS:
         rules = layouts.linear(wanted)
-        found[f"iptables-{back_end}, {report.LIST}"] = _measured(back_end, rules, targets, rated, ports, rounds)
+        found[f"iptables-{variant}, {report.LIST}"] = _measured(variant, rules, targets, rated, ports, rounds)
     return found
 
 
 def _measured(
-    back_end: str, rules: str, targets: dict[str, Target], rated: str, ports: int, rounds: int
+    variant: str, rules: str, targets: dict[str, Target], rated: str, ports: int, rounds: int
 ) -> dict[str, float]:
     with connections.Bench(ports) as bench:
-        bench.node.run(f"xtables-{back_end}-multi", "iptables-restore", input=rules, timeout=_LONGEST)
+        bench.node.run(f"xtables-{variant}-multi", "iptables-restore", input=rules, timeout=_LONGEST)
         found = bench.measure(targets, rounds)
         found["connections/s, " + rated] = bench.rate(targets[rated], rounds)
-    print(back_end, found, flush=True)
+    print(variant, found, flush=True)
     return found
 
 

@@ -75,7 +75,7 @@ def page(machine: str, results: Results) -> str:
 
 def _applying(measured: Sequence[Applying]) -> list[str]:
     header = [
-        "back end",
+        "variant",
         "services",
         "floor",
         "kube-proxy's rules",

@@ -14,7 +14,7 @@ import pytest
 from network import IPV4, IPV6, Network
 from repetition import repetition
 
-BACK_ENDS = ("nft", "legacy")
+VARIANTS = ("nft", "legacy")
 WITHOUT_BACKEND_CHAINS = "lean"
 NFTABLES = "nftables"
 RECORDS = Path("/run/layer4-service-proxy")
@@ -47,14 +47,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "network" in metafunc.fixturenames and "network" not in own:
         dataplane = metafunc.config.getoption("--dataplane")
         if dataplane == "iptables":
-            ids = [*BACK_ENDS, WITHOUT_BACKEND_CHAINS, NFTABLES]
+            ids = [*VARIANTS, WITHOUT_BACKEND_CHAINS, NFTABLES]
             if metafunc.definition.get_closest_marker("switches_dataplane"):
-                ids = [*BACK_ENDS]
-            everywhere = metafunc.definition.get_closest_marker("every_back_end") is not None
+                ids = [*VARIANTS]
+            everywhere = metafunc.definition.get_closest_marker("every_variant") is not None
             repeated = set() if everywhere else {"legacy", WITHOUT_BACKEND_CHAINS}
             found = [repetition(name) if name in repeated else name for name in ids]
         else:
-            found, ids = ["nft", repetition("legacy")], [f"{dataplane}-{back_end}" for back_end in BACK_ENDS]
+            found, ids = ["nft", repetition("legacy")], [f"{dataplane}-{variant}" for variant in VARIANTS]
         metafunc.parametrize("network", found, ids=ids, indirect=True, scope="module")
 
 
@@ -75,7 +75,7 @@ def _is_of_nftables(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="module")
 def network(request: pytest.FixtureRequest) -> Iterator[Network]:
-    """The network of the traffic tests, with each back end of iptables, layout of chains and nftables; each test applies its own services."""
+    """The network of the traffic tests, with each variant of iptables, layout of chains and nftables; each test applies its own services."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw")
     dataplane = NFTABLES if request.param == NFTABLES else request.config.getoption("--dataplane")
     node = {"backend_chains": request.param != WITHOUT_BACKEND_CHAINS}

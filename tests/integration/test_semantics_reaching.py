@@ -11,7 +11,7 @@ from network import ADDRESSES, IPV4, IPV6, Network, backends, external_ip, vip
 
 from lab.traffic import Servers
 
-pytestmark = pytest.mark.every_back_end
+pytestmark = pytest.mark.every_variant
 
 SOURCES = ("node1", "b11", "b21", "client")
 OTHER = {IPV4: IPV6, IPV6: IPV4}

@@ -14,7 +14,7 @@ from network import ADDRESSES, IPV4, IPV6, Network, answered_from_one_port, back
 
 from lab.traffic import LongLivedConnection
 
-pytestmark = pytest.mark.every_back_end
+pytestmark = pytest.mark.every_variant
 
 NODE = ("node1", "bridge1")
 MARKED_AT_THE_END = """
