@@ -21,6 +21,7 @@ from strategies import CLIENTS, NODE, NODE_ADDRESSES, services
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.interface import Summary
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables import narrow
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.chains import ChainMaker
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.compile import compile_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.dataplane import Nftables
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.host import (
@@ -258,6 +259,21 @@ def test_nobody_else_reaches_localhost(source: str) -> None:
     for port in (30080, 8080):
         (end,) = trace(table, Packet(source, "127.0.0.1", "tcp", port, NODE_ADDRESSES)).outcomes
         assert (end.verdict, end.dnat) == ("drop", False)
+
+
+def test_the_chains_that_the_kernel_enters_are_called_like_its_hooks() -> None:
+    service = {"name": "web", "port": 80, "vip": "10.9.9.9", "backends": [{"address": "10.0.1.11"}]}
+    raw_node = {"name": "node1", "addresses": list(NODE_ADDRESSES), "localhost_node_ports": True}
+    table = tables([service], raw_node)[ip.IPV4]
+    hooks = {name: chain.hook.name for name, chain in table.chains.items() if chain.hook}
+    assert hooks == {name: name for name in ("prerouting", "input", "forward", "output", "postrouting")}
+    found = trace(table, Packet("192.0.2.100", "10.9.9.9", "tcp", 80, NODE_ADDRESSES))
+    assert {step.table for step in found.steps} == {"ip l4-service-proxy"}
+
+
+@pytest.mark.parametrize("name", ["web", "web-3", "web-weighted-3", "remember-weighted-3"])
+def test_a_chain_of_somebody_else_is_not_made(name: str) -> None:
+    assert ChainMaker(parse_node({"name": "node1"}), ip.IPV4).make(name) is None
 
 
 def test_localhost_is_guarded_without_services_too() -> None:

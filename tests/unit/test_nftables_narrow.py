@@ -89,6 +89,34 @@ def test_a_change_of_one_service_is_told_from_the_record() -> None:
     )
 
 
+def test_of_two_services_at_one_address_one_goes_and_the_other_keeps_it() -> None:
+    raw_node = {"name": "node1", "addresses": list(NODE_ADDRESSES)}
+    some = [{**_plain(number), "vip": ["10.96.0.1"], "port": 8000 + number} for number in range(1, 20)]
+    kernel = Kernel(raw_node)
+    kernel.run(some)
+    for rest in (some[1:], [*some[1:5], {**some[5], "port": 90}, *some[6:]]):
+        kernel.run(rest)
+        assert kernel.held[ip.IPV4] == tables(rest, raw_node)[ip.IPV4]
+    assert kernel.narrowed == [False, True, True]
+
+
+def test_what_was_asked_for_before_is_not_there_behind_a_change_of_one_service() -> None:
+    """A run of the same request then changes it back; a run that finds nothing to do leaves nothing anew."""
+    some = [_plain(number) for number in range(1, 20)]
+    kernel = Kernel({"name": "node1", "addresses": list(NODE_ADDRESSES)})
+    kernel.run(some)
+    kernel.run([{**some[3], "port": 81}], exclusive=False)
+    assert kernel.run(some) == Summary([], ["service-4"], [])
+    left = kernel.facility(store)
+    with mock.patch.object(left, "save", side_effect=AssertionError):
+        for asked, exclusive in ((some, True), (some[:2], False), (some, True)):
+            assert kernel.run(asked, exclusive=exclusive) == Summary([], [], [])
+    kernel.nft.transactions += 1  # somebody else has changed a table of theirs
+    with mock.patch.object(left, "save", wraps=left.save) as saved:
+        kernel.run(some)
+    saved.assert_called_once()
+
+
 def _plain(number: int) -> Raw:
     backends = [{"address": f"10.0.2.{number + one}", "port": 8080} for one in range(3)]
     return {"name": f"service-{number}", "vip": [f"10.96.0.{number}"], "port": 80, "backends": backends}
@@ -163,8 +191,13 @@ def test_a_service_at_a_backend_of_one_that_stays_is_refused(keeps: bool) -> Non
     kernel = Kernel({"name": "node1", "addresses": list(NODE_ADDRESSES)}, keeps)
     some = [_plain(number) for number in range(1, 20)]
     some[4]["backends"] = [{"address": NODE_ADDRESSES[0], "port": 30080}]
+    some[5].update(vip=["fd00:96::6"], backends=[{"address": "fd00:10:0::5", "port": 8080}])
     kernel.run(some)
     held = kernel.held
+    of_ipv6 = {**_plain(20), "vip": ["fd00:10::5"], "port": 8080, "backends": [{"address": "fd00:10::6", "port": 8080}]}
+    for raw, exclusive in (([of_ipv6], False), ([*some, of_ipv6], True)):
+        with pytest.raises(InvalidServices, match="fd00:10::5"):
+            plan_run(Request("present", raw, exclusive, "nftables"), kernel.node, kernel)
     for key, claim in (({"vip": "10.0.2.19", "port": 8080}, "vip"), ({"vip": [], "node_port": 30080}, "node_port")):
         new = {**_plain(20), **key}
         for raw, exclusive, words in (([new], False, "would answer at"), ([*some, new], True, f"which is {claim} of")):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from .._model import addresses as ip
 from .._model.messages import quoted
 
-NONE, VRRP, BGP = METHODS = ("none", "vrrp", "bgp")
+NONE, VRRP, BGP = ("none", "vrrp", "bgp")
 HIGHEST_PRIORITY = 254
 """Of a node that does not own the addresses (RFC 5798, section 5.2.4); the least is 1."""
 _HIGHEST_ASN = 4294967294

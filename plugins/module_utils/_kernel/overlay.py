@@ -36,8 +36,6 @@ _ERRORS = {
     errno.EOPNOTSUPP: "the kernel has no vxlan devices (module vxlan: modprobe vxlan)",
 }
 _GONE = (errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ENODEV)
-_NO_NETWORK = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV, errno.ENETDOWN, errno.EINVAL)
-"""What routes meet as long as the network is not configured; IPv6 answers EINVAL for a gateway that is not on the link."""
 
 
 class OverlayError(Exception):
@@ -46,11 +44,6 @@ class OverlayError(Exception):
     def __init__(self, doing: str, code: int) -> None:
         super().__init__(f"{doing}: {_ERRORS.get(code) or os.strerror(code)}")
         self.code = code
-
-    @property
-    def is_for_want_of_network(self) -> bool:
-        """Whether it may pass once the network is configured."""
-        return self.code in _NO_NETWORK
 
 
 class Overlay:

@@ -46,7 +46,7 @@ class Store:
 
     def __init__(self, host: Host, node: Node, request: Request) -> None:
         self.request = request
-        self._node, self._check_mode = node, host.check_mode
+        self._node = node
         self._file = RecordFile(node.chain_prefix)
         self._tables = host.facility(tables)
         self._rules = host.facility(rules_state)

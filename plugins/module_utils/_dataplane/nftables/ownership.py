@@ -33,13 +33,6 @@ def names(services: Mapping[str, Elements]) -> set[str]:
     return found - {""}
 
 
-def has_protocol(services: Mapping[str, Elements], protocol: str) -> bool:
-    """Tell whether a service answers by this protocol."""
-    wanted = maps.port_bytes(protocol, 0)
-    keys = (key for front in FRONTS for key in services.get(front.services, {}))
-    return any(key[-len(wanted) : -maps.NUMBER_BYTES] == wanted[: -maps.NUMBER_BYTES] for key in keys)
-
-
 def numbers(services: Mapping[str, Elements]) -> set[int]:
     """Return the numbers that services with session affinity, and their backends, have."""
     return {
