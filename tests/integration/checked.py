@@ -89,6 +89,10 @@ class Check(socketserver.StreamRequestHandler):
 class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address, daemon_threads, request_queue_size = True, True, 128
 
+    def handle_error(self, *dummy):
+        # Clients reset their connections. Nobody reads standard error: threads would wait to write there.
+        pass
+
 for one in kinds:
     kind, port, address = one.split(":", 2)
     Server.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
