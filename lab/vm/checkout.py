@@ -19,10 +19,12 @@ from .store import CHECKOUT
 COPY_SECONDS = 60.0
 
 # br_netfilter is loaded by nobody but a person or a role, the other two by whoever needs them; namespaces show the
-# sysctls of loaded modules only. Modules of the collection are compiled once, and not by every process that runs one.
+# sysctls of loaded modules only. For its 1 GiB the kernel tracks 8192 connections, and tests have 10,000. Modules of the
+# collection are compiled once, and not by every process that runs one.
 UNPACK = r"""
 set -eu
 modprobe -a br_netfilter ip_vs nf_conntrack_netlink
+sysctl -q -w net.netfilter.nf_conntrack_max=65536
 directory=$(mktemp -d /tmp/checkout-XXXXXX)
 tar -x -C "$directory"
 mkdir -p "$directory/.cache/collections/ansible_collections/layer4"
