@@ -100,9 +100,9 @@ def run_tests(image: Image, hardware: Hardware, paths: Sequence[str], options: S
             thread.join()
         for worker in workers:
             if worker.failed:
-                files, reports = ", ".join(map(str, worker.failed)), LOGS / f"vm-{worker.machine.name}-*.xml"
+                files, kept = ", ".join(map(str, worker.failed)), LOGS / f"vm-{worker.machine.name}-*.xml"
                 console = worker.machine.keep_console()
-                print(f"{worker.machine.name} failed: {files}; reports: {reports}; console: {console}")
+                print(f"{worker.machine.name} failed: {files}; reports: {kept}; console: {console}")
     reports = [report for worker in workers for report in worker.reports]
     counts = counted(reports)
     print(closing(counts, time.monotonic() - started, len(workers)), flush=True)
