@@ -187,9 +187,17 @@ def node() -> Host:
 
 def test_the_same_again_reads_nothing(node: Host) -> None:
     before = node.ipvs.reads
-    again = node.run(services())
-    assert (again.changed, again.diff, node.ipvs.reads) == (False, {"before": "", "after": ""}, before)
-    assert again.summary == ([], [], [])
+    for _again in range(3):
+        again = node.run(services())
+        assert (again.changed, again.diff, node.ipvs.reads) == (False, {"before": "", "after": ""}, before)
+        assert again.summary == ([], [], [])
+
+
+@pytest.mark.parametrize("request_for_none", [([], True), (services(), False, "absent"), ([], True, "absent")])
+def test_with_the_last_service_goes_what_runs_have_left(node: Host, request_for_none: tuple[Any, ...]) -> None:
+    assert node.store.load()
+    node.run(*request_for_none)
+    assert not node.store.load()
 
 
 CHANGES: dict[str, dict[str, Any]] = {

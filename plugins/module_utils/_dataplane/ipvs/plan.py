@@ -68,7 +68,7 @@ class IpvsPlan:
     ) -> None:
         """is_replaced: whether another dataplane carries new connections by the time that this one retires.
 
-        leave: what leaves a record for the next run, once all is done."""
+        leave: what leaves a record for the next run, or takes it away, once all is done."""
         self._host, self._node, self._ipvs, self._leftovers = host, node, state.ipvs, leftovers
         self._is_replaced, self._leave = is_replaced, leave
         self.wanted, self._ours = wanted, ours
@@ -157,11 +157,8 @@ class IpvsPlan:
         if self._addresses.delete:
             steps.append(Step(held.delete, held.create))
         steps += self._leftovers.steps()
-        forget = self._host.facility(store).forget
         if self._leave:
-            steps.append(Step(partial(self._leave, self), forget))
-        elif not self.wanted.frontends:
-            steps.append(Step(forget, forget))
+            steps.append(Step(partial(self._leave, self), self._host.facility(store).forget))
         return steps
 
     def _chain_steps(self, stage: str) -> list[Step]:
@@ -184,7 +181,11 @@ def plan_frontends(
         wanted = {} if request.exclusive else {key: one for key, one in ours.items() if one.service not in names}
     else:
         wanted = desired if request.exclusive else merged(desired, ours, names)
-    leave = partial(_leave_record, host, node, compiled, observation) if state.asked else None
+    leave: Callable[[IpvsPlan], None] | None = None
+    if state.asked:
+        leave = partial(_leave_record, host, node, compiled, observation)
+    elif not wanted and (request.exclusive or request.state == "absent"):
+        leave = partial(_forget_record, host)
     is_replaced = request.dataplane != IpvsPresence.name
     return IpvsPlan(host, node, _wanted(wanted, node), ours, state, leftovers, is_replaced, leave)
 
@@ -201,6 +202,11 @@ def _leave_record(host: Host, node: Node, compiled: Compiled, observation: Obser
     facts = facts._replace(addresses=facts.addresses.difference(done.wanted.addresses))
     record = Record(state.asked, settings_digest(node), held, has_udp, facts)
     host.facility(store).save(encode(record, state.services))
+
+
+def _forget_record(host: Host, dummy: IpvsPlan) -> None:
+    """With the last service goes what runs have left. A run that was narrowed to nothing leaves it."""
+    host.facility(store).forget()
 
 
 def _held_behind(host: Host, node: Node, state: State, done: IpvsPlan) -> Fingerprint | None:
