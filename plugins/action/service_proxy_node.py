@@ -38,6 +38,7 @@ from ansible_collections.layer4.service_proxy.plugins.plugin_utils._announce imp
     DifferentAnnouncements,
     announcing_nodes,
 )
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils._option_types import wrong_types
 from ansible_collections.layer4.service_proxy.plugins.plugin_utils._overlay import (
     DifferentOverlays,
     other_nodes,
@@ -63,6 +64,7 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         given = dict(self._task.args)
         self._refuse_unknown_variables(variables)
+        _refuse_nothing_named(given)
         services = self._services(given, variables)
         settings = self._settings(given, variables)
         if given.pop("validate_only", False):
@@ -103,9 +105,8 @@ class ActionModule(ActionBase):
         try:
             return to_text(value)
         except (TypeError, ValueError) as error:
-            raise AnsibleActionFail(
-                f"{name} has a value that is neither text, number, list nor dict: {error}"
-            ) from None
+            unknown = f"{name} has a value that is neither text, number, list nor dict: {error}"
+            raise AnsibleActionFail("\n".join(find_errors(value, {})) or unknown) from None
 
     def _settings(self, given: Mapping[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """All settings as they are meant: those of the task, and for others the variables."""
@@ -114,12 +115,12 @@ class ActionModule(ActionBase):
             for name in SPECIFICATION
         }
         found[PREFIX + "name"] = found[PREFIX + "name"] or variables["inventory_hostname"]
+        found = {name: value for name, value in found.items() if value is not None}
         specification = {PREFIX + name: option for name, option in SPECIFICATION.items()}
-        checked = ArgumentSpecValidator(specification).validate(
-            {key: one for key, one in found.items() if one is not None}
-        )
-        if checked.error_messages:
-            raise AnsibleActionFail("\n".join(checked.error_messages))
+        checked = ArgumentSpecValidator(specification).validate(found)
+        problems = wrong_types(specification, found)
+        if problems or checked.error_messages:
+            raise AnsibleActionFail("\n".join(problems or checked.error_messages))
         settings = {name: checked.validated_parameters[PREFIX + name] for name in SPECIFICATION}
         return {**settings, **self._overlay(settings, variables), **self._announcement(settings, variables)}
 
@@ -166,6 +167,19 @@ class ActionModule(ActionBase):
         return variables["hostvars"][host].get(PREFIX + "services", [])
 
 
+def _refuse_nothing_named(given: Mapping[str, Any]) -> None:
+    """Refuse an empty name of a backend or generation: without one the run would be about all services. Raises AnsibleActionFail."""
+    for key in ("drain", "undrain"):
+        value = given.get(key, "given")
+        if isinstance(value, (list, Mapping)) or value in (None, ""):
+            allowed = "must be the address of a backend, its address and port, or the node of backends"
+            raise AnsibleActionFail(f"{PREFIX}backend is {quoted(value)}: {allowed}")
+    if given.get("generation", 0) is None:
+        raise AnsibleActionFail(
+            f"{PREFIX}generation is null: must be a number that layer4-service-proxy generations tells"
+        )
+
+
 def _problems(services: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What is wrong, as the result of a task."""
     if settings["state"] == "absent":
@@ -175,7 +189,7 @@ def _problems(services: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         if Settings(settings).has_overlay:
             parse_overlay(settings)
         parse_announcement(settings)
-        problems = find_errors(json.loads(services), options)
+        problems = [*Settings(settings).problems(), *find_errors(json.loads(services), options)]
     except (InvalidAnnouncement, InvalidOverlay, InvalidServices) as error:
         problems = error.problems
     return {"failed": True, "msg": "\n".join(problems), "problems": problems} if problems else {}
