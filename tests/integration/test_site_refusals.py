@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ import pytest
 from nat_host import generation
 from worlds import World, differences
 
-from playbooks import Controller
+from playbooks import SITE, Controller
 
-GOOD = {"name": "web", "vip": "10.100.100.100", "port": 80, "backends": [{"address": "10.0.0.11"}]}
+GOOD: dict[Any, Any] = {"name": "web", "vip": "10.100.100.100", "port": 80, "backends": [{"address": "10.0.0.11"}]}
 
 
 class Bare(World):
@@ -34,6 +36,27 @@ class Bare(World):
             ['service "two"', 'service "web"', "taken already"],
         ),
         ({"service_proxy_services": [GOOD], "service_proxy_masquerade_mark": "x"}, ["masquerade_mark", "hexadecimal"]),
+        (
+            {"service_proxy_services": [{**GOOD, "vip": date(2026, 1, 2)}]},
+            ['service "web": vip is "2026-01-02"', "address"],
+        ),
+        (
+            {"service_proxy_services": [{**GOOD, 8080: "x"}]},
+            ['service "web": 8080 is not a known key', "allowed are name"],
+        ),
+        ({"service_proxy_services": [GOOD], "service_proxy_conntrack_max": -1}, ["conntrack_max is -1", "from 0 to"]),
+        (
+            {
+                "service_proxy_services": [GOOD],
+                "service_proxy_dataplane": "nftables",
+                "service_proxy_flow_offload": ["lo", "nowhere"],
+            },
+            ['service_proxy_flow_offload[1] is "nowhere": node1 has no such device: must be one of', "lo"],
+        ),
+        (
+            {"service_proxy_services": [GOOD], "service_proxy_bgp_neighbors": "10.0.0.1"},
+            ['service_proxy_bgp_neighbors is "10.0.0.1": must be a list, each item a dict'],
+        ),
         ({"service_proxy_services": GOOD}, ["service_proxy_services is a dict: must be a list of dicts"]),
     ],
 )
@@ -61,13 +84,46 @@ def test_so_is_an_error_in_the_settings_of_any_role(variables: dict[str, Any], t
     assert next(iter(variables)) in message
 
 
-def _refusal(variables: dict[str, Any], directory: Path) -> str:
-    """What site.yml says, having touched nothing."""
+@pytest.mark.parametrize("backend", ["", None, ["10.0.0.11"]])
+@pytest.mark.parametrize("playbook", ["drain", "undrain"])
+def test_a_backend_that_is_not_named_is_no_run_of_everything(playbook: str, backend: Any, tmp_path: Path) -> None:
+    """As with -e service_proxy_backend=$UNSET."""
+    variables = {"service_proxy_services": [GOOD], "service_proxy_backend": backend}
+    message = _refusal(variables, tmp_path, SITE.with_name(f"{playbook}.yml"))
+    assert message.startswith(f"service_proxy_backend is {json.dumps(backend)}: must be the address of a backend")
+    assert len(message.splitlines()) == 1
+
+
+def test_another_prefix_is_refused_while_there_are_rules(tmp_path: Path) -> None:
+    """Those with the old one would stay beside the new ones, and would still be there when all is removed."""
+    with Bare() as world:
+        found = world.snapshot()
+        controller = Controller(tmp_path)
+        controller.inventory({"node1": world.node}, {"service_proxy_services": [GOOD]})
+        controller.run()
+        before = world.snapshot()
+        others: list[dict[str, Any]] = [{}, {"service_proxy_dataplane": "nftables"}, {"service_proxy_state": "absent"}]
+        for how in others:
+            refused = controller.run(expect_failure=True, service_proxy_chain_prefix="ZZ", **how)
+            assert refused.message == (
+                'service_proxy_chain_prefix is "ZZ", but the rules of node1 begin with L4: must be "L4" until they are removed '
+                "(service_proxy_state=absent)"
+            )
+            assert differences(world.snapshot(), before) == []
+        controller.run(service_proxy_dataplane="nftables")
+        controller.run(service_proxy_dataplane="nftables", service_proxy_chain_prefix="ZZ")
+        controller.run(service_proxy_chain_prefix="ZZ")
+        controller.run(service_proxy_chain_prefix="ZZ", service_proxy_state="absent")
+        assert differences(world.snapshot(), found) == []
+
+
+def _refusal(variables: dict[str, Any], directory: Path, playbook: Path = SITE) -> str:
+    """What a playbook says, having touched nothing."""
     with Bare() as world:
         before, number = world.snapshot(), generation(world.node)
         controller = Controller(directory)
         controller.inventory({"node1": world.node}, variables)
-        run = controller.run(expect_failure=True)
+        run = controller.run(playbook, expect_failure=True)
         assert differences(world.snapshot(), before) == []
         assert generation(world.node) == number
         return run.message

@@ -47,6 +47,10 @@ class Links:
     def _entries(self, *path: str) -> list[str]:
         return _names(os.path.join(self._net, *path))
 
+    def names(self) -> list[str]:
+        """Return the names of all devices."""
+        return _names(self._net)
+
     def is_uplink(self, port: str) -> bool:
         """Whether it is a network card, or stands on one, such as a bond or a VLAN.
 

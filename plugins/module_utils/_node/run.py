@@ -108,9 +108,12 @@ def _validate(run: RunState) -> None:
         settings.values["addresses"] = None if own == run.node.addresses else list(own)
         run.node = run.node._replace(addresses=own)
     run.needs = find_needs(run.services, run.node.name)
+    _refuse_another_prefix(run)
     if settings.is_present:
         registry.load(settings.dataplane)
         _refuse_wrong_networks("service_proxy_backend_cidrs", settings.all_backend_cidrs)
+        if settings.problems():
+            raise NodeError("\n".join(settings.problems()))
     if run.drain.backend:
         refuse_drain(run.drain, run.services, run.listed, settings.drained)
     elif settings.is_present and run.held_given != run.given:
@@ -120,6 +123,7 @@ def _validate(run: RunState) -> None:
         run.module.warn(
             f"{settings.name} has no service_proxy_zone: services with prefer_zone use backends of all zones"
         )
+    _refuse_missing_devices(run)
     if "bridge" in run.parts:
         bridges.refuse_wrong_bridges(settings, run.links, settings.name)
     run.overlay = overlay.plan_overlay(settings) if "overlay" in run.parts else None
@@ -216,6 +220,36 @@ def _refuse_wrong_networks(variable: str, networks: Sequence[str]) -> None:
         except ValueError:
             allowed = "must be a network in CIDR notation, such as 10.0.0.0/24 or fd00::/64"
             raise NodeError(f"{variable}[{index}] is {quoted(network)}: {allowed}") from None
+
+
+def _refuse_another_prefix(run: RunState) -> None:
+    """Raise NodeError where rules have another prefix: by the new one nobody knows whose they are, and they would stay."""
+    held, prefix = run.held_given, run.settings.chain_prefix
+    if held is None or not registry.presence(held.settings["dataplane"]).uses_iptables:
+        return
+    if held.settings["chain_prefix"] != prefix:
+        raise NodeError(
+            f"service_proxy_chain_prefix is {quoted(prefix)}, but the rules of {run.settings.name} begin with "
+            f"{held.settings['chain_prefix']}: must be {quoted(held.settings['chain_prefix'])} until they are removed "
+            "(service_proxy_state=absent)"
+        )
+
+
+def _refuse_missing_devices(run: RunState) -> None:
+    """Raise NodeError for a flow table of devices that are not there. One that has gone since it was made is no error."""
+    settings, held = run.settings, run.held_given
+    is_new = held is None or any(
+        held.settings.get(key) != settings.values[key] for key in ("dataplane", "flow_offload")
+    )
+    if not (settings.is_present and run.services and "proxy" in run.parts and is_new) or run.in_iptables:
+        return
+    there = run.links.names()
+    for index, name in enumerate(settings.flow_offload):
+        if name not in there:
+            raise NodeError(
+                f"service_proxy_flow_offload[{index}] is {quoted(name)}: {settings.name} has no such device: must be one of "
+                f"{', '.join(map(printable, there))}"
+            )
 
 
 _MAKING = (prepare_node, _bridges, _backends, _overlay, converge, open_loopback, _save, _announce)

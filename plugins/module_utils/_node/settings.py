@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from .._model.messages import quoted
+
 PREFIX = "service_proxy_"
 """Of the variables of the roles."""
 PARTS = ("node", "bridge", "backend", "overlay", "proxy", "announce")
@@ -113,6 +115,14 @@ NODE_SETTINGS = (
 """The settings that are keys of ``node`` of `vip_service`."""
 
 
+_RANGES = {
+    "conntrack_max": (0, 2147483647),
+    "conntrack_tcp_timeout_established": (1, 2147483),
+    "conntrack_tcp_timeout_close_wait": (1, 2147483),
+}
+"""What sysctls take. The kernel counts ticks, at most 1,000 a second, in 31 bits."""
+
+
 class Bridge(NamedTuple):
     """A bridge that is to carry backends."""
 
@@ -134,6 +144,15 @@ class Settings:
             return self.values[name]
         except KeyError:
             raise AttributeError(name) from None
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with values that nothing else looks into before they are set, one line each."""
+        given = ((name, self.values[name], *limits) for name, limits in _RANGES.items())
+        return [
+            f"{PREFIX}{name} is {quoted(value)}: must be an integer from {low} to {high}"
+            for name, value, low, high in given
+            if value is not None and not low <= value <= high
+        ]
 
     @property
     def is_present(self) -> bool:
