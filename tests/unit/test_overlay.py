@@ -178,6 +178,12 @@ def test_the_mtu_is_that_of_the_narrowest_way() -> None:
             "has 10.0.0.0/8, which holds 10.0.1.0/24 of node1",
         ),
         ("vxlan", [], {"vxlan_networks": ["10.9.0.0/16"]}, "service_proxy_vxlan_networks has no network of IPv6"),
+        (
+            "vxlan",
+            [],
+            {"vxlan_networks": ["10.9.0.0/16", "fd4c::/64", "10.10.0.0/16"]},
+            'service_proxy_vxlan_networks[2] is "10.10.0.0/16": a second one of IPv4: must be one network of each family at most',
+        ),
         ("vxlan", [], {"vxlan_networks": ["10.9.0.1/16"]}, 'service_proxy_vxlan_networks[0] is "10.9.0.1/16": must be'),
         (
             "vxlan",

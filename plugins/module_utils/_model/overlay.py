@@ -143,10 +143,14 @@ def _unfit(address: str) -> str:
 def _settings(settings: Mapping[str, Any], problems: list[str]) -> OverlaySettings:
     inner: dict[str, str] = {}
     for index, network in enumerate(settings["vxlan_networks"]):
+        where, family = f"service_proxy_vxlan_networks[{index}] is {quoted(network)}", ip.family_of(network)
+        if family in inner:
+            problems.append(f"{where}: a second one of {_SPELLED[family]}: must be one network of each family at most")
+            continue
         try:
-            inner.setdefault(ip.family_of(network), ip.canonical_network(network))
+            inner[family] = ip.canonical_network(network)
         except ValueError:
-            problems.append(f"service_proxy_vxlan_networks[{index}] is {quoted(network)}: must be {_NETWORK}")
+            problems.append(f"{where}: must be {_NETWORK}")
     ranges = {"vxlan_id": (1, _HIGHEST_ID), "vxlan_port": (1, 65535), "vxlan_mtu": (_LOWEST_MTU, _HIGHEST_MTU)}
     for name, (low, high) in ranges.items():
         value = settings[name]
