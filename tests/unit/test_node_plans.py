@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node import (
     backend_rules,
     kernel_modules,
+    run,
     sysctls,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._node.change import NodeError
@@ -188,3 +191,27 @@ def test_a_family_without_networks_of_backends_has_no_chains() -> None:
     assert states == ["present", "present", "absent", "absent"]
     absent = settings(state="absent", backend_cidrs=["10.0.7.0/24"])
     assert {one["state"] for one in backend_rules.chain_requests(absent, [])} == {"absent"}
+
+
+# flow tables
+
+
+@pytest.mark.parametrize(("overlay", "refused"), [("vxlan", False), ("routes", True), ("none", True)])
+def test_the_device_of_vxlan_comes_with_the_run_and_may_be_of_the_flow_table(overlay: str, refused: bool) -> None:
+    given = settings(
+        dataplane="nftables", flow_offload=["eth0", "l4-vxlan0"], overlay=overlay, state="present", name="node1"
+    )
+    state: Any = SimpleNamespace(
+        settings=given,
+        held_given=None,
+        services=[{}],
+        parts=["proxy"],
+        in_iptables=False,
+        links=SimpleNamespace(names=lambda: ["eth0", "lo"]),
+    )
+    with (
+        pytest.raises(NodeError, match="node1 has no such device: must be one of eth0, lo")
+        if refused
+        else nullcontext()
+    ):
+        run._refuse_missing_devices(state)

@@ -23,13 +23,14 @@ from .._kernel.sysctl import SysctlError
 from .._model import addresses as ip
 from .._model.fields import quoted
 from .._model.messages import printable
-from .._model.overlay import InvalidOverlay
+from .._model.overlay import VXLAN, InvalidOverlay
 from .._model.own_ports import own_ports
 from .._model.requirements import backends_by_node, find_needs
 from .._model.service import parse_services
 from .._node_checks.facts import refuse_own_connection
 from .._objects.iptables_text import XtablesError
 from .._objects.nftables_changes import NftError
+from .._objects.overlay import DEVICE
 from .._plan.transaction import UndoFailed
 from .._resource.chain.request import InvalidChainError
 from . import backend_rules, bridges, kernel_modules, managers, overlay, tools, units
@@ -236,14 +237,14 @@ def _refuse_another_prefix(run: RunState) -> None:
 
 
 def _refuse_missing_devices(run: RunState) -> None:
-    """Raise NodeError for a flow table of devices that are not there. One that has gone since it was made is no error."""
+    """Raise NodeError for a flow table of devices that are not there. One that has gone since it was made is no error, nor that of VXLAN."""
     settings, held = run.settings, run.held_given
     is_new = held is None or any(
         held.settings.get(key) != settings.values[key] for key in ("dataplane", "flow_offload")
     )
     if not (settings.is_present and run.services and "proxy" in run.parts and is_new) or run.in_iptables:
         return
-    there = run.links.names()
+    there = [*run.links.names(), *([DEVICE] if settings.values["overlay"] == VXLAN else [])]
     for index, name in enumerate(settings.flow_offload):
         if name not in there:
             raise NodeError(
