@@ -155,9 +155,9 @@ def test_connections_are_waited_for_until_they_end_or_the_time_is_over(ends_at: 
         ([0], 0.3),
         ([3, 2, 1, 0], 0.3),
         ([3, 2, 2, 2, 1, 0], 0.5),
-        ([5], 1.0),
-        ([9, 8, 7, 6, 5], 1.4),
-        (range(99, 0, -1), 5.0),
+        ([5], 2.0),
+        ([9, 8, 7, 6, 5], 2.4),
+        (range(99, 0, -1), 8.0),
     ],
 )
 def test_what_is_under_way_is_waited_for_as_long_as_it_gets_less(counts: Sequence[int], waited: float) -> None:

@@ -19,8 +19,9 @@ _POLL_SECONDS = 0.5
 _SETTLING_POLL = 0.1
 _IN_FLIGHT = 0.3
 """Seconds that a packet may be on its way through the node, its first rules passed and IPVS not reached."""
-_SETTLED_AFTER = 1.0
-_LONGEST_SETTLING = 5.0
+_SETTLED_AFTER = 2.0
+"""Seconds. A SYN that is lost, or its answer, is sent again after one."""
+_LONGEST_SETTLING = 8.0
 
 
 class VirtualServices(Protocol):
