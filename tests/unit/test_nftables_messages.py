@@ -11,6 +11,7 @@ are left to the tests on the kernel.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from pyroute2.netlink.nfnetlink import nftsocket
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel import nftables_answers as answers
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel import nftables_messages as wire
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.netlink import attributes
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.nftables import Nftables
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.nftables_decoding import decode_rule
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.nftables_rules import encode_rule
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import (
@@ -227,3 +229,25 @@ def test_a_key_that_its_data_overwrites_is_not_taken_for_ours() -> None:
     behind, within = (struct.pack(">I", 8 + index) for index in (5, 4))
     assert encoded.count(behind) == 2
     assert decode_rule(encoded.replace(behind, within), "ip6") != (statement,)
+
+
+@pytest.mark.parametrize(
+    ("readings", "expected"),
+    [
+        ([100], 100),
+        ([70_000, 100_000, 100_000], 100_000),
+        ([100_000, 70_000, 90_000, 100_000, 100_000], 100_000),
+        ([100_000, 100_000], 100_000),
+        (range(100_000, 120_000), 100_010),
+    ],
+)
+def test_many_elements_are_what_two_readings_in_a_row_tell(
+    monkeypatch: pytest.MonkeyPatch, readings: Iterable[int], expected: int
+) -> None:
+    """A reading misses some while the kernel makes the hash table larger. Where packets add elements all the time, there is an end."""
+    told = iter(readings)
+    monkeypatch.setattr(Nftables, "lists", lambda *_: [bytes(next(told))])
+    monkeypatch.setattr(answers, "decode_elements", lambda _header, lists: sum(map(len, lists)))
+    header: Any = None
+    size: Any = Nftables().elements(IP, "services", header)
+    assert size == expected

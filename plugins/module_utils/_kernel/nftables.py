@@ -38,6 +38,8 @@ _ERESTART = 85
 _NO_ENTRY = 2
 _WHOLE = "nftables: committing the transaction: "
 _MOST_READINGS = 10
+_MANY = 1 << 16
+"""Bytes; some hundred elements."""
 """How often tables are read anew because somebody changed the ruleset meanwhile."""
 
 
@@ -202,7 +204,23 @@ class Nftables:
 
     def elements(self, table: TableId, name: str, header: SetHeader) -> Elements:
         """Return the elements of a set or map of this table, those that packets have made too."""
-        return answers.decode_elements(header, self.lists(table, name))
+        return answers.decode_elements(header, self._settled_lists(table, name))
+
+    def _settled_lists(self, table: TableId, name: str) -> list[bytes]:
+        """Return the elements as two readings in a row tell them, where they are many.
+
+        The kernel makes the hash table of a set larger some time behind a change; a reading meanwhile misses a part of the elements,
+        without a word (``nft_rhash_walk``).
+        """
+        found = self.lists(table, name)
+        for _reading in range(_MOST_READINGS):
+            size = sum(map(len, found))
+            if size < _MANY:
+                break
+            found = self.lists(table, name)
+            if sum(map(len, found)) == size:
+                break
+        return found
 
     def _read(self, table: TableId, is_meant: Callable[[str], bool]) -> Table | None:
         fields = next((one for one in self._dump(wire.GET_TABLE, table.family) if _is_of(table, one)), None)
