@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._model.messages import did_you_mean, quoted
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.messages import quoted, unknown_keys
 
 _ALLOWED = {"str": "a string", "int": "an integer", "bool": "true or false", "list": "a list", "dict": "a dict"}
 _UNFIT: dict[str, tuple[type, ...]] = {"int": (bool,), "str": (dict, list, tuple)}
@@ -39,13 +39,7 @@ def _wrong(name: str, value: Any, option: Mapping[str, Any]) -> list[str]:
 
 
 def _wrong_keys(name: str, value: Mapping[Any, Any], keys: Mapping[str, Any]) -> list[str]:
-    unknown = [
-        f"{name}: {quoted(key)} is not a known key (its value is {quoted(one)}): {did_you_mean(key, keys)}allowed are "
-        + ", ".join(keys)
-        for key, one in value.items()
-        if key not in keys
-    ]
-    return unknown + [
+    return unknown_keys(name, value, keys) + [
         line for key, one in value.items() if key in keys for line in _wrong(f"{name}: {key}", one, keys[key])
     ]
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
 
-from .messages import did_you_mean, quoted
+from .messages import quoted, unknown_keys
 
 Parser = Callable[[Any], Any]
 """From a written value to a parsed one; raises Problem."""
@@ -66,12 +66,7 @@ def parse_fields(owner: str, raw: Any, fields: Mapping[str, Field], problems: li
     if not isinstance(raw, Mapping):
         problems.append(f"{owner} is {quoted(raw)}: must be a dict with the keys {', '.join(fields)}")
         return {}
-    problems += [
-        f"{owner}: {quoted(key)} is not a known key (its value is {quoted(raw[key])}): {did_you_mean(key, fields)}"
-        f"allowed are {', '.join(fields)}"
-        for key in raw
-        if key not in fields
-    ]
+    problems += unknown_keys(owner, raw, fields)
     values: dict[str, Any] = {}
     for key, (parse, default) in fields.items():
         value = raw.get(key)

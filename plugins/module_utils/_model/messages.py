@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -49,6 +49,17 @@ def messages(problems: Sequence[str]) -> str:
     more = len(problems) - _MOST_MESSAGES
     shown = [one_line(text) for text in problems[:_MOST_MESSAGES]]
     return "\n".join(shown + ([f"and {more} more"] if more > 0 else []))
+
+
+def unknown_keys(owner: str, raw: Mapping[Any, Any], known: Iterable[str]) -> list[str]:
+    """Return one line for each key of a dict that is none of these."""
+    allowed = list(known)
+    return [
+        f"{owner}: {quoted(key)} is not a known key (its value is {quoted(value)}): {did_you_mean(key, allowed)}"
+        f"allowed are {', '.join(allowed)}"
+        for key, value in raw.items()
+        if key not in allowed
+    ]
 
 
 def did_you_mean(key: Any, known: Iterable[str]) -> str:
