@@ -87,9 +87,8 @@ class Nft:
 
     def rules(self, chain: BaseChain) -> list[NftRule]:
         """The rules of a chain, in order."""
-        names = ((_RULE_TABLE, chain.table), (_RULE_CHAIN, chain.name))
-        wanted = b"".join(attribute(kind, name.encode() + b"\0") for kind, name in names)
-        return [_rule(message) for message in self._dump(_GET_RULE, _NUMBERS[chain.family], wanted)]
+        table, name = (text.encode() + b"\0" for text in (chain.table, chain.name))
+        return [_rule(message) for message in self._rules_of(chain.family, table, name)]
 
     def digest(self, marked: str) -> str:
         """Of the chains of iptables with this text in their names, of their rules, of the rules with it in the built-in chains, and of
@@ -110,8 +109,7 @@ class Nft:
             chains += [(*one, b"" if one[0] == b"filter\0" else marked.encode()) for one in built_in]
             for table, name, text in chains:
                 found.update(table + name)
-                wanted = attribute(_RULE_TABLE, table) + attribute(_RULE_CHAIN, name)
-                for part in _telling(self._dump(_GET_RULE, _NUMBERS[family], wanted, text), _OF_RULES):
+                for part in _telling(self._rules_of(family, table, name, text), _OF_RULES):
                     found.update(part)
         return found.hexdigest()
 
@@ -125,6 +123,11 @@ class Nft:
             raise _unreadable(error.code) from error
         except OSError as error:
             raise _unreadable(error.errno or errno.EIO) from error
+
+    def _rules_of(self, family: str, table: bytes, chain: bytes, containing: bytes = b"") -> list[bytes]:
+        """The rules of a chain that contain these bytes; names as attributes have them, with a zero byte."""
+        wanted = attribute(_RULE_TABLE, table) + attribute(_RULE_CHAIN, chain)
+        return self._dump(_GET_RULE, _NUMBERS[family], wanted, containing)
 
     def _dump(self, kind: int, family: int, payload: bytes, containing: bytes = b"") -> list[bytes]:
         header = struct.pack("!BBH", family, 0, 0)

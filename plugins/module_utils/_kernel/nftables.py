@@ -38,9 +38,9 @@ _ERESTART = 85
 _NO_ENTRY = 2
 _WHOLE = "nftables: committing the transaction: "
 _MOST_READINGS = 10
+"""How often tables are read anew because somebody changed the ruleset meanwhile, or elements because two readings differ."""
 _MANY = 1 << 16
 """Bytes; some hundred elements."""
-"""How often tables are read anew because somebody changed the ruleset meanwhile."""
 
 
 class Refusal(NamedTuple):

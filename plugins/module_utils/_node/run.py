@@ -113,8 +113,9 @@ def _validate(run: RunState) -> None:
     if settings.is_present:
         registry.load(settings.dataplane)
         _refuse_wrong_networks("service_proxy_backend_cidrs", settings.all_backend_cidrs)
-        if settings.problems():
-            raise NodeError("\n".join(settings.problems()))
+        problems = settings.problems()
+        if problems:
+            raise NodeError("\n".join(problems))
     if run.drain.backend:
         refuse_drain(run.drain, run.services, run.listed, settings.drained)
     elif settings.is_present and run.held_given != run.given:
