@@ -14,7 +14,12 @@ import pytest
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.drain import find_endpoints
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.families import service_families
-from ansible_collections.layer4.service_proxy.plugins.module_utils._model.messages import one_line, quoted
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.messages import (
+    messages,
+    one_line,
+    printable_lines,
+    quoted,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
     InvalidServices,
     parse_node,
@@ -80,10 +85,16 @@ def test_the_nearest_key_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("vip", "hint"), [("10.96.0.1/24", "without a prefix length"), ("web1.example.org", "names are not resolved")]
+    ("vip", "hint"),
+    [
+        ("10.96.0.1/24", ", without a prefix length"),
+        ("web1.example.org", ": names are not resolved (the filter backends makes backends of hosts)"),
+        ("10.96.0.300", ""),
+        ([7], ""),
+    ],
 )
-def test_what_is_written_in_place_of_an_address_is_answered(vip: str, hint: str) -> None:
-    assert hint in wrong({**WEB, "vip": vip})[0]
+def test_what_is_written_in_place_of_an_address_is_answered(vip: Any, hint: str) -> None:
+    assert wrong({**WEB, "vip": vip})[0].endswith(f": must be an IPv4 or IPv6 address{hint}")
 
 
 @pytest.mark.parametrize(
@@ -110,6 +121,14 @@ def test_several_where_one_is_wanted_are_answered(key: str, value: Any, hint: st
 
 def test_many_errors_are_as_many_lines_as_a_person_reads() -> None:
     assert len(wrong(*({"name": f"w{number}"} for number in range(1000)))) == 1000
+    assert messages(["wrong"] * 50).split("\n") == ["wrong"] * 50
+    assert messages(["wrong"] * 51).split("\n") == ["wrong"] * 50 + ["and 1 more"]
+
+
+def test_what_a_tool_says_keeps_its_lines() -> None:
+    assert printable_lines("a\tb") == "a b"
+    assert printable_lines("a\x1b[0m\nb\r\n") == "a\\u001b[0m\nb\\r\n"
+    assert printable_lines("as it is") == "as it is"
 
 
 def test_long_messages_keep_their_end() -> None:

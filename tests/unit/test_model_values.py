@@ -14,7 +14,10 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._model import
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.addresses import covering_networks
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.families import by_family
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.fields import MISSING, Field, Fields, Problem
-from ansible_collections.layer4.service_proxy.plugins.module_utils._model.requirements import find_needs
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.requirements import (
+    backends_by_node,
+    find_needs,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import (
     InvalidServices,
     parse_node,
@@ -48,10 +51,11 @@ def test_a_choice() -> None:
 
 
 def test_a_pattern() -> None:
-    assert ODD("3") == "3"
+    parse = fields.pattern("[13579]", "an odd digit")
+    assert parse("3") == "3"
     for value in ("2", "33", "", 3, None, MISSING):
         with pytest.raises(Problem, match=r"^an odd digit$"):
-            ODD(value)
+            parse(value)
 
 
 @pytest.mark.parametrize("word", ["Y", "yes", "on", "1", "TRUE", "t", 1, True])
@@ -233,6 +237,23 @@ def test_what_services_need_of_a_node() -> None:
     assert find_needs([{"traffic_distribution": "prefer_zone"}], "x")["zone"] is True
     nothing = {"ipv6": False, "zone": False, "schedulers": [], "forward_methods": [], "backend_addresses": []}
     assert find_needs([], "x") == nothing
+
+
+def test_backends_by_the_name_of_their_node() -> None:
+    services = [
+        {
+            "backends": [
+                {"address": "10.0.0.2", "node": "b"},
+                {"address": "10.0.0.1", "node": "a"},
+                {"address": "10.0.0.9"},
+            ]
+        },
+        {"backends": [{"address": "10.0.1.1", "node": "b"}, {"address": "10.0.0.2", "node": "b"}, "wrong"]},
+        {"backends": {"address": "fd00::1", "node": 7}},
+        {"backends": None},
+        "no service",
+    ]
+    assert backends_by_node(services) == {"b": ["10.0.0.2", "10.0.1.1"], "a": ["10.0.0.1"], "7": ["fd00::1"]}
 
 
 @pytest.mark.parametrize(
