@@ -36,20 +36,29 @@ IMPURE = re.compile(
 OTHER_TESTS = re.compile(
     r"test_(?:boot\w*|collection\w*|compiled_once|lab_\w+|lookup_\w+|netlink_\w+|netns_connection|properties|roles|trace_matrix)\.py"
 )
-ROUND_ABOUT = ("module_utils._dataplane.offline ",)
-"""What tests import to have a dataplane render or trace."""
+ROUND_ABOUT = ("module_utils._dataplane.offline ", "plugins.filter.")
+"""What tests import to have a dataplane render or trace, in place of its own modules."""
 KILLED = ("killed", "timeout")
 REQUIRED = 92.0
 
 SETTINGS = """[tool.mutmut]
 source_paths = {sources}
 also_copy = ["{collection}"]
-pytest_add_cli_args = ["--config-file={collection}/pyproject.toml", "--import-mode=importlib", "-m", "not playbook", "--hypothesis-profile=ci"]
+pytest_add_cli_args = [
+  "--config-file={collection}/pyproject.toml", "--import-mode=importlib", "--hypothesis-profile=ci", "-m", "not playbook", "-p", "imported_anew",
+]
 pytest_add_cli_args_test_selection = {tests}
 use_git_change_detection = false
 use_setproctitle = false
+track_dependencies = false
 """
-# Both run in mutmut's environment, in the copy.
+# These run in mutmut's environment, in the copy.
+MUTMUT = """
+from mutmut.__main__ import cli
+from mutmut.workers.isolation import ForkRunner
+ForkRunner.run_clean_tests = lambda self, tests: 0  # they have just passed, when mutmut saw which functions they run
+cli()
+"""
 LIST = """
 from mutmut.configuration import config
 from mutmut.mutation.file_mutation import mutate_file_contents
@@ -150,8 +159,14 @@ def run(tree: Path, python: Path, names: Sequence[str], workers: int) -> None:
     if not names:
         return
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "HYPOTHESIS_STORAGE_DIRECTORY": str(tree / "hypothesis")}
-    command = [str(python), "-m", "mutmut", "run", "--max-children", str(workers), *names]
+    plugins = str(Path(__file__).parent)
+    environment = {
+        **os.environ,
+        "PATH": path,
+        "PYTHONPATH": plugins,
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(tree / "hypothesis"),
+    }
+    command = [str(python), "-c", MUTMUT, "run", "--max-children", str(workers), *names]
     with open(LOGS / "mutants.log", "w") as log:
         done = subprocess.run(command, cwd=tree, env=environment, stdout=log, stderr=log, check=False)
     if done.returncode:
