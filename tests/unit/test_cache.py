@@ -261,6 +261,26 @@ def test_others_may_change_what_is_theirs(nft: NftTables) -> None:
     assert not _run(nft)
 
 
+def test_a_daemon_knows_what_it_saved_itself_but_not_what_another_process_did(nft: NftTables, directory: Path) -> None:
+    made, other = _cached(), _cached(RAW[:1])
+    texts = {}
+    for one in (other, made):
+        store = _store(nft)
+        store.load()
+        store.save(one, _edits(0))
+        (path,) = directory.iterdir()
+        texts[len(one.services)] = path.read_text()
+    assert _loaded(nft).rest() is made
+    path.write_text(texts[len(other.services)])
+    assert set((_loaded(nft).rest() or made).services) == set(other.services)
+
+
+def _loaded(tables: NftTables) -> Store:
+    store = _store(tables)
+    assert store.load()
+    return store
+
+
 def test_a_change_of_ours_that_nobody_disturbs_makes_no_digest_but_forgets_it(nft: NftTables) -> None:
     _run(nft, edits=1)
     nft.generation += 1

@@ -75,6 +75,7 @@ def bits(family: str) -> int:
     return _LENGTH[family]
 
 
+@lru_cache(maxsize=None)
 def to_number(address: str) -> int:
     return int.from_bytes(socket.inet_pton(_AF[family_of(address)], address), "big")
 
@@ -109,12 +110,11 @@ def covering_networks(found: Iterable[str], most: int) -> list[str]:
     if not found:
         return []
     family = family_of(found[0])
-    values = {to_number(address) for address in found}
-    longest, step = _LENGTH[family], _LENGTH[family] // 8
-    for length in range(longest, -1, -step):
-        prefixes = {value >> (longest - length) for value in values}
-        if len(prefixes) <= most:
-            break
+    prefixes = set(map(to_number, found))
+    length = longest = _LENGTH[family]
+    while len(prefixes) > most:
+        length -= longest // 8
+        prefixes = {prefix >> longest // 8 for prefix in prefixes}
     starts = [from_number(prefix << (longest - length), family) for prefix in sorted(prefixes)]
     return [f"{start}/{length}" for start in starts]
 

@@ -31,6 +31,9 @@ from .cache import CachedState, CacheHeader
 RULES_VERSION = 3
 """Raised by hand whenever the compiler makes other rules of the same services, so that an older cache is not believed."""
 
+_saved: dict[str, CachedState] = {}
+"""What this process has left last, by the text of the file: the daemon of health checks need not take it apart in its next run."""
+
 
 class Edits(NamedTuple):
     """How a run has changed rules."""
@@ -97,7 +100,9 @@ class Store:
 
     def rest(self) -> CachedState | None:
         """Return all that the last run left; None where that is nothing."""
-        return cache.decode(self._text) if self.header else None
+        if not self.header:
+            return None
+        return _saved.get(self._text) or cache.decode(self._text)
 
     def hooks(self) -> Mapping[str, Mapping[ChainKey, Rules]]:
         """Return the built-in chains of now. Raises XtablesError."""
@@ -129,7 +134,10 @@ class Store:
         foreign = list(self.foreign_chains) if self._rules.is_nft else []
         header = CacheHeader(now, known, self.settings, self.asked, cache.has_udp(made), facts, hooks, foreign)
         self._seen = now
-        self._file.save(cache.encode(header, made))
+        text = cache.encode(header, made)
+        _saved.clear()
+        _saved[text] = made
+        self._file.save(text)
 
     def touch(self) -> None:
         """Leave what `load` found for the next run, where others have changed rules but none of ours."""

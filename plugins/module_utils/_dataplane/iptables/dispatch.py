@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from ..._model import addresses as ip
@@ -66,17 +67,26 @@ def dispatch_chains(layout: Layout, chain: str, rules: Iterable[str]) -> dict[st
 
 def _leaves(rules: Sequence[str]) -> tuple[list[_Leaf], list[str]]:
     """The rules with what they are for, and the strays. Beside rules for addresses one for all addresses is a stray."""
-    found = [(text, _PLACE.match(text)) for text in rules]
-    everywhere = not any(place and place.group(1) for dummy, place in found)
+    found = [(text, _leaf(text)) for text in rules]
+    everywhere = not any(leaf and leaf.family for dummy, leaf in found)
     leaves, strays = [], []
-    for text, place in found:
-        if place and (place.group(1) or everywhere):
-            address, protocol, port = place.groups()
-            family, number = (ip.family_of(address), ip.to_number(address)) if address else ("", 0)
-            leaves.append(_Leaf(family, number, protocol, int(port), text.endswith("-j DROP"), text))
+    for text, leaf in found:
+        if leaf and (leaf.family or everywhere):
+            leaves.append(leaf)
         else:
             strays.append(text)
     return sorted(leaves), sorted(strays)
+
+
+@lru_cache(maxsize=None)
+def _leaf(text: str) -> _Leaf | None:
+    """What a rule is for; None where that is no one protocol and port."""
+    place = _PLACE.match(text)
+    if not place:
+        return None
+    address, protocol, port = place.groups()
+    family, number = (ip.family_of(address), ip.to_number(address)) if address else ("", 0)
+    return _Leaf(family, number, protocol, int(port), text.endswith("-j DROP"), text)
 
 
 class _Tree:

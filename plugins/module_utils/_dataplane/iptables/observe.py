@@ -53,10 +53,10 @@ class State:
         """By address family. Raises XtablesError."""
         return self._read()
 
-    @property
-    def backends(self) -> set[str]:
+    @cached_property
+    def backends(self) -> frozenset[str]:
         """Addresses of backends of `kept`."""
-        return {address for known in self.kept.values() for address in known.backends}
+        return frozenset().union(*(known.backends for known in self.kept.values()))
 
     def backends_at(self, endpoints: Collection[tuple[str, str, int]]) -> Iterator[BackendOf]:
         """Yield which of these protocols, addresses and ports are backends, of `kept` too. Raises XtablesError."""

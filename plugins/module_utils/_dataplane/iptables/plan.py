@@ -195,7 +195,8 @@ def _desired(
 
 def in_family(addresses: Iterable[str], family: str) -> list[str]:
     """Return the addresses of one family."""
-    return [address for address in addresses if ip.family_of(address) == family]
+    has_colons = family == ip.IPV6
+    return [address for address in addresses if (":" in address) is has_colons]
 
 
 def _fill(facility: Sets, plan: SetPlan) -> None:

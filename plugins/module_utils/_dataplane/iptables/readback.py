@@ -112,6 +112,7 @@ def backends_in(rules: Iterable[str], endpoints: Collection[tuple[str, str, int]
                 yield BackendOf(owner, protocol[1], found[1], int(found[2]))
 
 
+@lru_cache(maxsize=None)
 def destination_of(rule: str) -> str | None:
     """The address that an entry is for; None for every address of the node."""
     found = _DESTINATION.search(rule)

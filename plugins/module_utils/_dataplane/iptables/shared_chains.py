@@ -180,7 +180,7 @@ def endpoint_chains(
 
 def _networks(found: Iterable[str]) -> list[str]:
     """At most `_MOST_NETWORKS` networks that hold all these addresses, as narrow as so many can be."""
-    return ip.covering_networks(set(found), _MOST_NETWORKS)
+    return ip.covering_networks(found, _MOST_NETWORKS)
 
 
 def jumps_to(chains: Collection[ChainKey], layout: Layout) -> list[Jump]:

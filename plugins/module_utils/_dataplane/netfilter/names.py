@@ -14,6 +14,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..._model import addresses as ip
@@ -146,6 +147,7 @@ class ServiceRules(NamedTuple):
     entries: dict[ChainKey, list[str]]
 
 
+@lru_cache(maxsize=None)  # a run asks for the same rules several times, and a daemon in each run
 def owner_of(rule: str) -> str | None:
     """The service that a rule belongs to; None for the rules that serve all."""
     found = _OWNER.search(rule)
