@@ -13,7 +13,6 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible.plugins.action import ActionBase
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._announce.settings import (
     VRRP,
@@ -44,6 +43,7 @@ from ansible_collections.layer4.service_proxy.plugins.plugin_utils._overlay impo
     other_nodes,
     own_address,
 )
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils._pipelining import PipelinedAction
 from ansible_collections.layer4.service_proxy.plugins.plugin_utils._services_variable import plain_text, resolved
 
 _ABOUT_THE_RUN = ("parts", "validate_only", "drain", "undrain", "generation", "withdrawal", "drain_seconds")
@@ -54,7 +54,7 @@ for _name in registry.IMPLEMENTED:
     registry.load(_name)
 
 
-class ActionModule(ActionBase):
+class ActionModule(PipelinedAction):
     """Runs the module with the options of the task and the variables with our prefix."""
 
     _supports_check_mode = True

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import Payload, pack, packed
+from ansible_collections.layer4.service_proxy.plugins.plugin_utils._pipelining import PipelinedAction
 from ansible_collections.layer4.service_proxy.plugins.plugin_utils._services_variable import plain_text, resolved
 
 _LONG = 200
 """Services; below that their text saves nothing."""
 
 
-class ActionModule(ActionBase):
+class ActionModule(PipelinedAction):
     """Runs the module with ``node.name``, where it is not given, set to the inventory's name of the host."""
 
     _requires_connection = True
