@@ -254,6 +254,10 @@ ASN = "the number of an autonomous system, 1 to 4294967294, none of 23456, 65535
             f'service_proxy_announce_address[1] of node1 is "10.0.0.9": {ADDRESS}',
         ),
         (
+            {**VRRP, "announce_address": ["127.0.0.1"]},
+            f'service_proxy_announce_address[0] of node1 is "127.0.0.1": {ADDRESS}',
+        ),
+        (
             {**VRRP, "announce_nodes": [*NODES, {"name": "node3", "address": ["10.0.0.2"]}]},
             "service_proxy_announce_address of node2 and of node3 is 10.0.0.2: must be different",
         ),
@@ -295,6 +299,14 @@ def test_wrong_settings_are_told_in_one_line(settings: dict[str, Any], problem: 
         plan(**settings)
     assert len(raised.value.problems) == 1
     assert raised.value.problems[0].startswith(problem)
+
+
+def test_of_its_own_addresses_a_node_believes_its_own_setting() -> None:
+    found = plan(**{**VRRP, "announce_nodes": [{"name": "node1", "address": ["10.0.0.9"]}, NODES[1]]})
+    assert [(one.name, one.addresses) for one in found.nodes] == [
+        ("node1", {"ipv4": "10.0.0.1"}),
+        ("node2", {"ipv4": "10.0.0.2"}),
+    ]
 
 
 def test_nothing_is_asked_of_who_announces_nothing() -> None:

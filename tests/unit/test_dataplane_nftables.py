@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
+from unittest import mock
 
 import pytest
 from agreement import agree, met
@@ -25,11 +26,15 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nf
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.compile import compile_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.dataplane import Nftables
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.host import (
+    TABLES,
     maps_of,
+    own_tables,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.maps import (
     AFFINITY_TIMEOUTS,
+    NODE_PORTS,
     OF_SERVICES,
+    SERVICES,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.numbers import number_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.slots import (
@@ -44,6 +49,8 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nf
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.packet import Packet
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model import addresses as ip
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import SetHeader
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_changes import NftError, TableId
 from ansible_collections.layer4.service_proxy.tests.unit.nftables_node import Kernel, tables
 from ansible_collections.layer4.service_proxy.tests.unit.sampling import EXAMPLES, some
 
@@ -269,6 +276,62 @@ def test_the_chains_that_the_kernel_enters_are_called_like_its_hooks() -> None:
     assert hooks == {name: name for name in ("prerouting", "input", "forward", "output", "postrouting")}
     found = trace(table, Packet("192.0.2.100", "10.9.9.9", "tcp", 80, NODE_ADDRESSES))
     assert {step.table for step in found.steps} == {"ip l4-service-proxy"}
+
+
+def test_each_rule_that_takes_a_packet_is_told_with_its_chance() -> None:
+    backends = [{"address": "10.0.1.11"}, {"address": "10.0.1.12", "weight": 300}]
+    service = {"name": "web", "port": 80, "vip": "10.9.9.9", "backends": backends}
+    raw_node = {"name": "node1", "addresses": list(NODE_ADDRESSES), "local_cidrs": ["10.0.0.0/16"]}
+    packet = Packet("192.0.2.100", "10.9.9.9", "tcp", 80, NODE_ADDRESSES)
+    found = trace(tables([service], raw_node)[ip.IPV4], packet)
+    to_backend = "dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 4%s map @endpoints"
+    drawn = zip(("", *(f" offset {slot}" for slot in range(4, 24, 4))), (768, 192, 48, 12, 3, 1))
+    assert [(step.chain, step.rule, step.chance) for step in found.steps] == [
+        ("prerouting", "ip daddr . meta l4proto . th dport vmap @services", 1),
+        ("vip-weighted-4", "ip saddr != @local-sources meta mark set meta mark | 0x00004000", 1),
+        ("vip-weighted-4", "goto backends-weighted-4", 1),
+        *(("backends-weighted-4", to_backend % slots, Fraction(share, 1024)) for slots, share in drawn),
+        ("postrouting", "meta mark & 0x00004000 == 0x00004000 goto masquerading", 1),
+        ("masquerading", "meta mark set meta mark & 0xffffbfff", 1),
+        ("masquerading", "masquerade fully-random", 1),
+    ]
+
+
+def test_connections_are_told_of_services_and_of_backends() -> None:
+    web = {"name": "web", "port": 80, "vip": "10.9.9.9", "node_port": 30080}
+    dns = {
+        "name": "dns",
+        "port": 53,
+        "protocol": "udp",
+        "vip": ["10.9.9.8", "fd96::8"],
+        "session_affinity": "client_ip",
+    }
+    web["backends"] = [{"address": "10.0.1.11"}, {"address": "10.0.1.12", "weight": 2}]
+    dns["backends"] = [{"address": "10.0.1.21"}, {"address": "fd00::21"}]
+    kernel = Kernel({"name": "node1", "addresses": list(NODE_ADDRESSES), "counters": True})
+    kernel.run([web, dns])
+
+    def counted(table: TableId, headers: Mapping[str, SetHeader]) -> dict[str, dict[bytes, int]]:
+        """Each address and node port has had 5 new connections, each slot of backends 3, what is gone 100."""
+        held = {TABLES[family]: one for family, one in kernel.held.items()}[table]
+        packets = {SERVICES: 5, NODE_PORTS: 5}
+        return {name: {**dict.fromkeys(held.sets[name].elements, packets.get(name, 3)), b"": 100} for name in headers}
+
+    with mock.patch.object(kernel.facility(own_tables), "counters", side_effect=counted):
+        info = NFTABLES.info(kernel, kernel.node)
+    told = {
+        one["name"]: (one["connections"], [end["connections"] for end in one["backends"]]) for one in info["services"]
+    }
+    assert told == {"web": (10, [6, 12]), "dns": (10, [3, 3])}
+    assert {key: info["counts"][key] for key in ("services", "destinations")} == {"services": 2, "destinations": 4}
+
+
+def test_what_cannot_be_read_is_told_in_place_of_services() -> None:
+    kernel = Kernel({"name": "node1"})
+    with mock.patch.object(kernel.facility(own_tables), "read", side_effect=NftError("no nf_tables")):
+        info = NFTABLES.info(kernel, kernel.node)
+    names = ("services", "destinations", "elements", "sets", "chains", "rules")
+    assert info == {"services": [], "counts": dict.fromkeys(names, 0), "unreadable": {"nft": "no nf_tables"}}
 
 
 @pytest.mark.parametrize("name", ["web", "web-3", "web-weighted-3", "remember-weighted-3"])

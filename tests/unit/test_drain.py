@@ -51,6 +51,9 @@ def test_what_is_no_service_is_left_for_others_to_refuse() -> None:
 def test_a_wrong_selection_is_one_line(selection: Any) -> None:
     with pytest.raises(InvalidServices, match=r"^drain: backends is .*: must be a list of addresses, [^\n]*$"):
         drain_backends([WEB], selection)
+    if selection is not None:
+        with pytest.raises(InvalidServices, match=r"^endpoints: backends is .*: must be a list of addresses, [^\n]*$"):
+            find_endpoints([WEB], selection)
 
 
 def test_endpoints_are_listed_once_in_order() -> None:

@@ -136,6 +136,8 @@ def test_long_messages_keep_their_end() -> None:
     assert len(text) < 1000
     assert text.endswith("must be short")
     assert one_line("short") == "short"
+    assert one_line("x" * 900) == "x" * 900
+    assert one_line("x" * 899 + "yz") == f"{'x' * 600} ... {'x' * 278}yz"
 
 
 BACKEND = {"address": "10.0.0.1", "port": 8080}

@@ -204,3 +204,13 @@ def test_a_service_at_a_backend_of_one_that_stays_is_refused(keeps: bool) -> Non
             with pytest.raises(InvalidServices, match=words):
                 plan_run(Request("present", raw, exclusive, "nftables"), kernel.node, kernel)
     assert kernel.held == held
+
+
+def test_an_ipv6_address_is_the_backend_of_one_that_stays_however_that_is_spelled() -> None:
+    kernel = Kernel({"name": "node1", "addresses": list(NODE_ADDRESSES)})
+    some = [_plain(number) for number in range(1, 20)]
+    some[5].update(vip=["fd00:96::6"], backends=[{"address": "fd00:10:0::5", "port": 8080}])
+    kernel.run(some)
+    new = {**_plain(20), "vip": ["fd00:10::5"], "port": 8080, "backends": [{"address": "fd00:10::6", "port": 8080}]}
+    with pytest.raises(InvalidServices, match="fd00:10::5"):
+        plan_run(Request("present", [new], False, "nftables"), kernel.node, kernel)

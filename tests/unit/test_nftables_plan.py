@@ -15,6 +15,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nfta
     Counter,
     Element,
     Elements,
+    Flowtable,
     Hook,
     Rule,
     Set,
@@ -192,6 +193,14 @@ def test_the_lines_are_whole_commands() -> None:
     assert (
         "add chain ip l4-service-proxy filter-forward { type filter hook forward priority filter - 5; policy drop; }\n"
         in text
+    )
+
+
+def test_a_flow_table_is_a_line() -> None:
+    wanted = {IP: Table("ip", "l4-service-proxy", {}, {}, {"offloaded": Flowtable(0, ("eth0", "eth1"))})}
+    assert plan_tables(wanted, {}).after() == (
+        "add table ip l4-service-proxy\n"
+        "add flowtable ip l4-service-proxy offloaded { hook ingress priority filter; devices = { eth0, eth1 }; }\n"
     )
 
 

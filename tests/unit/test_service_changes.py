@@ -37,6 +37,14 @@ def web(*last: int, **options: Any) -> dict[str, Any]:
             [web(backends=[{"address": "10.0.0.1", "port": 8080, "weight": 0}, {"address": "10.0.0.2", "port": 8080}])],
             "web: shares 10.0.0.1:8080 50 -> 0 %, 10.0.0.2:8080 50 -> 100 %",
         ),
+        *(
+            (
+                [web(1, 2)],
+                [web(backends=[{"address": "10.0.0.1", "port": 8080, **state}, {"address": "10.0.0.2", "port": 8080}])],
+                "web: shares 10.0.0.1:8080 50 -> 0 %, 10.0.0.2:8080 50 -> 100 %",
+            )
+            for state in ({"ready": False}, {"terminating": True}, {"tier": 1})
+        ),
         ([web(*range(1, 10))], [web(*range(11, 20))], None),
     ],
 )
