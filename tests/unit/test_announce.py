@@ -275,7 +275,10 @@ ASN = "the number of an autonomous system, 1 to 4294967294, none of 23456, 65535
             "service_proxy_announce is vrrp on 254 nodes: must be 253 at most (bgp has no such limit)",
         ),
         ({**BGP, "bgp_asn": None}, f"service_proxy_bgp_asn is null: must be {ASN}"),
-        ({**BGP, "bgp_asn": 65535}, f"service_proxy_bgp_asn is 65535: must be {ASN}"),
+        *(
+            ({**BGP, "bgp_asn": one}, f"service_proxy_bgp_asn is {one}: must be {ASN}")
+            for one in (0, 23456, 65535, 4294967295)
+        ),
         (
             {**BGP, "bgp_neighbors": []},
             "service_proxy_bgp_neighbors is []: must have a router at least, since service_proxy_announce is bgp",
@@ -307,6 +310,11 @@ def test_of_its_own_addresses_a_node_believes_its_own_setting() -> None:
         ("node1", {"ipv4": "10.0.0.1"}),
         ("node2", {"ipv4": "10.0.0.2"}),
     ]
+
+
+@pytest.mark.parametrize("asn", [1, 23455, 65534, 65536, 4294967294])
+def test_numbers_of_autonomous_systems(asn: int) -> None:
+    assert plan(**{**BGP, "bgp_asn": asn}).asn == asn
 
 
 def test_nothing_is_asked_of_who_announces_nothing() -> None:

@@ -141,6 +141,17 @@ def test_a_chain_that_elements_led_to_goes_in_a_second_transaction() -> None:
     assert nft.tables([IP])[0] == simple({}, ("chain-b",))
 
 
+def test_the_way_back_from_before_the_cleanup_leads_to_what_was_there() -> None:
+    wanted, held = simple({}, ("chain-b",)), simple({ADDRESSES[0]: Element(Verdict("goto", "chain-a"))})
+    other = {table_id("ip6"): table("ip6")}
+    plan = plan_tables({**wanted, **other}, {**held, **other})
+    nft = FakeNftables({**held, **other})
+    assert [one.name for one in plan.cleanup if isinstance(one, DeleteChain)] == ["chain-a"]
+    nft.apply(plan.changes)
+    apply(plan.undo_before_cleanup(), nft)
+    assert nft.tables([IP, table_id("ip6")])[0] == {**held, **other}
+
+
 def test_in_several_transactions_what_is_led_to_is_there_before() -> None:
     data = SetHeader(("ipv4_addr",), ("ipv4_addr",))
     elements = {key: Element(key) for key in ADDRESSES}

@@ -30,7 +30,13 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs
     service_name,
     sort_key,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import Element, Nat, Table
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import (
+    Bits,
+    Element,
+    Match,
+    Nat,
+    Table,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import SetHeader as MapHeader
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_rule_text import statement_text
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_text import (
@@ -201,6 +207,22 @@ def test_bits_without_names_are_a_number() -> None:
         (12, 1, False),
         (15, 1, False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("mask", "xor", "text"),
+    [
+        ("syn", "", "tcp flags & syn"),
+        ("fin,syn", "", "tcp flags & (fin | syn)"),
+        (0xFF, "syn", "tcp flags ^ syn"),
+        (0xFD, "syn", "tcp flags | syn"),
+        ("syn", "ack", "tcp flags & syn ^ ack"),
+    ],
+)
+def test_an_operation_on_bits(mask: Any, xor: str, text: str) -> None:
+    kept = bytes([mask]) if isinstance(mask, int) else pack("tcp_flag", mask)
+    bits = Bits("tcp flags", kept, pack("tcp_flag", xor)) if xor else Bits("tcp flags", kept)
+    assert statement_text(Match(bits, pack("tcp_flag", "syn"))) == f"{text} == syn"
 
 
 def test_elements_and_addresses_of_nftables() -> None:

@@ -199,6 +199,15 @@ def test_our_jumps_are_put_in_front_together_and_in_their_order() -> None:
     assert _edit([FIREWALL, *docker, OURS], DOCKER_28) == [FIREWALL, OURS, *docker]
 
 
+def test_what_is_for_this_node_is_a_default_at_input_alone() -> None:
+    for hook, overtaken in (("INPUT", True), ("FORWARD", False)):
+        rules = ["-m addrtype --dst-type LOCAL -j DROP", FIREWALL]
+        chains = {("filter", "L4-FIREWALL"): ["-j DROP"]}
+        wanted = Desired(dict(chains), [Jump("filter", hook, FIREWALL, overtakes=True)])
+        found = plan(wanted, Observed(dict(chains), {("filter", hook): rules}))
+        assert found.result.hooks["filter", hook] == (rules[::-1] if overtaken else rules)
+
+
 def test_our_jumps_stay_behind_what_is_meant() -> None:
     for hook, chains in ((["-j f2b-sshd", FIREWALL, OURS], FAIL2BAN), (["-j DOCKER-USER", FIREWALL, OURS], DOCKER_28)):
         assert _edit(hook, chains) == hook

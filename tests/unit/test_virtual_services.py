@@ -60,6 +60,25 @@ states = st.fixed_dictionaries(
 )
 
 
+def test_the_lines_are_all_that_go_and_come() -> None:
+    tcp, udp, mark = KEYS
+    plan = plan_virtual_services(
+        {tcp: held(tcp, destination(2)), mark: held(mark, destination(3))},
+        {
+            tcp: held(tcp, destination(1)),
+            udp: held(udp, destination(1)),
+            mark: held(mark, destination(3), scheduler="wrr"),
+        },
+    )
+    assert plan.before.splitlines() == [
+        "-A -f 7 -6 -s wrr",
+        "-A -u 192.0.2.1:80 -s rr",
+        "-a -t 192.0.2.1:80 -r 10.0.0.1:8080 -m -w 1",
+        "-a -u 192.0.2.1:80 -r 10.0.0.1:8080 -m -w 1",
+    ]
+    assert plan.after.splitlines() == ["-A -f 7 -6 -s rr", "-a -t 192.0.2.1:80 -r 10.0.0.2:8080 -m -w 1"]
+
+
 @given(before=states, after=states, drain=st.sampled_from([0, 5]))
 def test_a_plan_leads_to_what_is_wanted(before: Any, after: Any, drain: int) -> None:
     plan = plan_virtual_services(after, before)
@@ -170,5 +189,7 @@ def test_what_is_under_way_is_waited_for_as_long_as_it_gets_less(counts: Sequenc
     def sleep(seconds: float) -> None:
         clock[0] = round(clock[0] + seconds, 3)
 
-    settle_step(Counting({}), sleep, lambda: clock[0]).apply()
+    step = settle_step(Counting({}), sleep, lambda: clock[0])
+    step.apply()
+    step.undo()
     assert clock[0] == pytest.approx(waited, abs=0.11)

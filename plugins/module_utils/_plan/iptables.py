@@ -94,17 +94,14 @@ class _TablePlan:
 
 
 class ChainPlan:
-    """What differs. result: what is held once it is applied. from_nothing: whether none of our chains is held before.
+    """What differs. result: what is held once it is applied.
 
     Texts are made when they are asked for first: those of a diff and of a failure can wait until the change is under way.
     """
 
-    def __init__(
-        self, tables: Sequence[_TablePlan] = (), result: Observed | None = None, from_nothing: bool = False
-    ) -> None:
+    def __init__(self, tables: Sequence[_TablePlan] = (), result: Observed | None = None) -> None:
         self._tables = tables
         self.result = result or Observed()
-        self.from_nothing = from_nothing
 
     @property
     def changed(self) -> bool:
@@ -148,7 +145,7 @@ def plan(desired: Desired, observed: Observed) -> ChainPlan:
     tables = [_TablePlan(table, desired, observed) for table in _tables(desired, observed)]
     hooks = {(table.name, hook): edit.new for table in tables for hook, edit in table.edits.items()}
     result = Observed(dict(desired.chains), {**observed.hooks, **hooks})
-    return ChainPlan([table for table in tables if table], result, from_nothing=not observed.chains)
+    return ChainPlan([table for table in tables if table], result)
 
 
 def _lines(parts: Iterable[list[str]]) -> str:
