@@ -96,7 +96,7 @@ def main() -> int:
             sample = random.Random(chosen.seed).sample(names, count)
             run(tree, python, sample, chosen.workers)
             results = json.loads(said(tree, python, REPORT)) if sample else {}
-            show_living(tree, python, {name: results[name] for name in sample})
+            show_others(tree, python, {name: results[name] for name in sample})
             found.update({name: results[name] for name in sample})
             total += len(names)
     return report(found, total)
@@ -173,8 +173,9 @@ def run(tree: Path, python: Path, names: Sequence[str], workers: int) -> None:
         sys.exit(f"{(LOGS / 'mutants.log').read_text()[-4000:]}\nmutmut failed; log: {LOGS / 'mutants.log'}")
 
 
-def show_living(tree: Path, python: Path, found: Mapping[str, str]) -> None:
-    for name in sorted(name for name, status in found.items() if status not in KILLED):
+def show_others(tree: Path, python: Path, found: Mapping[str, str]) -> None:
+    """Print the mutants that no failing test has killed: those that live, and those at which time ran out."""
+    for name in sorted(name for name, status in found.items() if status != "killed"):
         command = [str(python), "-m", "mutmut", "show", name]
         change = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True).stdout
         print(f"{name.partition('module_utils.')[2]}: {found[name]}")

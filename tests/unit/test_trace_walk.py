@@ -179,6 +179,13 @@ def test_the_node_speaks_for_itself(source: str, to: str, port: int, verdict: st
     assert ask(source, to, port, localhost_node_ports=True)["verdict"] == verdict
 
 
+def test_the_node_speaks_to_others_from_its_first_address_and_to_localhost_from_localhost() -> None:
+    assert ask("node", "10.96.0.1", local_cidrs=["192.0.2.0/24"])["snat"] is False
+    assert ask("node", "10.96.0.1", local_cidrs=["10.0.0.0/16"])["snat"] == "masquerade"
+    for source in ("node", "localhost"):
+        assert ask(source, "127.0.0.1", 30080, localhost_node_ports=True, addresses=[])["verdict"] == "accept"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
