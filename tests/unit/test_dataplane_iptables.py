@@ -6,13 +6,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.compile import compile_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.summary import summarise
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import Layout
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.addresses import covering_networks
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import ChainKey, Desired, Rules
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import (
+    ChainKey,
+    Desired,
+    Observed,
+    Rules,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.iptables import plan
 
 BACKENDS = [{"address": "10.0.0.11", "node": "node1"}, {"address": "10.0.0.12", "node": "node2"}]
 OCTOPUS = {"name": "octopus-web", "vip": "172.20.0.115", "port": 80, "node_port": 30080, "backends": BACKENDS}
@@ -88,3 +96,36 @@ def test_localhost_is_guarded_without_services_too() -> None:
         ]
     assert compile_services([], node)["ipv6"] == Desired()
     assert compile_services([], node._replace(localhost_node_ports=False))["ipv4"] == Desired()
+
+
+def _services(count: int, **service: Any) -> list[dict[str, Any]]:
+    return [
+        {**OCTOPUS, "name": f"s{one}", "vip": f"10.96.0.{one}", "node_port": None, **service} for one in range(count)
+    ]
+
+
+def _summary(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> tuple[Any, ...]:
+    """What becomes of services when those after take the place of those before."""
+    node = parse_node({"name": "node1"})
+    held, wanted = (compile_services(parse_services(raw, node), node) for raw in (before, after))
+    observed = {family: Observed(dict(one.chains)) for family, one in held.items()}
+    plans = [plan(one, observed[family]) for family, one in wanted.items()]
+    return tuple(summarise(wanted.values(), observed.values(), plans, Layout("L4")))
+
+
+def test_the_summary_names_what_comes_changes_and_goes() -> None:
+    some = _services(4)
+    new = {**OCTOPUS, "vip": ["10.96.1.1", "fd96::1"]}
+    assert _summary(some, some) == ([], [], [])
+    assert _summary(some, [*some[1:], new]) == (["octopus-web"], [], ["s0"])
+    for change in ({"port": 81}, {"backends": BACKENDS[:1]}, {"backends": []}, {"node_port": 30081}):
+        assert _summary(some, [*some[:2], {**some[2], **change}, some[3]]) == ([], ["s2"], [])
+    assert _summary([], some) == (["s0", "s1", "s2", "s3"], [], [])
+    assert _summary(some, []) == ([], [], ["s0", "s1", "s2", "s3"])
+
+
+def test_services_whose_rules_only_move_in_the_tree_of_chains_are_not_changed() -> None:
+    many, rest = _services(40), _services(20)
+    assert _summary(many, rest) == ([], [], sorted(one["name"] for one in many[20:]))
+    assert _summary(rest, many) == (sorted(one["name"] for one in many[20:]), [], [])
+    assert _summary(many, [{**rest[0], "port": 81}, *rest[1:]])[1] == ["s0"]
