@@ -118,7 +118,8 @@ def test_the_summary_names_what_comes_changes_and_goes() -> None:
     new = {**OCTOPUS, "vip": ["10.96.1.1", "fd96::1"]}
     assert _summary(some, some) == ([], [], [])
     assert _summary(some, [*some[1:], new]) == (["octopus-web"], [], ["s0"])
-    for change in ({"port": 81}, {"backends": BACKENDS[:1]}, {"backends": []}, {"node_port": 30081}):
+    changes: list[dict[str, Any]] = [{"port": 81}, {"backends": BACKENDS[:1]}, {"backends": []}, {"node_port": 30081}]
+    for change in changes:
         assert _summary(some, [*some[:2], {**some[2], **change}, some[3]]) == ([], ["s2"], [])
     assert _summary([], some) == (["s0", "s1", "s2", "s3"], [], [])
     assert _summary(some, []) == ([], [], ["s0", "s1", "s2", "s3"])
