@@ -130,3 +130,13 @@ def test_services_whose_rules_only_move_in_the_tree_of_chains_are_not_changed() 
     assert _summary(many, rest) == ([], [], sorted(one["name"] for one in many[20:]))
     assert _summary(rest, many) == (sorted(one["name"] for one in many[20:]), [], [])
     assert _summary(many, [{**rest[0], "port": 81}, *rest[1:]])[1] == ["s0"]
+
+
+def test_all_that_is_made_is_ours_and_nothing_that_looks_like_it() -> None:
+    layout, node = Layout("L4"), parse_node({"name": "node1"})
+    made = compile_services(parse_services(_services(40), node), node)["ipv4"].chains
+    assert {kind for kind in _kinds(made)} > {"SVC", "SEP", "SERVICES", "10.96.0.0/28"}
+    assert [key for key in made if not layout.is_ours(key)] == []
+    service = next(name for dummy, name in made if name.startswith("L4-SVC-"))
+    for key in (("filter", service), ("nat", service.lower()), ("nat", "L4-MINE"), ("nat", "INPUT"), ("nat", "L4-")):
+        assert not layout.is_ours(key)
