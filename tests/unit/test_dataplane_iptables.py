@@ -135,7 +135,7 @@ def test_services_whose_rules_only_move_in_the_tree_of_chains_are_not_changed() 
 def test_all_that_is_made_is_ours_and_nothing_that_looks_like_it() -> None:
     layout, node = Layout("L4"), parse_node({"name": "node1"})
     made = compile_services(parse_services(_services(40), node), node)["ipv4"].chains
-    assert {kind for kind in _kinds(made)} > {"SVC", "SEP", "SERVICES", "10.96.0.0/28"}
+    assert set(_kinds(made)) > {"SVC", "SEP", "SERVICES", "10.96.0.0/28"}
     assert [key for key in made if not layout.is_ours(key)] == []
     service = next(name for dummy, name in made if name.startswith("L4-SVC-"))
     for key in (("filter", service), ("nat", service.lower()), ("nat", "L4-MINE"), ("nat", "INPUT"), ("nat", "L4-")):
