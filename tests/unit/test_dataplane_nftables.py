@@ -51,6 +51,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._model import
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import SetHeader
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_changes import NftError, TableId
+from ansible_collections.layer4.service_proxy.tests.unit.golden_nftables import ALL, GOLDEN, golden_text
 from ansible_collections.layer4.service_proxy.tests.unit.nftables_node import Kernel, tables
 from ansible_collections.layer4.service_proxy.tests.unit.sampling import EXAMPLES, some
 
@@ -295,6 +296,26 @@ def test_each_rule_that_takes_a_packet_is_told_with_its_chance() -> None:
         ("masquerading", "meta mark set meta mark & 0xffffbfff", 1),
         ("masquerading", "masquerade fully-random", 1),
     ]
+
+
+def test_what_a_node_holds_is_the_golden_text() -> None:
+    assert golden_text() == GOLDEN.read_text(), "read what has changed, then run golden_nftables.py to write it anew"
+
+
+def test_what_is_refused_is_told_with_its_reason() -> None:
+    kernel = Kernel({"name": "n2", "addresses": ["192.0.2.1", "2001:db8::1"]})
+    far = {"name": "far", "external_ips": "203.0.113.9", "port": 80, "external_traffic_policy": "local"}
+    backends = [{"address": f"10.0.1.{last}", "node": "n1"} for last in (100, 20, 3)]
+    kernel.run([*ALL, {**far, "backends": backends}])
+    services = {one["name"]: one for one in NFTABLES.info(kernel, kernel.node)["services"]}
+    refusals = {name: [tuple(refusal.values()) for refusal in one["refusals"]] for name, one in services.items()}
+    assert {name: found for name, found in refusals.items() if found} == {
+        "drained": [("10.96.0.4", 80, "reject", "no backends")],
+        "far": [("203.0.113.9", 80, "drop", "no local backends")],
+        "lb": [(address, 443, "drop", "outside source ranges") for address in ("203.0.113.6", "2001:db8::6")],
+        "none": [(address, 53, "reject", "no backends") for address in ("10.96.0.3", "fd96::3")],
+    }
+    assert [end["address"] for end in services["far"]["backends"]] == ["10.0.1.3", "10.0.1.20", "10.0.1.100"]
 
 
 def test_connections_are_told_of_services_and_of_backends() -> None:
