@@ -153,6 +153,37 @@ def test_a_set_is_read_as_it_was_made(host: SetHost) -> None:
     assert getattr(held, "extensions", None) == ("skbinfo", "netmask")
 
 
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_some_entries_are_found_by_their_comments_and_addresses(host: SetHost, family: str) -> None:
+    """Of so many that the kernel sends them in several messages."""
+    header = SetHeader("s", "hash:ip,port", family, comment=True, hashsize=64, maxelem=9999)
+    start = {"ipv4": "10.96.%d.%d", "ipv6": "fd96::%x:%x"}[family]
+    entries = {
+        number: Entry(f"{start % (number // 250 + 1, number % 250 + 1)},tcp:80", comment=f"s{number}: vip")
+        for number in range(4000)
+    }
+
+    def act(sets: Ipset) -> None:
+        sets.create(header)
+        sets.add(header, list(entries.values()))
+        held = sets.read("s")
+        assert held
+        assert len(held.entries) == 4000
+        by_address = entries[2222].element.partition(",")[0]
+        found = sets.select("s", ["s17: ", "s3999: ", "17: "], [by_address, "10.9.9.9", "fd09::9"])
+        assert found
+        assert found.header == held.header
+        assert found.entries.items() <= held.entries.items()
+        assert {entries[17], entries[3999], entries[2222]} <= set(found.entries.values())
+        assert len(found.entries) < 3000
+        nothing = sets.select("s", ["17: ", "s4000: "], [])
+        assert nothing
+        assert (nothing.header, nothing.entries) == (held.header, {})
+        assert sets.select("other", ["s17: "], []) is None
+
+    inside(host, act)
+
+
 @pytest.mark.parametrize("type_name", SET_TYPES)
 def test_thousands_of_sets_are_no_burden(host: SetHost, type_name: str) -> None:
     family = "ipv4" if SET_TYPES[type_name].has_family else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.ipvs_
     decode_service,
     encode_change,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.ipvs_users import users
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.netlink import attribute, nested
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs import (
     AddService,
@@ -137,3 +139,37 @@ def test_lines_have_thresholds_and_tunnels() -> None:
     )
     flagged = SERVICE._replace(scheduler="sh", scheduler_flags=("flag-3", "sh-fallback"))
     assert service_line(flagged) == "-A -t 192.0.2.1:80 -s sh -b sh-fallback,flag-3"
+
+
+_TABLE = """IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+FWM  00000007 lc
+  -> 0A000001:1F90      Masq    1      0          0
+TCP  [fd96:0000:0000:0000:0000:0000:0000:0001]:0050 wrr
+  -> [fd00:0000:0000:0000:0000:0000:0000:00ab]:1F90      Masq    1      0          0
+  -> 0A000001:1F90      Tunnel  1      0          0
+UDP  0A600001:0050 wrr ops persistent 300 FFFFFFFF
+  -> 0A000001:1F91      Masq    1      0          0
+  -> 0A000001:1F90      Masq    0      0          0
+TCP  0A600002:0050 wrr
+UDP  0A600002:0050 wrr
+  -> 0A000001:1F90      Masq    1      0          0
+"""
+
+
+def test_the_table_for_people_tells_who_leads_to_a_destination(tmp_path: Path) -> None:
+    tmp_path.joinpath("table").write_text(_TABLE)
+    asked = [("tcp", "fd00::ab", 8080), ("udp", "10.0.0.1", 8080), ("tcp", "10.0.0.1", 8080), ("tcp", "10.0.0.1", 8081)]
+    ipv6, *udp = (
+        ServiceKey("ipv6", "tcp", "fd96::1", 80, 0),
+        *(ServiceKey("ipv4", "udp", f"10.96.0.{number}", 80, 0) for number in (1, 2)),
+    )
+    assert users(asked, tmp_path / "table") == [
+        (asked[0], ipv6),
+        (asked[2], ipv6),
+        (asked[1], udp[0]),
+        (asked[1], udp[1]),
+    ]
+    assert users([], tmp_path / "table") == []
+    assert users(asked, tmp_path / "nowhere") is None

@@ -137,6 +137,21 @@ def test_services_made_by_ipvsadm_are_read_back_exactly(host: IpvsHost) -> None:
     assert not plan_virtual_services(wanted, found).changed
 
 
+def test_it_is_told_which_virtual_services_lead_to_a_destination(host: IpvsHost) -> None:
+    wanted = generate(6, 300)
+    host.restore(rendered(wanted))
+    users: dict[Any, set[ServiceKey]] = {}
+    for key, held in wanted.items():
+        for endpoint in held.destinations if key.protocol else ():
+            users.setdefault((key.protocol, *endpoint), set()).add(key)
+    asked = [*users, ("tcp", "10.9.9.9", 80), ("udp", "fd09::9", 80)]
+    found = host.inside(lambda ipvs: ipvs.users(asked))
+    assert found is not None
+    assert len(found) == len(set(found)) == sum(map(len, users.values())) > 300
+    assert all(key in users[destination] for destination, key in found)
+    assert host.inside(lambda ipvs: ipvs.users([])) == []
+
+
 def test_every_change_from_one_state_to_another(host: IpvsHost) -> None:
     """And back again by what undoes it."""
     states = [dict(list(generate(seed, 60).items())[seed % 7 :]) for seed in (4, 5)]

@@ -126,6 +126,23 @@ class Ipset:
                 return None
             raise
 
+    def select(self, name: str, comments: Iterable[str], addresses: Iterable[str]) -> HeldSet | None:
+        """Return a set with those of its entries whose comment begins so, or that have one of these addresses; others may be with them.
+
+        Only what is near to them in the kernel's answer is decoded, so that of 10,000 entries few take a tenth of the time of `read`.
+        """
+        texts = [wire.start_of_comment(one) for one in comments]
+        texts += [wire.packed_address(one) for one in addresses]
+        held: HeldSet | None = None
+        for body in self._bodies(name):
+            message = attributes(body[4:])
+            if wire.ATTR_TYPENAME in message:
+                held = wire.decode_header(message)
+            entries = message.get(wire.ATTR_ADT, b"")
+            if held and any(text in entries for text in texts):
+                held.entries.update(_decode_entries(held.header, entries))
+        return held
+
     def images(self, names: Iterable[str]) -> dict[str, SetImage]:
         """Return what these sets hold, not decoded: in a fraction of the time of `read`."""
         return {name: image for name in names for image in self._image(name)}
@@ -139,17 +156,21 @@ class Ipset:
         """The image of a set, none where there is none of this name."""
         header: SetHeader | None = None
         entries: set[bytes] = set()
+        for body in self._bodies(name):
+            message = attributes(body[4:])
+            if wire.ATTR_TYPENAME in message:
+                header = wire.decode_header(message).header
+            held = each_attribute(message.get(wire.ATTR_ADT, b""))
+            entries.update(part for kind, part in held if kind == wire.ATTR_DATA)
+        return [SetImage(header, frozenset(entries))] if header else []
+
+    def _bodies(self, name: str) -> Iterator[bytes]:
+        """The messages of a set, none where there is none of this name."""
         try:
-            for body in self._stream(_LIST, wire.text(wire.ATTR_SETNAME, name), NLM_F_DUMP):
-                message = attributes(body[4:])
-                if wire.ATTR_TYPENAME in message:
-                    header = wire.decode_header(message).header
-                held = each_attribute(message.get(wire.ATTR_ADT, b""))
-                entries.update(part for kind, part in held if kind == wire.ATTR_DATA)
+            yield from self._stream(_LIST, wire.text(wire.ATTR_SETNAME, name), NLM_F_DUMP)
         except NetlinkError as error:
             if error.code != errno.ENOENT:
                 raise IpsetError(name, "reading it", error.code) from error
-        return [SetImage(header, frozenset(entries))] if header else []
 
     def create(self, header: SetHeader) -> None:
         """Make an empty set; one of this name must not exist."""

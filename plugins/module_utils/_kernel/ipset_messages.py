@@ -110,6 +110,16 @@ def decode_header(message: dict[int, bytes]) -> HeldSet:
     return HeldSet(header, _number(given.get(_REFERENCES, b"")), tuple(extensions), {})
 
 
+def start_of_comment(start: str) -> bytes:
+    """What stands in an entry whose comment begins so."""
+    return struct.pack("=H", _COMMENT) + start.encode()
+
+
+def packed_address(address: str) -> bytes:
+    """What stands in an entry that has an address."""
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
 def encode_entry(parts: tuple[str, ...], entry: Entry, line: int) -> bytes:
     """One entry of an add message. parts: of the set's type. line: what an error about the entry will name."""
     encoded = _encode_element(parts, entry.element)
@@ -143,11 +153,8 @@ def _encode_element(parts: tuple[str, ...], element: str) -> list[bytes]:
 
 def _encode_address(part: str, value: str, ip: int, cidr: int) -> list[bytes]:
     address, _slash, length = value.partition("/")
-    if ":" in address:
-        kind, packed, longest = _IPADDR_IPV6, socket.inet_pton(socket.AF_INET6, address), 128
-    else:
-        kind, packed, longest = _IPADDR_IPV4, socket.inet_pton(socket.AF_INET, address), 32
-    encoded = [nested(ip, attribute(kind | NLA_F_NET_BYTEORDER, packed))]
+    kind, longest = (_IPADDR_IPV6, 128) if ":" in address else (_IPADDR_IPV4, 32)
+    encoded = [nested(ip, attribute(kind | NLA_F_NET_BYTEORDER, packed_address(address)))]
     if part == "net":
         encoded.append(u8(cidr, int(length) if length else longest))
     return encoded

@@ -13,7 +13,7 @@ import errno
 import gc
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from .._objects.ipvs import (
 )
 from . import ipvs_messages as wire
 from .ipvs_fingerprint import fingerprint, stable_service, total
+from .ipvs_users import users as users_of
 from .netlink import NetlinkError, NetlinkSocket, attribute, attributes
 
 _NETLINK_GENERIC = 16
@@ -142,6 +143,12 @@ class Ipvs:
                 decoded = [wire.decode_destination(each, one.key.family)[0] for each in found]
                 held[one.key] = HeldService(one, {(each.address, each.port): each for each in decoded})
         return total(numbers), held
+
+    def users(
+        self, destinations: Collection[tuple[str, str, int]]
+    ) -> list[tuple[tuple[str, str, int], ServiceKey]] | None:
+        """Return which of these protocols, addresses and ports are destinations of which virtual services; None where that is not told."""
+        return users_of(destinations) if destinations else []
 
     def connections(self, keys: Iterable[ServiceKey]) -> dict[ServiceKey, dict[Endpoint, tuple[int, int]]]:
         """Active and inactive connections of each destination. A virtual service that is not there has none."""

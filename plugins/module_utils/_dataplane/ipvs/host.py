@@ -50,6 +50,10 @@ class Ipvs(VirtualServices, Protocol):
 
     def services(self) -> dict[ServiceKey, HeldService]: ...
 
+    def users(
+        self, destinations: Collection[tuple[str, str, int]], /
+    ) -> list[tuple[tuple[str, str, int], ServiceKey]] | None: ...
+
     def timeouts(self) -> Timeouts: ...
 
     def set_timeouts(self, timeouts: Timeouts) -> None: ...
@@ -84,6 +88,10 @@ class NoIpvs:
     def snapshot(self, dummy: Iterable[ServiceKey] | None = None, /) -> tuple[int, dict[ServiceKey, HeldService]]:
         """Return 0 and nothing."""
         return 0, {}
+
+    def users(self, *_dummy: object) -> list[tuple[tuple[str, str, int], ServiceKey]] | None:
+        """Return none."""
+        return []
 
     def timeouts(self) -> Timeouts:
         """Return zeros, which leave everything as it is."""

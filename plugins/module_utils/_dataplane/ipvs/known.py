@@ -42,11 +42,13 @@ class KnownState(State):
         super().__init__(host, node, needs_ipvs=True)
         self._had, self._others = had, others
         self.virtual = virtual_services(had)
-        self.touched = self.ipvs.fingerprint(self.virtual) if had else 0
-        """What the virtual services that may change add to the fingerprint of all, before the run."""
         self.sets = _held_sets(had, has, others, node)
         bound = bound_addresses(had.values(), node)
         self.device = DeviceState("dummy", True, frozenset(bound)) if bound else None
+
+    def touched(self) -> int:
+        """Return what the virtual services that may change add to the fingerprint of all; to be asked before the run."""
+        return self.ipvs.fingerprint(self.virtual)
 
     def plan_chains(self, dummy: Frontends) -> dict[str, StagedChains]:
         """No rule depends on the services that differ."""

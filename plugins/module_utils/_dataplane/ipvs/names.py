@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..._model import addresses as ip
 from ..._objects.iptables import ChainKey
@@ -43,9 +43,9 @@ class SetNames:
         return self._start + what
 
 
-def set_names(prefix: str) -> set[str]:
-    """Every name that a set of this dataplane can have."""
-    return {SetNames(prefix, family)[what] for family in ip.FAMILIES for what in SET_TYPES}
+def set_names(prefix: str, which: Iterable[str] = tuple(SET_TYPES)) -> set[str]:
+    """Every name that a set of this dataplane can have, or that these can."""
+    return {SetNames(prefix, family)[what] for family in ip.FAMILIES for what in which}
 
 
 def chain_keys(prefix: str) -> set[ChainKey]:

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a run of the ipvs dataplane has to look at: everything, or only what is asked for otherwise than in the last run (`cache`)."""
+"""What a run of the ipvs dataplane has to look at: everything, or only what is asked for otherwise than in the last run (`cache`),
+or only the services that a request names (`named`).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from .cache import Record, decode_record, decode_services, difference, digest_of
 from .compile import compile_frontends
 from .host import State
 from .known import KnownState, others_that_matter
+from .named import observe_named
 from .problems import problems
 
 _MOST_DIFFERING = 1000
@@ -25,7 +28,7 @@ def observe(host: Host, node: Node, request: Request) -> Observation:
     is_whole = request.state == "present" and request.exclusive and bool(request.services)
     state = State(host, node, needs_ipvs=request.state == "present")
     if not is_whole:
-        return Observation(request, state)
+        return observe_named(host, node, request) or Observation(request, state)
     state.asked, state.services = _digest(request, node), request.services
     text = host.facility(store).load() if state.asked else ""
     record = decode_record(text)
@@ -71,7 +74,7 @@ def _narrowed(host: Host, node: Node, request: Request, whole: State, record: Re
     state = KnownState(host, node, had, has, others)
     state.asked, state.services = whole.asked, whole.services
     state.found, state.images = whole.found, whole.images
-    state.untouched = record.fingerprint.ipvs - state.touched
+    state.untouched = record.fingerprint.ipvs - state.touched()
     narrower = request._replace(
         services=found.after,
         exclusive=False,

@@ -23,7 +23,8 @@ from .names import SET_TYPES, SetNames
 _MOST_ENTRIES = 1 << 20
 _RECORD = {"VIP": "vip", "EXTERNAL": "external", "LOCAL": "local"}
 """The sets that tell of each virtual service whose connections are masqueraded."""
-_WITHOUT_COMMENT = ("BOUND", "LOOP-BACK")
+WITHOUT_COMMENT = ("BOUND", "LOOP-BACK")
+"""The sets that do not tell of which service an entry is."""
 
 
 class WantedSet(NamedTuple):
@@ -51,7 +52,7 @@ def _header(name: str, what: str, family: str) -> SetHeader:
         name,
         SET_TYPES[what],
         family,
-        comment=what not in _WITHOUT_COMMENT,
+        comment=what not in WITHOUT_COMMENT,
         hashsize=MIN_HASHSIZE,
         maxelem=_MOST_ENTRIES,
     )

@@ -29,6 +29,9 @@ class Sets(SetFacility, Protocol):
     def headers(self) -> dict[str, HeldSet]:
         """Return every set by its name, without entries."""
 
+    def select(self, name: str, comments: Iterable[str], addresses: Iterable[str]) -> HeldSet | None:
+        """Return a set with those of its entries whose comment begins so, or that have one of these addresses; others may be with them."""
+
     def images(self, names: Iterable[str]) -> dict[str, SetImage]:
         """Return what these hold, not decoded."""
 
@@ -45,6 +48,10 @@ class NoSets:
     def headers(self) -> dict[str, HeldSet]:
         """Return nothing."""
         return {}
+
+    def select(self, *_dummy: object) -> HeldSet | None:
+        """Return nothing."""
+        return None
 
     def images(self, dummy: Iterable[str]) -> dict[str, SetImage]:
         """Return nothing."""
