@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 
 from .._objects.node_facts import DeviceState
 from .netlink import NLM_F_CREATE, NLM_F_EXCL, NetlinkError, NetlinkSocket, attribute, attributes, nested
+from .netlink_layout import Reader
 
 _NETLINK_ROUTE = 0
 _NEW_LINK, _DELETE_LINK, _GET_LINK = 16, 17, 18
@@ -29,6 +30,7 @@ _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_AF_SPEC = 3, 18, 26
 _INFO_KIND = 1
 _INET6_ADDR_GEN_MODE, _GENERATE_NONE = 8, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
+_READER = Reader({_IFA_LOCAL: "", _IFA_ADDRESS: ""})
 _IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200
 _SCOPE_GLOBAL = 0
 _FOREVER = 0xFFFFFFFF
@@ -132,8 +134,8 @@ class Device:
         for message in messages:
             family, _length, _flags, scope, at = _ADDRESS.unpack_from(message)
             if at == index and scope == _SCOPE_GLOBAL and family in _FAMILIES:
-                found = attributes(message[_ADDRESS.size :])
-                yield socket.inet_ntop(family, found.get(_IFA_LOCAL) or found[_IFA_ADDRESS])
+                local, address = _READER.read(message)
+                yield socket.inet_ntop(family, local or address)
 
     def _tell(self, doing: str, kind: int, flags: int, payload: bytes, expected: int = 0) -> None:
         try:

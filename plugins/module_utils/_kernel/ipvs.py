@@ -38,7 +38,7 @@ from .._objects.ipvs import (
 from . import ipvs_messages as wire
 from .ipvs_fingerprint import fingerprint, stable_service, total
 from .ipvs_users import users as users_of
-from .netlink import NetlinkError, NetlinkSocket, attribute, attributes
+from .netlink import NetlinkError, NetlinkSocket, attribute, attributes, messages
 
 _NETLINK_GENERIC = 16
 _CONTROLLER, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 16, 3, 1, 2
@@ -115,9 +115,7 @@ class Ipvs:
 
     def services(self) -> dict[ServiceKey, HeldService]:
         """Everything that IPVS holds."""
-        with _no_collection():
-            found = [wire.decode_service(body) for body in self._dump(wire.message(wire.GET_SERVICE))]
-            return {one.key: self._with_destinations(one) for one in found}
+        return self.snapshot()[1]
 
     def service(self, key: ServiceKey) -> HeldService | None:
         """One virtual service, None where there is none."""
@@ -127,20 +125,20 @@ class Ipvs:
 
     def fingerprint(self, keys: Iterable[ServiceKey] | None = None) -> int:
         """Return a number for all that IPVS holds, or for these virtual services: it is the sum of theirs (`ipvs_fingerprint`)."""
-        chosen = None if keys is None else [body for key in keys for body in self._body(key)]
-        found = map(stable_service, self._dump(wire.message(wire.GET_SERVICE)) if chosen is None else chosen)
-        return total([fingerprint(one, self._dump(wire.of_service(wire.GET_DEST, one))) for one in found])
+        found = list(map(stable_service, self._bodies(keys)))
+        return total([fingerprint(one, answers) for one, answers in zip(found, self._answers(found))])
 
     def snapshot(self, keys: Iterable[ServiceKey] | None = None) -> tuple[int, dict[ServiceKey, HeldService]]:
         """Return the fingerprint of all virtual services, or of these, and what they are: of one reading, so that both agree."""
-        chosen = None if keys is None else [body for key in keys for body in self._body(key)]
         numbers, held = [], {}
         with _no_collection():
-            for body in self._dump(wire.message(wire.GET_SERVICE)) if chosen is None else chosen:
-                stable, one = stable_service(body), wire.decode_service(body)
-                found = self._dump(wire.of_service(wire.GET_DEST, stable))
-                numbers.append(fingerprint(stable, found))
-                decoded = [wire.decode_destination(each, one.key.family)[0] for each in found]
+            bodies = self._bodies(keys)
+            found = list(map(stable_service, bodies))
+            for body, stable, answers in zip(bodies, found, self._answers(found)):
+                numbers.append(fingerprint(stable, answers))
+                one = wire.decode_service(body)
+                parts = [text[start:end] for text in answers for start, end in messages(text)]
+                decoded = [wire.decode_destination(each, one.key.family)[0] for each in parts]
                 held[one.key] = HeldService(one, {(each.address, each.port): each for each in decoded})
         return total(numbers), held
 
@@ -195,6 +193,19 @@ class Ipvs:
                 error = _refusal(block[first], refused[first])
                 error.made = [*changes[:start], *(one for at, one in enumerate(block) if at not in refused)]
                 raise error
+
+    def _bodies(self, keys: Iterable[ServiceKey] | None) -> list[bytes]:
+        """The messages of all virtual services, or of these."""
+        if keys is None:
+            return self._dump(wire.message(wire.GET_SERVICE))
+        return [body for key in keys for body in self._body(key)]
+
+    def _answers(self, services: Iterable[bytes]) -> Iterator[list[bytes]]:
+        """The datagrams with the destinations of each of these. services: what `stable_service` gives."""
+        try:
+            yield from self._netlink.each_dump(self._family, (wire.of_service(wire.GET_DEST, one) for one in services))
+        except NetlinkError as error:
+            raise _unreadable(error.code) from error
 
     def _body(self, key: ServiceKey) -> list[bytes]:
         """The message of one virtual service, none where there is none."""

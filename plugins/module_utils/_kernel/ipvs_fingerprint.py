@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable
+from operator import itemgetter
 
-from .netlink import each_attribute
+from .netlink import each_attribute, messages
 
 _OUTER = 8
 """Bytes of ``genlmsghdr`` and of the attribute around all others."""
@@ -20,20 +21,27 @@ _BYTES = 16
 
 
 class _StablePart:
-    """Cuts counters out of messages. Where they stand is found once for each length."""
+    """Cuts counters out of messages. Where they stand is found once for each length, since the kernel has one layout for each."""
 
-    def __init__(self, counters: Collection[int]) -> None:
-        self._counters = counters
-        self._known: dict[int, list[slice]] = {}
+    def __init__(self, counters: Collection[int], payloads: Callable[[bytes], Iterable[tuple[int, int]]]) -> None:
+        """payloads: where those of messages begin and end in what is cut."""
+        self._counters, self._payloads = counters, payloads
+        self._known: dict[int, Callable[[bytes], Iterable[bytes]]] = {}
 
-    def __call__(self, body: bytes) -> bytes:
-        slices = self._known.get(len(body)) or self._learn(body)
-        return b"".join([body[part] for part in slices])
+    def __call__(self, text: bytes) -> bytes:
+        cut = self._known.get(len(text)) or self._learn(text)
+        return b"".join(cut(text))
 
-    def _learn(self, body: bytes) -> list[slice]:
+    def _learn(self, text: bytes) -> Callable[[bytes], Iterable[bytes]]:
+        slices = [part for start, end in self._payloads(text) for part in self._stable(text[:end], start)]
+        cut = itemgetter(slice(0, 0), slice(0, 0), *slices)
+        self._known[len(text)] = cut
+        return cut
+
+    def _stable(self, text: bytes, start: int) -> list[slice]:
         slices: list[slice] = []
-        at = _OUTER
-        for kind, value in each_attribute(body[_OUTER:]):
+        at = start + _OUTER
+        for kind, value in each_attribute(text[at:]):
             end = at + 4 + (len(value) + 3 & ~3)
             if kind not in self._counters:
                 if slices and slices[-1].stop == at:
@@ -41,18 +49,17 @@ class _StablePart:
                 else:
                     slices.append(slice(at, end))
             at = end
-        self._known[len(body)] = slices
         return slices
 
 
-stable_service = _StablePart(_SERVICE_COUNTERS)
+stable_service = _StablePart(_SERVICE_COUNTERS, lambda body: [(0, len(body))])
 """The attributes of a virtual service, of which the kernel finds it again."""
-_stable_destination = _StablePart(_DESTINATION_COUNTERS)
+_stable_destinations = _StablePart(_DESTINATION_COUNTERS, messages)
 
 
-def fingerprint(service: bytes, destinations: Sequence[bytes]) -> int:
-    """Return the number of a virtual service. service: what `stable_service` gives; destinations: the kernel's messages."""
-    text = b"".join([service, *map(_stable_destination, destinations)])
+def fingerprint(service: bytes, destinations: Iterable[bytes]) -> int:
+    """Return the number of a virtual service. service: what `stable_service` gives; destinations: the kernel's datagrams."""
+    text = b"".join([service, *map(_stable_destinations, destinations)])
     return int.from_bytes(hashlib.blake2b(text, digest_size=_BYTES).digest(), "big")
 
 

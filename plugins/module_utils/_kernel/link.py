@@ -19,6 +19,8 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _DECODER = json.JSONDecoder(strict=False)
 """A name may have any character: ip(8) escapes an apostrophe, which JSON does not know, and no control character, which it wants."""
 
+_ADDRESSES = ("address", "show")
+
 
 class LinkError(Exception):
     """The addresses could not be read; the text is one line, with ip(8)'s own words."""
@@ -29,33 +31,45 @@ def own_addresses(runner: Runner) -> list[str]:
 
     Each once, though several links may have it. Raises LinkError.
     """
-    found = [info for link in _show(runner, []) if link.get("ifname") not in OWN_DEVICES for info in _addresses(link)]
+    found = [
+        info
+        for link in _show(runner, *_ADDRESSES)
+        if link.get("ifname") not in OWN_DEVICES
+        for info in _addresses(link)
+    ]
     return list(dict.fromkeys(info["local"] for info in found if info.get("scope") in ("global", "site")))
 
 
 def addresses(runner: Runner) -> dict[str, list[str]]:
     """Return the addresses of every interface. Raises LinkError."""
     return {
-        link["ifname"]: [info["local"] for info in _addresses(link)] for link in _show(runner, []) if link.get("ifname")
+        link["ifname"]: [info["local"] for info in _addresses(link)]
+        for link in _show(runner, *_ADDRESSES)
+        if link.get("ifname")
     }
 
 
 def links(runner: Runner) -> list[Link]:
     """All interfaces. Raises LinkError."""
-    return [_link(link) for link in _show(runner, ["-details"]) if link.get("ifname")]
+    found = [_link(link) for link in _show(runner, "-details", "link", "show") if link.get("ifname")]
+    if not any(link.kind == "bridge" for link in found):
+        return found  # a device of ours may have tens of thousands of addresses, of which nobody wants to know here
+    networks = {link.get("ifname"): _networks(link) for link in _show(runner, *_ADDRESSES, "type", "bridge")}
+    return [link._replace(networks=networks.get(link.name, ())) for link in found]
 
 
-def _show(runner: Runner, options: list[str]) -> list[dict[str, Any]]:
+def _show(runner: Runner, *words: str) -> list[dict[str, Any]]:
     tool = runner.find("ip")
     if tool is None:
         raise LinkError("ip (iproute2) is not installed on this host: its addresses cannot be read")
-    code, out, err = runner.run([tool, "-json", *options, "address", "show"])
+    what = "ip " + " ".join(word for word in words if not word.startswith("-"))
+    code, out, err = runner.run([tool, "-json", *words])
     if code:
-        raise LinkError("ip address show: " + (" ".join(err.split()) or f"exit code {code}"))
+        raise LinkError(f"{what}: " + (" ".join(err.split()) or f"exit code {code}"))
     try:
         found: list[dict[str, Any]] = _DECODER.decode(_ESCAPE.sub(_mended, out))
     except ValueError as error:
-        raise LinkError("ip address show: printed no JSON: iproute2 of 2017 or newer is needed") from error
+        raise LinkError(f"{what}: printed no JSON: iproute2 of 2017 or newer is needed") from error
     return found
 
 
@@ -67,6 +81,10 @@ def _addresses(link: dict[str, Any]) -> list[dict[str, Any]]:
     return [info for info in link.get("addr_info", ()) if info.get("local")]
 
 
+def _networks(link: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(network_of(info["local"], info["prefixlen"]) for info in _addresses(link))
+
+
 def _link(link: dict[str, Any]) -> Link:
     details = link.get("linkinfo", {})
     settings = details.get("info_data", {})
@@ -74,6 +92,6 @@ def _link(link: dict[str, Any]) -> Link:
         link["ifname"],
         details.get("info_kind", ""),
         link.get("master", ""),
-        tuple(network_of(info["local"], info["prefixlen"]) for info in _addresses(link)),
+        (),
         frozenset(family for family, name in _NETFILTER.items() if settings.get(name)),
     )

@@ -13,7 +13,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x100, 0x200, 0x400
@@ -34,6 +34,11 @@ _LENGTH_AND_TYPE = struct.Struct("=IH").unpack_from
 _TYPE_AND_FLAGS = struct.Struct("=4xHH").unpack_from
 _ANSWER = struct.Struct("=IH2xI4xi").unpack_from
 """Of an answer that a request is done or refused: length, type, sequence number, errno."""
+_DONE = struct.Struct("=IHHIIi").unpack_from
+"""Of the message that ends a dump: alone, or behind the last answers."""
+_DONE_BYTES = 20
+_LENGTH = struct.Struct("=I").unpack_from
+_ERRNO = struct.Struct("=i").unpack_from
 _ATTRIBUTE = struct.Struct("=HH")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
@@ -71,6 +76,15 @@ def each_attribute(payload: bytes) -> Iterator[tuple[int, bytes]]:
 def attributes(payload: bytes) -> dict[int, bytes]:
     """Attributes by type; of one that is there several times the last."""
     return dict(each_attribute(payload))
+
+
+def messages(datagram: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where the payloads of the messages of a datagram begin and end."""
+    offset, end = 0, len(datagram)
+    while offset < end:
+        (length,) = _LENGTH(datagram, offset)
+        yield offset + _HEADER.size, offset + length
+        offset += (length + 3) & ~3
 
 
 class NetlinkSocket:
@@ -146,6 +160,35 @@ class NetlinkSocket:
                 if is_wanted:
                     bodies.append(datagram[offset + _HEADER.size : offset + length])
                 offset += (length + 3) & ~3
+
+    def each_dump(self, kind: int, payloads: Iterable[bytes]) -> Iterator[list[bytes]]:
+        """Yield the answers to requests for a dump each, as they come: datagrams with one message or more (`messages`), none of them
+        the end; for those who make tens of thousands of requests with few answers. Raises NetlinkError.
+        """
+        for payload in payloads:
+            self._sequence += 1
+            sequence = self._sequence
+            length = _HEADER.size + len(payload)
+            self._send(_HEADER.pack(length, kind, NLM_F_REQUEST | NLM_F_DUMP, sequence, 0) + payload)
+            found: list[bytes] = []
+            while True:
+                datagram = self._datagram()
+                dummy, answer, dummy, answered, dummy = _HEADER.unpack_from(datagram)
+                if answered != sequence:
+                    continue
+                if answer == _NLMSG_ERROR:
+                    raise NetlinkError(-_ERRNO(datagram, _HEADER.size)[0])
+                at = len(datagram) - _DONE_BYTES
+                dummy, answer, flags, answered, dummy, code = _DONE(datagram, at)
+                if (answer, answered) != (_NLMSG_DONE, sequence):
+                    found.append(datagram)
+                    continue
+                if code or flags & _DUMP_INTERRUPTED:
+                    raise NetlinkError(-code or errno.EINTR)
+                if at:
+                    found.append(datagram[:at])
+                break
+            yield found
 
     def execute_block(self, kind: int, flags: int, payloads: Sequence[bytes]) -> dict[int, int]:
         """Requests of which it matters only whether they are refused, sent as one datagram; at most 64 with payloads and answers of

@@ -41,8 +41,8 @@ class _Known(NamedTuple):
 
 
 class Reader:
-    """Reads messages that come by thousands in a few layouts, each taken apart only once. In every message the attributes
-    stand inside of a single one.
+    """Reads messages that come by thousands in a few layouts, each taken apart only once. In every message they stand
+    behind eight bytes: a header, or a shorter one and that of a single attribute around them.
 
     formats: of the attributes wanted, by type; "" for a payload of any length, as bytes.
     """

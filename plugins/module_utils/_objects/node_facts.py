@@ -46,7 +46,7 @@ ChainOfOthers = tuple[BaseChain, Sequence[NftRule]]
 
 
 class Link(NamedTuple):
-    """An interface. kind: bridge, veth and so on; master: the interface that it is a part of; networks: of its addresses;
+    """An interface. kind: bridge, veth and so on; master: the interface that it is a part of; networks: of the addresses of a bridge;
     netfilter: the address families that it, a bridge, hands to iptables by its own setting.
     """
 
