@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -60,8 +61,13 @@ class ActionModule(PipelinedAction):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        variables = task_vars or {}
+        gc.disable()  # hundreds of thousands of values that are no cycles: a quarter of the time otherwise
+        try:
+            return self._run(super().run(tmp, task_vars), task_vars or {})
+        finally:
+            gc.enable()
+
+    def _run(self, result: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         given = dict(self._task.args)
         self._refuse_unknown_variables(variables)
         _refuse_nothing_named(given)

@@ -23,9 +23,12 @@ class Mark(NamedTuple):
         return "0x{:x}/0x{:x}".format(*self)
 
 
+_text = one_of_type(str)
+
+
 def address(value: Any) -> str:
     try:
-        return ip.canonical_address(one_of_type(str)(value))
+        return ip.canonical_address(_text(value))
     except ValueError:
         raise Problem("an IPv4 or IPv6 address" + _address_hint(value)) from None
 
@@ -55,7 +58,7 @@ def service_address(value: Any) -> str:
 
 def network(value: Any) -> str:
     try:
-        return ip.canonical_network(one_of_type(str)(value))
+        return ip.canonical_network(_text(value))
     except ValueError as error:
         hint = f" ({error})" if "may be meant" in str(error) else ""
         raise Problem("a network in CIDR notation, such as 10.0.0.0/24 or fd00::/64" + hint) from None

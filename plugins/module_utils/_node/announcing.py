@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._announce.settings import parse_announcement
 from .._kernel.conntrack import Conntrack, ConntrackError
 from .._kernel.process import Runner
 from .._model.service import Node, Service
@@ -42,14 +43,16 @@ class Announcing:
         self._wanted: announce.Wanted | None = None
 
     def is_concerned(self, settings: Settings) -> bool:
-        """Return whether services are to be compiled into what is announced. Raises NodeError."""
+        """Return whether services are to be compiled into what is announced. Raises InvalidAnnouncement and NodeError."""
         is_asked = self._is_named and not self.withdrawal
         self._settings = settings.values if is_asked else self._record.settings
         if self.withdrawal and not self._settings:
             raise NodeError(
                 f"{settings.name} announces no addresses (service_proxy_announce): there is nothing to withdraw"
             )
-        return self._is_concerned and bool(self._settings) and (settings.is_present or not is_asked)
+        if not (self._is_concerned and self._settings and (settings.is_present or not is_asked)):
+            return False
+        return parse_announcement(self._settings) is not None
 
     def compile(self, services: Sequence[Service], node: Node) -> None:
         """Raises InvalidAnnouncement and NodeError."""
