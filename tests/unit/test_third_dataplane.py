@@ -150,6 +150,9 @@ class OnAShelf:
     def render(self, desired: Shelf, dummy: Node) -> BootState:
         return BootState(sets="".join(f"{name}\n" for name in desired))
 
+    def edited(self, dummy: BootState, _desired: Shelf, _names: Collection[str], _node: Node) -> BootState | None:
+        return None
+
     def trace(self, desired: Shelf, dummy: Node, packet: Packet) -> Trace:
         taken = [one for one in desired.values() if packet.destination in one.vip]
         ends = {packet._replace(destination=one.backends[0].address, dnat=True): Fraction(1) for one in taken}

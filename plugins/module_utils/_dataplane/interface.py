@@ -201,6 +201,12 @@ class Dataplane(Presence, Protocol):
     def render(self, desired: Any, node: Node) -> BootState:
         """Return what brings this state back after a boot. Pure. `_node.boot` makes files of it, in the tools' own formats."""
 
+    def edited(self, before: BootState, desired: Any, names: Collection[str], node: Node) -> BootState | None:
+        """Return what `render` gives where services of these names are as compiled, or gone, and others as in ``before``.
+
+        None where that takes all services. ``before`` has nothing but rules. Pure.
+        """
+
     def trace(self, desired: Any, node: Node, packet: Packet) -> Trace:
         """Follow the first packet of a connection. packet: its local addresses include `bound_addresses`. Pure."""
 

@@ -93,6 +93,21 @@ def _table(table: str, chains: Sequence[tuple[str, Rules]]) -> list[str]:
     ]
 
 
+def parse_rules(text: str) -> dict[ChainKey, Rules]:
+    """Return the chains of a file of rules as `render` writes it."""
+    chains: dict[ChainKey, list[str]] = {}
+    table = ""
+    for line in text.split("\n"):
+        if line.startswith("-A "):
+            name, dummy, rule = line[3:].partition(" ")
+            chains[table, name].append(rule)
+        elif line.startswith(":"):
+            chains[table, line[1:].partition(" ")[0]] = []
+        elif line.startswith("*"):
+            table = line[1:]
+    return dict(chains)
+
+
 def _jumps(jumps: Iterable[Jump]) -> str:
     """One a line, as a list of JSON: the fields of `Jump` in their order."""
     return _lines(json.dumps(astuple(one)) for one in jumps)

@@ -48,14 +48,19 @@ def services_part(
             found = chosen.render(chosen.compile(services, node), node)
         return found._replace(sysctls={_ROUTE_LOCALNET: 1} if node.localhost_node_ports else {})
 
-    depends_on = [given.payload.digest, dataplane, list(drained), list(node), hashlib.sha256(program).hexdigest()]
     asked: dict[str, Any] = {
         "settings": dict(given.settings),
         "services": given.payload._asdict(),
         "drained": list(listed),
     }
     asked.update({"checks": True} if checks else {})
-    return Part(state, _digest(depends_on), asked)
+    return Part(state, made_of(given, drained, node, program), asked)
+
+
+def made_of(given: Given, drained: Sequence[str], node: Node, program: bytes) -> str:
+    """Return the digest of all that the state of services depends on. Arguments: as of `services_part`."""
+    code = hashlib.sha256(program).hexdigest()
+    return _digest([given.payload.digest, given.settings["dataplane"], list(drained), list(node), code])
 
 
 def overlay_part(items: Sequence[Item]) -> Part | None:

@@ -14,6 +14,8 @@ from .._health.checks import ask_for_checks
 from .._model.drain import find_endpoints
 from .._model.request import Request
 from .._model.service_changes import describe_changes
+from .._objects.boot import BootState
+from .boot_edit import edited_state
 from .boot_parts import services_part
 from .change import Change, lines
 from .given import drained_after, drained_change, to_line, with_others, without_drained
@@ -39,8 +41,12 @@ def converge(run: RunState) -> None:
         run.module.warn(f"By health checks: {'; '.join(done['unhealthy'])}")
     given = with_others(run.given, run.held_given)
     checks = ask_for_checks(run.services if given is run.given else given.services)
+
+    def state() -> BootState | None:
+        return converged.boot_state() or edited_state(run.kept, run.held_given, given, drained, run.node)
+
     run.boot_parts["services"] = (
-        services_part(given, drained, listed, run.node, run.kept.program, converged.boot_state, checks)
+        services_part(given, drained, listed, run.node, run.kept.program, state, checks)
         if settings.is_present
         else None
     )

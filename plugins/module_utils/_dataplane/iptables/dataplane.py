@@ -28,6 +28,7 @@ from ..packet import Packet, Trace
 from ..problems import ipvs_keys
 from .affinity import plan_sets
 from .compile import Compiled, compile_parts, whole_state
+from .desired import edit_services
 from .info import node_info
 from .observe import observe
 from .plan import IptablesPlan, plan_services
@@ -83,6 +84,11 @@ class Iptables(IptablesPresence):
         states = whole_state(desired, node)
         created = plan_sets(states, (), Layout(node.chain_prefix)).create
         return BootState(rules=states, sets="".join(create_line(header) + "\n" for header in created))
+
+    def edited(self, before: BootState, desired: Compiled, names: Collection[str], node: Node) -> BootState | None:
+        if any(service.session_affinity != "none" for service in desired.services):
+            return None  # sets of clients are kept apart from rules
+        return BootState(rules=edit_services(before.rules, desired.parts, names, node))
 
     def trace(self, desired: Compiled, node: Node, packet: Packet) -> Trace:
         return trace(whole_state(desired, node)[ip.family_of(packet.destination)], packet)

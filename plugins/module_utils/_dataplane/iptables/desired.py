@@ -39,6 +39,18 @@ def with_services(
     return assemble(all_parts, node, family, backends)
 
 
+def edit_services(
+    before: Mapping[str, Desired], parts: Mapping[str, Iterable[ServiceRules]], names: Collection[str], node: Node
+) -> dict[str, Desired]:
+    """Return the states, by address family, in which the named services are as compiled, or gone, and the others as before."""
+    return {
+        family: with_services(
+            own, names, Observed(dict(before.get(family, Desired()).chains)), node, family, exclusive=False
+        )
+        for family, own in parts.items()
+    }
+
+
 def without_services(
     names: Collection[str],
     observed: Observed,

@@ -121,6 +121,9 @@ class Ipvs(IpvsPresence):
             addresses=sorted(bound_addresses(desired.frontends.values(), node), key=ip.sort_key),
         )
 
+    def edited(self, dummy: BootState, _desired: Compiled, _names: Collection[str], _node: Node) -> BootState | None:
+        return None
+
     def trace(self, desired: Compiled, node: Node, packet: Packet) -> Trace:
         state = wanted_chains(desired.frontends, node)[ip.family_of(packet.destination)]
         return trace_ipvs(state, desired.frontends, wanted_sets(desired.frontends, node), packet)

@@ -85,6 +85,9 @@ class Nftables(NftablesPresence):
     def render(self, desired: Compiled, node: Node) -> BootState:
         return BootState(nftables=_tables(desired, node))
 
+    def edited(self, dummy: BootState, _desired: Compiled, _names: Collection[str], _node: Node) -> BootState | None:
+        return None
+
     def trace(self, desired: Compiled, node: Node, packet: Packet) -> Trace:
         family = ip.family_of(packet.destination)
         return trace(make_table(desired.elements[family], node, family), packet)
