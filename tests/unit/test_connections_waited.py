@@ -94,3 +94,7 @@ def test_connections_to_a_backend_are_waited_for() -> None:
     assert gone(Node({0: [OLD, NEW], 5: [OLD], 9: [OVER]})) == Left([0], 9.0)
     assert gone(Node({0: [OLD, NEW], 5: [OLD]}), most=7) == Left([1], 7.0)
     assert gone(Node({0: [OLD, NEW]}), most=0) == Left([2], 0.0)
+
+
+def test_the_time_that_was_waited_is_told_in_tenths_of_a_second() -> None:
+    assert quiet(Node({0.0: []}, slow=0.017), most=0.26).waited == 0.3
