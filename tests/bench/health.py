@@ -17,7 +17,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -100,10 +100,10 @@ def _services(count: int, backends: int) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _given(services: Sequence[Any], dataplane: str) -> Iterator[Path]:
+def given(services: Sequence[Any], dataplane: str, node: Mapping[str, Any] = NODE) -> Iterator[Path]:
     """A directory with a generation that asks for these services."""
     with tempfile.TemporaryDirectory() as directory:
-        asked = {"settings": {**DEFAULTS, **NODE, "dataplane": dataplane}, "services": pack(services)._asdict()}
+        asked = {"settings": {**DEFAULTS, **node, "dataplane": dataplane}, "services": pack(services)._asdict()}
         path = Path(directory, "kept")
         boot_generations.store(path, 1, {}, {"services": ""}, {"services": asked})
         yield path
@@ -114,7 +114,7 @@ def _measure_checks(count: int, seconds: int) -> Checking:
     with (
         Namespace(f"{prefix}-node") as node,
         Namespace(f"{prefix}-backends") as backends,
-        _given(_services(count, 1), "nftables") as directory,
+        given(_services(count, 1), "nftables") as directory,
     ):
         link(node, "eth0", backends, "eth0")
         node.add_address("eth0", "192.0.2.1/24")
@@ -144,7 +144,7 @@ def _processor(process: int) -> float:
 
 def _measure_flip(count: int, dataplane: str) -> Flip:
     services = _services(count, 3)
-    with Namespace(f"l4bh{os.getpid()}-flip") as node, _given(services, dataplane) as directory:
+    with Namespace(f"l4bh{os.getpid()}-flip") as node, given(services, dataplane) as directory:
         found = node.call(_flips, services, dataplane, directory)
     return Flip(count, dataplane, *(median(seconds) for seconds in zip(*found)))
 
@@ -205,6 +205,8 @@ def page(checking: Sequence[Checking], flips: Sequence[Flip]) -> str:
         "| services | dataplane | until the rules have changed | to the end |",
         "| --- | --- | --- | --- |",
         *(f"| {one.services:,} | {one.dataplane} | {one.changed:.2f} | {one.ended:.2f} |" for one in flips),
+        "",
+        "With IPVS: [against ipvsadm](ipvs.md).",
         "",
     ]
     return "\n".join(lines)

@@ -23,8 +23,12 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 os.environ.pop("L4_WARM", None)
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / ".cache" / "collections"), str(CHECKOUT / "tests" / "integration")]
 
+from health import given
 from layouts import NODE, service, services
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils._checker.services import Services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.health_record import forget_failed
+from ansible_collections.layer4.service_proxy.plugins.module_utils._health.checks import Probe
 from ansible_collections.layer4.service_proxy.plugins.module_utils._kernel.ipvs import Ipvs
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.addresses import canonical_address
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import pack
@@ -41,8 +45,9 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs
 from lab.namespaces import Namespace
 from module_runner import run_module_ok
 
-MOST, MOST_CHANGED, MOST_OF_ONE = 1.5, 1.6, 3.0
-"""Ratios: of most, of one changed service, and of a virtual service with thousands of destinations."""
+MOST, MOST_CHANGED, MOST_OF_ONE, MOST_OF_FLIP = 1.5, 1.6, 3.0, 0.1
+"""Ratios: of most, of one changed service, of a virtual service with thousands of destinations, and of a flip of a health check."""
+FLIPS = 10
 
 
 def changes(services: int, destinations: int) -> Iterator[IpvsChange]:
@@ -139,17 +144,44 @@ def one_of_many_destinations(count: int) -> bool:
 def run_of_vip_service(count: int, destinations: int) -> bool:
     """First run against the tool's writing, nothing changed and one service changed against its reading; whether all are fast enough."""
     wanted = services(count, destinations)
+    checked = {
+        protocol: {**wanted.pop(), "protocol": protocol, "health_check": {"interval": interval}}
+        for interval, protocol in enumerate(("tcp", "udp"), 5)
+    }
+    wanted += checked.values()
     with Namespace(f"l4bench{os.getpid()}c") as one, Namespace(f"l4bench{os.getpid()}d") as other:
         first = timed(lambda: converge(one, wanted))
         held = one.run("ipvsadm", "-Sn", timeout=600).stdout
         tool = timed(lambda: other.run("ipvsadm", "--restore", input=held, timeout=600))
         saved = timed(lambda: one.run("ipvsadm", "-Sn", timeout=600))
         nothing = timed(lambda: converge(one, wanted))
+        flips = {protocol: one.call(flip, wanted, service) for protocol, service in checked.items()}
+        converge(one, wanted)  # a backend that is back stands behind the others, which is another fingerprint
         wanted[count // 2] = service(count // 2, destinations - 1)
         changed = timed(lambda: converge(one, wanted))
     good = report(f"vip_service {count} x {destinations}, first", tool, first)
     good &= report("vip_service, nothing changed", saved, nothing)
+    for protocol, cost in flips.items():
+        good &= report(f"a flip of a health check, {protocol}", saved, cost, MOST_OF_FLIP)
     return report("vip_service, one service changed", saved, changed, MOST_CHANGED) and good
+
+
+def flip(wanted: list[dict[str, Any]], checked: dict[str, Any]) -> Cost:
+    """What the checker, which lives on, does about a backend that fails or is back: the mean of some, behind the first."""
+    with given(wanted, "ipvs", NODE) as directory:
+        own = Services(directory)
+        own.load()
+        one = min(probe for probe in own.probes if own.users([probe]) == [checked["name"]])
+        follow(own, one, FLIPS)
+        cost = timed(lambda: follow(own, one, FLIPS))
+    forget_failed()
+    return Cost(*(seconds / FLIPS for seconds in cost))
+
+
+def follow(own: Services, one: Probe, flips: int) -> None:
+    """Out, and back in."""
+    for number in range(flips):
+        assert own.converge(own.users([one]), {} if number % 2 else {one: "timed out"})
 
 
 def converge(host: Namespace, wanted: list[dict[str, Any]]) -> None:
