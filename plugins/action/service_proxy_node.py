@@ -23,7 +23,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._announce.set
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane import registry
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import find_errors
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.drain import find_endpoints
-from ansible_collections.layer4.service_proxy.plugins.module_utils._model.fields import quoted
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.fields import Problem, integer, quoted
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.overlay import InvalidOverlay, parse_overlay
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import packed, to_text
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
@@ -47,6 +47,8 @@ from ansible_collections.layer4.service_proxy.plugins.plugin_utils._overlay impo
 from ansible_collections.layer4.service_proxy.plugins.plugin_utils._pipelining import PipelinedAction
 from ansible_collections.layer4.service_proxy.plugins.plugin_utils._services_variable import plain_text, resolved
 
+_NUMBERS = {"generation": integer(1, 10**9), "drain_seconds": integer(0, 10**6)}
+_MEANING = {"generation": ", of those that layer4-service-proxy generations lists on the node"}
 _ABOUT_THE_RUN = ("parts", "validate_only", "drain", "undrain", "generation", "withdrawal", "drain_seconds")
 
 # Once, before Ansible forks a worker for each task and host.
@@ -70,7 +72,7 @@ class ActionModule(PipelinedAction):
     def _run(self, result: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         given = dict(self._task.args)
         self._refuse_unknown_variables(variables)
-        _refuse_nothing_named(given)
+        _check_about_the_run(given)
         services = self._services(given, variables)
         settings = self._settings(given, variables)
         if given.pop("validate_only", False):
@@ -173,17 +175,24 @@ class ActionModule(PipelinedAction):
         return variables["hostvars"][host].get(PREFIX + "services", [])
 
 
-def _refuse_nothing_named(given: Mapping[str, Any]) -> None:
-    """Refuse an empty name of a backend or generation: without one the run would be about all services. Raises AnsibleActionFail."""
+def _check_about_the_run(given: dict[str, Any]) -> None:
+    """Refuse an empty name of a backend, without which the run would be about all services, and convert numbers.
+
+    Raises AnsibleActionFail.
+    """
     for key in ("drain", "undrain"):
         value = given.get(key, "given")
         if isinstance(value, (list, Mapping)) or value in (None, ""):
             allowed = "must be the address of a backend, its address and port, or the node of backends"
             raise AnsibleActionFail(f"{PREFIX}backend is {quoted(value)}: {allowed}")
-    if given.get("generation", 0) is None:
-        raise AnsibleActionFail(
-            f"{PREFIX}generation is null: must be a number that layer4-service-proxy generations tells"
-        )
+    for key, parse in _NUMBERS.items():
+        if key in given:
+            try:
+                given[key] = parse(given[key])
+            except Problem as problem:
+                raise AnsibleActionFail(
+                    f"{PREFIX}{key} is {quoted(given[key])}: must be {problem.allowed}{_MEANING.get(key, '')}"
+                ) from None
 
 
 def _problems(services: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,6 +94,33 @@ def test_a_backend_that_is_not_named_is_no_run_of_everything(playbook: str, back
     assert len(message.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("playbook", "variables", "message"),
+    [
+        ("drain", {}, 'service_proxy_backend is "": must be the address of a backend, its address and port'),
+        ("undrain", {}, 'service_proxy_backend is "": must be the address of a backend, its address and port'),
+        (
+            "drain",
+            {"service_proxy_backend": "10.0.0.11", "service_proxy_drain_seconds": "soon"},
+            'service_proxy_drain_seconds is "soon": must be an integer from 0 to 1000000',
+        ),
+        ("rollback", {}, 'service_proxy_generation is "": must be an integer from 1 to'),
+        (
+            "rollback",
+            {"service_proxy_generation": "last"},
+            'service_proxy_generation is "last": must be an integer from 1',
+        ),
+        ("rollback", {"service_proxy_generation": 0}, "service_proxy_generation is 0: must be an integer from 1"),
+    ],
+)
+def test_what_a_playbook_is_about_is_refused_in_one_line(
+    playbook: str, variables: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    told = _refusal({"service_proxy_services": [GOOD], **variables}, tmp_path, SITE.with_name(f"{playbook}.yml"))
+    assert told.startswith(message)
+    assert len(told.splitlines()) == 1
+
+
 def test_another_prefix_is_refused_while_there_are_rules(tmp_path: Path) -> None:
     """Those with the old one would stay beside the new ones, and would still be there when all is removed."""
     with Bare() as world:
