@@ -23,7 +23,7 @@ from layouts import NODE, linear, service_apart, services_apart
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.offline import render_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payload import pack
-from lab.namespaces import Namespace
+from lab.namespaces import Namespace, link
 from module_runner import legacy_path, library_path, run_module_ok
 
 _LONGEST = 600.0
@@ -120,7 +120,11 @@ def _one_chain(rules: str) -> str:
 
 @contextmanager
 def namespace(name: str = "") -> Iterator[Namespace]:
-    with Namespace(f"l4bench{os.getpid()}{name}") as host:
+    """One with a default route, as nodes have it."""
+    with Namespace(f"l4bench{os.getpid()}{name}") as host, Namespace(f"l4bench{os.getpid()}{name}-up") as beyond:
+        link(host, "eth0", beyond, "eth0")
+        host.add_address("eth0", "203.0.113.1/24")
+        host.add_route("default", "via", "203.0.113.2")
         yield host
 
 

@@ -38,6 +38,8 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._model.payloa
     PackedServices,
     digest_of,
     pack,
+    packed,
+    to_text,
     unpack,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.request import Request
@@ -176,7 +178,12 @@ def test_a_payload_comes_back_and_is_known_by_its_content() -> None:
 def test_a_packed_list_is_unpacked_only_when_it_is_looked_at() -> None:
     services = PackedServices(pack(RAW))
     assert digest_of(services) == digest_of(RAW)
+    assert services
     assert "_services" not in vars(services)
+    assert [bool(PackedServices(packed(text))) for text in ("[]", "[ ]", to_text([]), '[{"name": "a"}]')] == [
+        *3 * [False],
+        True,
+    ]
     assert (list(services), len(services), services[0], services[1:]) == (RAW, len(RAW), RAW[0], RAW[1:])
 
 

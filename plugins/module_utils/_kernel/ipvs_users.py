@@ -1,6 +1,7 @@
 # Copyright (c) 2026, layer4.service_proxy contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+
 """Which virtual services lead to a destination: the kernel's table for people tells it of thousands in a few hundred readings."""
 
 from __future__ import annotations

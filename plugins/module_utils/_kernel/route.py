@@ -11,8 +11,10 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from functools import lru_cache
 
+from .._model.addresses import FAMILIES, IPV4, IPV6, family_of
 from .._objects.overlay import Way
 from .netlink import NLM_F_DUMP, NetlinkError, NetlinkSocket, attribute, attributes
 
@@ -25,10 +27,21 @@ _BLOCK = 64
 _FIB_MATCH = 0x2000
 _DESTINATION, _INTERFACE, _GATEWAY, _MULTIPATH, _VIA = 1, 4, 5, 9, 18
 _NEXT_HOP = struct.Struct("=HBBi")
+_REFUSING = (6, 7, 8, 9)
+"""Types of routes: blackhole, unreachable, prohibit, and throw, which ends a table."""
+_GET_RULE = 34
+_RULE = struct.Struct("=BBBBBBBBI")
+"""Of a rule (``fib_rules.h``): family, prefix lengths of destination and source, tos, table, two of no use, action, flags."""
+_TO_TABLE = 1
+_RULE_PRIORITY, _RULE_SUPPRESS, _RULE_TABLE, _RULE_PROTOCOL = 6, 14, 15, 21
+_AF = {IPV4: socket.AF_INET, IPV6: socket.AF_INET6}
+_MANY = 256
+"""Looking up fewer takes no longer than asking for rules and routes."""
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
 """No route, or one of type unreachable, prohibit or blackhole."""
 _ELSEWHERE = ("192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1")
 """Addresses that belong to nobody (RFC 5737, RFC 2544), of which one at least should have no route but the default."""
+_OF_NOBODY = {IPV4: _ELSEWHERE, IPV6: ("2001:db8::1",)}
 
 
 class RouteError(Exception):
@@ -53,8 +66,11 @@ class Routes:
         self._netlink.close()
 
     def unreachable(self, addresses: Iterable[str]) -> list[str]:
-        """Those to which the node itself has no route."""
+        """Those to which the node itself has no route. Of many, none is looked up where that is told by the default route."""
         asked = list(addresses)
+        if len(asked) > _MANY:
+            families = [family for family in FAMILIES if not self.reaches_all(family)]
+            asked = [one for one in asked if family_of(one) in families]
         blocks = [asked[start : start + _BLOCK] for start in range(0, len(asked), _BLOCK)]
         return [address for block in blocks for address in self._unreachable(block)]
 
@@ -67,6 +83,20 @@ class Routes:
             if code not in _NO_ROUTE:
                 raise RouteError(code)
         return [block[at] for at in sorted(refused)]
+
+    def reaches_all(self, family: str) -> bool:
+        """Return whether no address of a family can be without a route: there is a default route, only the usual rules lead to
+        tables, and no route refuses. False also where the kernel does not tell.
+        """
+        at = _AF[family]
+        try:
+            rules = frozenset(map(_rule, self._request(NLM_F_DUMP, _RULE.pack(at, *bytes(7), 0), _GET_RULE)))
+            if rules != _RULES[family] or _refusing(at):
+                return False
+            ways = (self._look_up(one, _FIB_MATCH) for one in _OF_NOBODY[family])
+            return any(way is not None and _is_default(way) for way in ways)
+        except RouteError:
+            return False
 
     def way(self, address: str) -> Way | None:
         """How the node itself reaches an address, None where it has no route; on kernels before 4.13 no way is by the default route."""
@@ -107,9 +137,9 @@ class Routes:
                 return None
             raise
 
-    def _request(self, flags: int, payload: bytes) -> list[bytes]:
+    def _request(self, flags: int, payload: bytes, kind: int = _GET) -> list[bytes]:
         try:
-            return list(self._netlink.request(_GET, flags, payload))
+            return list(self._netlink.request(kind, flags, payload))
         except NetlinkError as error:
             raise RouteError(error.code) from error
         except OSError as error:
@@ -127,6 +157,43 @@ def _asking(family: int, flags: int) -> bytes:
     address = bytes(16 if family == socket.AF_INET6 else 4)
     whole = _HEADER.pack(family, len(address) * 8, 0, 0, 0, 0, 0, 0, flags) + attribute(_DESTINATION, address)
     return whole[: -len(address)]
+
+
+def _rule(body: bytes) -> tuple[object, ...]:
+    """A rule of routing: its header but for the table, and its attributes by number."""
+    header = _RULE.unpack_from(body)
+    fields = attributes(body[_RULE.size :])
+    fields.pop(_RULE_PROTOCOL, None)
+    return (*header[1:4], *header[5:], frozenset(fields.items()))
+
+
+def _usual_rule(priority: int, table: int) -> tuple[object, ...]:
+    fields = {_RULE_TABLE: table, _RULE_SUPPRESS: 0xFFFFFFFF, **({_RULE_PRIORITY: priority} if priority else {})}
+    packed = frozenset((kind, struct.pack("=I", value)) for kind, value in fields.items())
+    return (0, 0, 0, 0, 0, _TO_TABLE, 0, packed)
+
+
+_RULES = {
+    IPV4: frozenset({_usual_rule(0, 255), _usual_rule(32766, 254), _usual_rule(32767, 253)}),
+    IPV6: frozenset({_usual_rule(0, 255), _usual_rule(32766, 254)}),
+}
+"""Those that the kernel has when nobody has made others (``ip rule``)."""
+
+
+def _refusing(family: int) -> bool:
+    """Whether any route, in any table, makes addresses unreachable. Raises RouteError."""
+    try:
+        with closing(NetlinkSocket(_NETLINK_ROUTE)) as netlink:
+            netlink.filter_in_kernel()
+            return any(
+                _HEADER.unpack_from(message)[7] == kind
+                for kind in _REFUSING
+                for message in netlink.request(_GET, NLM_F_DUMP, _HEADER.pack(family, 0, 0, 0, 0, 0, 0, kind, 0))
+            )
+    except NetlinkError as error:
+        raise RouteError(error.code) from error
+    except OSError as error:
+        raise RouteError(error.errno or 0) from error
 
 
 def _is_default(message: bytes) -> bool:

@@ -86,6 +86,10 @@ class PackedServices(Sequence[Any]):
     def __len__(self) -> int:
         return len(self._services)
 
+    def __bool__(self) -> bool:
+        """Whether there is any, without taking them apart."""
+        return len(self._text) > len(_START + _END) if self._text.startswith(_START) else bool(self._services)
+
 
 def texts_of(services: Sequence[Any]) -> list[str]:
     """Return the line of each service in `to_text`. Raises TypeError for what JSON does not know, and InvalidServices."""

@@ -1,6 +1,7 @@
 # Copyright (c) 2026, layer4.service_proxy contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+
 """A request for some services that the node has: of the kernel, what these have to themselves is read, and nothing else.
 
 IPVS is asked for their virtual services alone, and what the record tells of them is found by their names in what the kernel sends
