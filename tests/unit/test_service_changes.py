@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service_changes import describe_changes
 
 NODE = parse_node({"name": "node1", "localhost_node_ports": True})
@@ -50,6 +50,7 @@ def web(*last: int, **options: Any) -> dict[str, Any]:
 )
 def test_a_line_says_what_changes(before: list[Any], after: list[Any], line: str | None) -> None:
     found = describe_changes(before, after, NODE)
+    assert describe_changes(before, after, NODE, {one.name: one for one in parse_services(after, NODE)}) == found
     assert len(found) == 1
     assert found == [line] if line else found[0].count("5 more") == 2
 

@@ -20,18 +20,20 @@ _MOST = 4
 _APART = ("name", "backends")
 
 
-def describe_changes(before: Sequence[Any], after: Sequence[Any], node: Node) -> list[str]:
-    """Return a line for each service that is added, changed or removed, by name."""
+def describe_changes(
+    before: Sequence[Any], after: Sequence[Any], node: Node, parsed: Mapping[str, Service] | None = None
+) -> list[str]:
+    """Return a line for each service that is added, changed or removed, by name. parsed: those of ``after``, where they are at hand."""
     old, new = ({one["name"]: one for one in raw} for raw in (before, after))
     differing = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
-    parsed = [_parsed([side[name] for name in differing if name in side], node) for side in (old, new)]
-    found = [(name, _line(parsed[0].get(name), parsed[1].get(name))) for name in differing]
+    was, becomes = _parsed(old, differing, node), parsed or _parsed(new, differing, node)
+    found = [(name, _line(was.get(name), becomes.get(name))) for name in differing]
     return [f"{name}: {text}" for name, text in found if text]
 
 
-def _parsed(raw: Sequence[Any], node: Node) -> dict[str, Service]:
-    """Return the services by name, whatever their dataplane."""
-    return {one.name: one for one in parse_services(raw, node)}
+def _parsed(raw: Mapping[str, Any], names: Sequence[str], node: Node) -> Mapping[str, Service]:
+    """Return those of these names, whatever their dataplane."""
+    return {one.name: one for one in parse_services([raw[name] for name in names if name in raw], node)}
 
 
 def _line(old: Service | None, new: Service | None) -> str:

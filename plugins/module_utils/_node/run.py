@@ -121,6 +121,7 @@ def _validate(run: RunState) -> None:
     elif settings.is_present and run.held_given != run.given:
         parsed = parse_services(run.services, run.node, registry.load(settings.dataplane).problems)
         refuse_own_connection(own_ports(parsed, run.node), run.node)
+        run.parsed = {service.name: service for service in parsed}
     if run.needs["zone"] and settings.zone is None and settings.is_present:
         run.module.warn(
             f"{settings.name} has no service_proxy_zone: services with prefer_zone use backends of all zones"

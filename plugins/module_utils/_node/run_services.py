@@ -69,14 +69,15 @@ def _service_changes(run: RunState, drained: Sequence[str]) -> list[str]:
     """Return the lines that say what becomes of services, against what the node was last given."""
     held = run.held_given
     after = without_drained(run.services, drained) if run.settings.is_present else []
+    parsed = None if drained else run.parsed
     if held is None:
-        return describe_changes([], after, run.node)
+        return describe_changes([], after, run.node, parsed)
     listed = run.kept.asked.get("services", {}).get("drained") or ()
     before = without_drained(held.services, [*(held.settings.get("drained") or ()), *listed])
     names = {one["name"] for one in after}
     if run.settings.is_present and not run.settings.exclusive:
         before = [one for one in before if one["name"] in names]
-    return describe_changes(before, after, run.node)
+    return describe_changes(before, after, run.node, parsed)
 
 
 def _predict_services(run: RunState) -> Converged:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._dataplane import registry
 from .._kernel.process import ModuleRunner
-from .._model.service import Node
+from .._model.service import Node, Service
 from .announcing import Announcing
 from .boot import Part, asked_of, observe
 from .bridge_modes import Links
@@ -49,6 +49,7 @@ class RunState:
         self.missing: Sequence[str] = ()
         self.changes: list[Change] = []
         self.result: dict[str, Any] = {}
+        self.parsed: Mapping[str, Service] = {}  # those of `services`, by name, where validation has parsed them
         # What validation finds, and the last two where the node's own part is among them.
         self.node: Node
         self.needs: dict[str, Any]
