@@ -131,6 +131,10 @@ def test_the_nodes_of_a_group_agree_about_ids_and_differ_in_priority() -> None:
     assert "unicast_src_ip 10.0.0.1\n    unicast_peer {\n        10.0.0.2\n    }" in first
 
 
+def test_a_node_that_the_others_do_not_list_is_the_first() -> None:
+    assert [one.name for one in plan(**{**VRRP, "announce_nodes": NODES[1:]}).nodes] == ["node1", "node2"]
+
+
 def test_the_text_of_keepalived() -> None:
     text = keepalived_text(find_groups(addresses(IP, OTHER), 7), plan(**VRRP), "br-lan.5")
     assert text.rpartition("\n\n")[2] == (

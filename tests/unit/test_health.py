@@ -16,6 +16,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane im
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.interface import Summary
 from ansible_collections.layer4.service_proxy.plugins.module_utils._health.checks import (
     Probe,
+    ask_for_checks,
     backends_out,
     probes,
     without_failed,
@@ -299,3 +300,16 @@ def test_what_is_kept_for_boot_is_not_what_checks_have_left(failed: set[str], mo
     assert (done.boot_state() is None) == bool(failed)
     service_run.converge_services(module, Request("absent", [{"name": "web"}], False, "iptables"), settings, {})
     assert asked[1].services == [{"name": "web"}]
+
+
+@pytest.mark.parametrize(
+    ("raw", "asked"),
+    [
+        ([], False),
+        ([{"name": "a"}], False),
+        ([{"health_check": None}], False),
+        ([{"name": "a"}, {"health_check": {}}], True),
+    ],
+)
+def test_checks_are_asked_for_by_any_service(raw: list[Any], asked: bool) -> None:
+    assert ask_for_checks(raw) == asked

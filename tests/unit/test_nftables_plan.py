@@ -215,6 +215,14 @@ def test_a_flow_table_is_a_line() -> None:
     )
 
 
+def test_a_flow_table_that_nobody_wants_goes() -> None:
+    bare = Table("ip", "l4-service-proxy", {}, {}, {})
+    held = {IP: bare._replace(flowtables={"offloaded": Flowtable(0, ("eth0",))})}
+    nft = FakeNftables(held)
+    apply(plan_tables({IP: bare}, held), nft)
+    assert nft.tables([IP])[0] == {IP: bare}
+
+
 def test_a_table_that_somebody_made_dormant_is_made_to_work() -> None:
     wanted = simple({})
     held = {IP: wanted[IP]._replace(is_dormant=True)}

@@ -422,3 +422,11 @@ def test_an_address_is_given_or_that_of_the_connection(
 ) -> None:
     assert own_address(given, "node1", variables) == address
     assert own_address(None, "192.0.2.7", {}) == ["192.0.2.7"]
+
+
+def test_a_tunnel_that_is_down_or_learns_is_told() -> None:
+    tunnel = Tunnel(4004, 4789, "192.0.2.1", "02:00:00:00:00:01", 1450)
+    assert " state UP " in text(tunnel)
+    assert text(tunnel).endswith(" nolearning")
+    assert " state DOWN " in text(tunnel._replace(is_up=False))
+    assert text(tunnel._replace(learning=True)).endswith(" learning")

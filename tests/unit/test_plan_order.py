@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.shared_chains import hook_jumps
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import Layout
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import Desired, Jump, Observed
 from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.iptables import plan
 from ansible_collections.layer4.service_proxy.plugins.module_utils._plan.iptables_order import drops_by_default
@@ -225,3 +227,8 @@ def test_a_rule_of_two_lines_is_deleted_by_number_and_put_back_on_one() -> None:
     assert '-A L4-A -m comment --comment "a b" -j RETURN' in removal.undo.splitlines()
     kept = plan(Desired({("nat", "L4-A"): []}, [Jump("nat", "OUTPUT", "-j L4-A")]), held)
     assert "OUTPUT" not in kept.restore
+
+
+def test_all_jumps_of_table_filter_overtake() -> None:
+    jumps = hook_jumps(Layout("L4"))
+    assert [bool(one.overtakes) for one in jumps] == [one.table == "filter" for one in jumps]
