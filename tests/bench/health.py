@@ -100,10 +100,10 @@ def _services(count: int, backends: int) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def given(services: Sequence[Any], dataplane: str, node: Mapping[str, Any] = NODE) -> Iterator[Path]:
+def given(services: Sequence[Any], dataplane: str, node: Mapping[str, Any] | None = None) -> Iterator[Path]:
     """A directory with a generation that asks for these services."""
     with tempfile.TemporaryDirectory() as directory:
-        asked = {"settings": {**DEFAULTS, **node, "dataplane": dataplane}, "services": pack(services)._asdict()}
+        asked = {"settings": {**DEFAULTS, **(node or NODE), "dataplane": dataplane}, "services": pack(services)._asdict()}
         path = Path(directory, "kept")
         boot_generations.store(path, 1, {}, {"services": ""}, {"services": asked})
         yield path
