@@ -20,7 +20,7 @@ from .boot import Kept
 from .boot_files import JUMPS, SYSCTLS, parse_rules
 from .boot_generations import BootError, Generation
 from .boot_parts import made_of
-from .given import Given, without_drained
+from .given import Given, drained_then, without_drained
 
 _PART = "services"
 _READ = {SYSCTLS, *(command + kind for command in COMMANDS.values() for kind in ("", JUMPS))}
@@ -37,8 +37,7 @@ def edited_state(kept: Kept, held: Given | None, given: Given, drained: Sequence
     generation = kept.generation
     if held is None or generation is None or _PART not in generation.parts:
         return None
-    listed = kept.asked.get(_PART, {}).get("drained") or ()
-    before = list(dict.fromkeys([*(held.settings.get("drained") or ()), *listed]))
+    before = drained_then(held, kept.asked)
     part = generation.parts[_PART]
     if part.made_of != made_of(held, before, node, kept.program) or not part.files.keys() <= _READ:
         return None

@@ -74,6 +74,12 @@ def last_given(asked: Mapping[str, Any]) -> Given | None:
         return None
 
 
+def drained_then(held: Given, asked: Mapping[str, Any]) -> list[str]:
+    """Return the backends that were drained behind the run that gave this node what it holds. asked: as of `last_given`."""
+    listed = asked.get("services", {}).get("drained") or ()
+    return list(dict.fromkeys([*(held.settings.get("drained") or ()), *listed]))
+
+
 def given_at(asked: Mapping[str, Any], number: int) -> tuple[Given, list[str]]:
     """Return what an earlier run was given, and which backends playbooks had drained then. Raises NodeError.
 

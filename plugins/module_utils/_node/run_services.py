@@ -18,7 +18,7 @@ from .._objects.boot import BootState
 from .boot_edit import edited_state
 from .boot_parts import services_part
 from .change import Change, lines
-from .given import drained_after, drained_change, to_line, with_others, without_drained
+from .given import drained_after, drained_change, drained_then, to_line, with_others, without_drained
 from .run_state import RunState
 
 
@@ -72,8 +72,7 @@ def _service_changes(run: RunState, drained: Sequence[str]) -> list[str]:
     parsed = None if drained else run.parsed
     if held is None:
         return describe_changes([], after, run.node, parsed)
-    listed = run.kept.asked.get("services", {}).get("drained") or ()
-    before = without_drained(held.services, [*(held.settings.get("drained") or ()), *listed])
+    before = without_drained(held.services, drained_then(held, run.kept.asked))
     names = {one["name"] for one in after}
     if run.settings.is_present and not run.settings.exclusive:
         before = [one for one in before if one["name"] in names]
