@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import (
+    VERDICT,
     Chain,
     Element,
     Flowtable,
@@ -26,11 +27,11 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nfta
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_text import (
     chain_lines,
     chain_words,
-    element_writer,
     flowtable_lines,
     header_words,
     priority_text,
     set_lines,
+    sorted_elements,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_types import (
     FIELDS,
@@ -93,9 +94,14 @@ def test_text_of_an_interval(key: bytes, text: str) -> None:
 
 def test_text_of_an_element_with_a_time() -> None:
     header = SetHeader(("ipv4_addr",), flags=("timeout",))
-    assert element_writer(header)(address("10.0.0.1"), Element(None, "a", 90_061_001)) == (
-        '10.0.0.1 timeout 1d1h1m1s1ms comment "a"'
-    )
+    elements = {address("10.0.0.1"): Element(None, "a", 90_061_001)}
+    assert sorted_elements(header, elements) == ['10.0.0.1 timeout 1d1h1m1s1ms comment "a"']
+
+
+def test_text_of_the_element_for_all_that_have_none() -> None:
+    header = SetHeader(("ipv4_addr",), (VERDICT,))
+    elements = {address("10.0.0.1"): Element(Verdict("accept")), b"": Element(Verdict("drop"), "rest")}
+    assert sorted_elements(header, elements) == ['* comment "rest" : drop', "10.0.0.1 : accept"]
 
 
 def test_text_of_chains() -> None:

@@ -41,7 +41,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nfta
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_rule_text import statement_text
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_text import (
     concatenation_text,
-    element_writer,
+    sorted_elements,
     table_text,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_types import TYPES, pack, unpack
@@ -228,8 +228,9 @@ def test_an_operation_on_bits(mask: Any, xor: str, text: str) -> None:
 def test_elements_and_addresses_of_nftables() -> None:
     backend = bytes([10, 0, 0, 1, 0x1F, 0x90, 0, 0])
     assert concatenation_text(["ipv4_addr", "inet_service"], backend) == "10.0.0.1 . 8080"
-    to_text = element_writer(MapHeader(("inet_service",), ("ipv4_addr", "inet_service")))
-    assert to_text(b"\0\x50", Element(backend, "x", 60000)) == '80 timeout 1m comment "x" : 10.0.0.1 . 8080'
-    assert element_writer(MapHeader(("inet_service",)))(b"\0\x50", Element()) == "80"
+    header = MapHeader(("inet_service",), ("ipv4_addr", "inet_service"))
+    texts = sorted_elements(header, {b"\0\x51": Element(backend), b"\0\x50": Element(backend, "x", 60000)})
+    assert texts == ['80 timeout 1m comment "x" : 10.0.0.1 . 8080', "81 : 10.0.0.1 . 8080"]
+    assert sorted_elements(MapHeader(("inet_service",)), {b"\0\x50": Element()}) == ["80"]
     assert statement_text(Nat("dnat", bytes([10, 0, 0, 1]), b"\x1f\x90")) == "dnat to 10.0.0.1:8080"
     assert statement_text(Nat("snat", bytes([0xFD, *[0] * 14, 1]), family="ip6")) == "snat to fd00::1"

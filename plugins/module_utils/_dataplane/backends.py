@@ -21,7 +21,7 @@ class Pools(NamedTuple):
 
 def choose(service: Service, node: Node, family: str) -> Pools:
     """Both pools in one family; each makes its choice for itself."""
-    candidates = [backend for backend in service.backends if backend.family == family and backend.weight]
+    candidates = [backend for backend in service.backends if backend.weight and backend.family == family]
     local = [backend for backend in candidates if backend.node == node.name]
     cluster = _lowest_tier(_usable(candidates))
     return Pools(_near(cluster, service.traffic_distribution, node), _lowest_tier(_usable(local)))
@@ -35,8 +35,8 @@ def _usable(backends: Sequence[Backend]) -> Sequence[Backend]:
 
 def _lowest_tier(backends: Sequence[Backend]) -> list[Backend]:
     """Those that are no spares for others of them."""
-    lowest = min((backend.tier for backend in backends), default=0)
-    return [backend for backend in backends if backend.tier == lowest]
+    tiers = {backend.tier for backend in backends}
+    return [backend for backend in backends if backend.tier == min(tiers)] if len(tiers) > 1 else list(backends)
 
 
 def _near(backends: Sequence[Backend], distribution: str, node: Node) -> list[Backend]:

@@ -37,6 +37,16 @@ def canonical_address(text: str) -> str:
         raise ValueError(text) from error
 
 
+def is_plain(text: Any) -> bool:
+    """Whether it is an IPv4 address that is fit for a service, in the spelling of ``inet_ntop``: so are most."""
+    if not isinstance(text, str) or text.partition(".")[0] not in _ORDINARY_OCTETS:
+        return False
+    try:
+        return bool(socket.inet_pton(socket.AF_INET, text))
+    except (OSError, ValueError):
+        return False
+
+
 def is_address(text: str) -> bool:
     """Whether it is one in any spelling that `canonical_address` takes."""
     try:

@@ -41,7 +41,12 @@ class BackendOf(NamedTuple):
 
 
 def claims(service: Service) -> list[Claim]:
-    taken = [Claim(service.name, key, service.protocol, address, service.port) for key, address in service.addresses()]
+    keys = {"vip": service.vip, "external_ips": service.external_ips, "load_balancer_ips": service.load_balancer_ips}
+    taken = [
+        Claim(service.name, key, service.protocol, address, service.port)
+        for key, addresses in keys.items()
+        for address in addresses
+    ]
     if service.node_port is not None:
         taken.append(Claim(service.name, "node_port", service.protocol, None, service.node_port))
     return taken
@@ -71,7 +76,7 @@ def repeated_names(raw: Sequence[Any]) -> list[str]:
     seen: dict[str, int] = {}
     problems = []
     for index, item in enumerate(raw):
-        name = item.get("name") if isinstance(item, Mapping) else None
+        name = item.get("name") if isinstance(item, (dict, Mapping)) else None
         if not isinstance(name, str):
             continue
         if name in seen:

@@ -18,7 +18,7 @@ def service_families(service: Service, node: Node) -> list[str]:
     Those of its addresses. A service that has only a node port answers in those of its backends, and without backends in
     every family that the node has.
     """
-    found = {ip.family_of(address) for dummy, address in service.addresses()}
+    found = set(map(ip.family_of, service.addresses))
     if not found:
         found = {backend.family for backend in service.backends}
         found = found or {ip.family_of(address) for address in node.addresses} or set(ip.FAMILIES)

@@ -42,23 +42,31 @@ class Field(NamedTuple):
 
 
 class Fields(dict[str, Field]):
-    """The keys of a dict. defaults: what those are that need not be given."""
+    """The keys of a dict. defaults: of all fields in their order, MISSING where one must be given."""
 
     def __init__(self, fields: Mapping[str, Field]) -> None:
         super().__init__(fields)
-        self.defaults = {key: field.default for key, field in fields.items() if field.default is not MISSING}
+        self.parsers = {key: field.parse for key, field in fields.items()}
+        self.defaults = {key: field.default for key, field in fields.items()}
+        self.required = [key for key, field in fields.items() if field.default is MISSING]
 
 
 def parsed(raw: Any, fields: Fields) -> dict[str, Any] | None:
-    """The parsed values of all fields; None where anything is wrong, which `parse_fields` tells, but takes longer."""
-    if not isinstance(raw, Mapping):
+    """The parsed values of all fields in their order; None where anything is wrong, which `parse_fields` tells, but takes longer."""
+    if not isinstance(raw, (dict, Mapping)):
         return None
+    values, parsers = fields.defaults.copy(), fields.parsers
     try:
-        given = {key: fields[key].parse(value) for key, value in raw.items() if value is not None or key not in fields}
+        for key, value in raw.items():
+            parse = parsers[key]
+            if value is not None:
+                values[key] = parse(value)
     except (Problem, KeyError):
         return None
-    values = {**fields.defaults, **given}
-    return values if len(values) == len(fields) else None
+    for key in fields.required:
+        if values[key] is MISSING:
+            return None
+    return values
 
 
 def parse_fields(owner: str, raw: Any, fields: Mapping[str, Field], problems: list[str]) -> dict[str, Any]:
@@ -104,6 +112,8 @@ def integer(low: int, high: int) -> Parser:
     """An integer, or a string of one as templates make them."""
 
     def parse(value: Any) -> int:
+        if type(value) is int and low <= value <= high:
+            return value
         if isinstance(value, str) and re.fullmatch(rf"\s*[0-9]{{1,{_LONGEST_NUMBER}}}\s*", value, re.ASCII):
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -172,18 +182,21 @@ def listed(parse_item: Parser) -> Parser:
     """A list of distinct items; a bare string is a list of one."""
 
     def parse(value: Any) -> tuple[Any, ...]:
-        items = [value] if isinstance(value, str) else value
-        if not isinstance(items, (list, tuple)):
+        if isinstance(value, str):
+            try:
+                return (parse_item(value),)
+            except Problem as problem:
+                raise Problem(problem.allowed, value, problem.at) from None
+        if not isinstance(value, (list, tuple)):
             raise Problem(f"a list, each item {_allowed(Field(parse_item))}")
         parsed: list[Any] = []
-        for index, item in enumerate(items):
-            at = "" if isinstance(value, str) else f"[{index}]"
+        for index, item in enumerate(value):
             try:
                 parsed.append(parse_item(item))
             except Problem as problem:
-                raise Problem(problem.allowed, item, at + problem.at) from None
+                raise Problem(problem.allowed, item, f"[{index}]{problem.at}") from None
             if parsed[-1] in parsed[:-1]:
-                raise Problem("given once", item, at)
+                raise Problem("given once", item, f"[{index}]")
         return tuple(parsed)
 
     return parse

@@ -56,7 +56,7 @@ def own_ports(services: Iterable[Service], node: Node) -> Iterator[OwnPort]:
     """Yield the ports of the node that services take, but those at which the service's own backend listens."""
     own = set(node.addresses)
     for service in services:
-        if service.node_port is None and not any(address in own for dummy, address in service.addresses()):
+        if service.node_port is None and own.isdisjoint(service.addresses):
             continue
         here = {backend.port for backend in service.backends if backend.address in own}
         for claim in claims(service):

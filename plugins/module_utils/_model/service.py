@@ -37,9 +37,9 @@ PROTOCOLS = ("tcp", "udp", "sctp")
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos")
 """The schedulers of Linux 6.12 (``net/netfilter/ipvs/Kconfig``)."""
 DEFAULT_SCHEDULER = "wrr"
+ADDRESS_KEYS = ("vip", "external_ips", "load_balancer_ips")
 FORWARD_METHODS = ("masquerade", "direct", "tunnel")
 DEFAULT_FORWARD_METHOD = "masquerade"
-ADDRESS_KEYS = ("vip", "external_ips", "load_balancer_ips")
 
 
 class InvalidServices(ValueError):
@@ -65,7 +65,7 @@ class Backend(NamedTuple):
 
     @property
     def family(self) -> str:
-        return ip.family_of(self.address)
+        return ip.IPV6 if ":" in self.address else ip.IPV4
 
 
 class Service(NamedTuple):
@@ -89,9 +89,10 @@ class Service(NamedTuple):
     traffic_distribution: str = "any"
     health_check: HealthCheck | None = None
 
-    def addresses(self) -> list[tuple[str, str]]:
-        """Every (key, address) at which the service answers, but for node ports."""
-        return [(key, address) for key in ADDRESS_KEYS for address in getattr(self, key)]
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every address at which the service answers, but for node ports."""
+        return self.vip + self.external_ips + self.load_balancer_ips
 
 
 class Node(NamedTuple):
@@ -259,8 +260,8 @@ def _parse_service(index: int, raw: Any, problems: list[str]) -> Service | None:
         problems += _errors(_owner(index, raw), raw)
         return None
     made = [_make_backend(backend, values["port"]) for backend in backends if backend]
-    values["backends"] = tuple(sorted(made, key=lambda b: (ip.sort_key(b.address), b.port)))
-    return Service(**values)
+    values["backends"] = tuple(sorted(made, key=lambda one: (ip.sort_key(one.address), one.port)))
+    return Service._make(values.values())
 
 
 def _errors(owner: str, raw: Any) -> list[str]:
@@ -277,21 +278,23 @@ def _make_backend(values: dict[str, Any], port: int) -> Backend:
         values["port"] = port
     if values["serving"] is None:
         values["serving"] = values["ready"]
-    return Backend(**values)
+    return Backend._make(values.values())
 
 
 def _check_service(service: Service) -> list[str]:
     problems = []
-    if not service.addresses() and service.node_port is None:
+    if service.node_port is None and not service.addresses:
         problems.append(
             "it has no address, so that nothing reaches it: give vip, external_ips, load_balancer_ips or node_port"
         )
+    own = {(address, service.port) for address in service.vip}
     seen = set()
     for backend in service.backends:
-        at = ip.endpoint(backend.address, backend.port)
-        if (backend.address, backend.port) in seen:
-            problems.append(f"backends has {at} twice: an address and port is allowed once")
-        seen.add((backend.address, backend.port))
-        if backend.address in service.vip and backend.port == service.port:
+        endpoint = (backend.address, backend.port)
+        if endpoint in seen:
+            problems.append(f"backends has {ip.endpoint(*endpoint)} twice: an address and port is allowed once")
+        if endpoint in own:
+            at = ip.endpoint(*endpoint)
             problems.append(f"backends has {at}, which is the service's own vip: backends must be elsewhere")
+        seen.add(endpoint)
     return problems

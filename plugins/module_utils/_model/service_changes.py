@@ -47,7 +47,7 @@ def _line(old: Service | None, new: Service | None) -> str:
 
 def _where(service: Service) -> str:
     """Return one address at which a service answers."""
-    found = [ip.endpoint(address, service.port) for _key, address in service.addresses()]
+    found = [ip.endpoint(address, service.port) for address in service.addresses]
     return f"{found[0] if found else f'node port {service.node_port}'}/{service.protocol}"
 
 

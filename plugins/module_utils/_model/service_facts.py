@@ -75,7 +75,7 @@ def _values(services: Sequence[Service], node: Node) -> tuple[Iterable[str], ...
         (family for service in services for family in service_families(service, node)),
         (one.family for one in backends if one.address in node.addresses),
         (str(one.node_port) for one in services if one.node_port is not None),
-        (address for service in services for dummy, address in service.addresses()),
+        (address for service in services for address in service.addresses),
         (one.address for service in keeping for one in _taking(service)),
         _warnings(services),
         (one.to_text() for one in own_ports(services, node)),
@@ -105,12 +105,13 @@ def _made_of(
 def _warnings(services: Iterable[Service]) -> list[str]:
     found = []
     for service in services:
-        reached = {ip.family_of(address) for dummy, address in service.addresses()}
-        unused = [one.address for one in service.backends if service.node_port is None and one.family not in reached]
-        found += [
-            f"service {quoted(service.name)}: it has no address in the family of its backend {address}, which is not used"
-            for address in unused
-        ]
+        if service.node_port is None:
+            reached = set(map(ip.family_of, service.addresses))
+            found += [
+                f"service {quoted(service.name)}: it has no address in the family of its backend {one.address}, which is not used"
+                for one in service.backends
+                if one.family not in reached
+            ]
         if service.source_ranges and not service.load_balancer_ips:
             found.append(
                 f"service {quoted(service.name)}: source_ranges guard load_balancer_ips alone, and it has none"

@@ -49,6 +49,8 @@ _HOST_NAME = re.compile(r"(?=.*[a-z])[a-z0-9_]([a-z0-9_.-]{0,250})", re.IGNORECA
 
 
 def service_address(value: Any) -> str:
+    if ip.is_plain(value):
+        return str(value)
     found = address(value)
     unfit = ip.unfit_for_service(found)
     if unfit:

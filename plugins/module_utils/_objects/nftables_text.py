@@ -6,20 +6,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import Callable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from .nftables import (
     VERDICT,
     Chain,
     Element,
+    Elements,
     Flowtable,
     Hook,
     Set,
     SetHeader,
     Table,
-    Verdict,
     types_of,
 )
 from .nftables_rule_text import duration, operand_text, rule_text, statement_text
@@ -92,59 +91,50 @@ def header_words(header: SetHeader) -> str:
     return "{ " + " ".join(f"{line};" for line in header_lines(header)) + " }"
 
 
-def sorted_elements(header: SetHeader, elements: dict[bytes, Element]) -> list[str]:
-    """Return the texts of elements in the order of their keys."""
-    to_text = element_writer(header)
-    return [to_text(key, elements[key]) for key in sorted(elements)]
+def sorted_elements(header: SetHeader, elements: Elements) -> list[str]:
+    """Return the texts of elements in the order of their keys; part by part for all of them, since there may be a million."""
+    keys = sorted(elements)
+    found = [elements[key] for key in keys]
+    remarks = [_remarks(one.comment, one.timeout) if one.comment or one.timeout else "" for one in found]
+    texts = map(str.__add__, _key_texts(header, keys), remarks)
+    return [f"{text} : {data}" for text, data in zip(texts, _data_texts(header, found))] if header.data else list(texts)
 
 
-def element_writer(header: SetHeader) -> Callable[[bytes, Element], str]:
-    """Return what writes the elements of this set or map."""
-    key_text = _key_writer(header)
-    data_text = _data_writer(header)
-
-    def to_text(key: bytes, element: Element) -> str:
-        data, comment, timeout = element
-        text = key_text(key)
-        if timeout:
-            text += f" timeout {duration(timeout)}"
-        if comment:
-            text += f' comment "{comment}"'
-        return text if data is None else f"{text} : {data_text(data)}"
-
-    return to_text
+def _remarks(comment: str, timeout: int) -> str:
+    return (f" timeout {duration(timeout)}" if timeout else "") + (f' comment "{comment}"' if comment else "")
 
 
-def _key_writer(header: SetHeader) -> Callable[[bytes], str]:
+def _key_texts(header: SetHeader, keys: Sequence[bytes]) -> list[str]:
+    """Return the texts of keys in their order; an empty one, which is the first then, stands for all that have no element of their own."""
+    if keys and not keys[0]:
+        return ["*", *_key_texts(header, keys[1:])]
     types = types_of(header.key)
-    return partial(_interval_text, types) if "interval" in header.flags else _concatenation_writer(types)
+    if "interval" in header.flags:
+        return [_interval_text(types, key) for key in keys]
+    return _concatenation_texts(types, keys)
 
 
-def _data_writer(header: SetHeader) -> Callable[[bytes | Verdict], str]:
-    values = _concatenation_writer(() if header.data == (VERDICT,) else types_of(header.data))
+def _data_texts(header: SetHeader, elements: Sequence[Element]) -> Iterable[str]:
+    values: list[Any] = [one.data for one in elements]
+    if header.data != (VERDICT,):
+        return _concatenation_texts(types_of(header.data), values)
+    texts = {verdict: statement_text(verdict) for verdict in set(values)}
+    return [texts[verdict] for verdict in values]
 
-    def to_text(data: bytes | Verdict) -> str:
-        return statement_text(data) if isinstance(data, Verdict) else values(data)
 
-    return to_text
-
-
-def _concatenation_writer(types: Sequence[str]) -> Callable[[bytes], str]:
-    """Return what writes values of these types that stand one behind the other; no value is any."""
-    parts, offset = [], 0
+def _concatenation_texts(types: Sequence[str], values: Sequence[bytes]) -> list[str]:
+    """Return the texts of values of these types that stand one behind the other."""
+    columns, offset = [], 0
     for name in types:
-        size = TYPES[name].size
-        parts.append((offset, offset + size, TYPES[name].to_text))
-        offset += size + -size % 4
-
-    def to_text(value: bytes) -> str:
-        return " . ".join([write(value[start:end]) for start, end, write in parts]) if value else "*"
-
-    return to_text
+        part = slice(offset, offset + TYPES[name].size)
+        columns.append(map(TYPES[name].to_text, [value[part] for value in values]))
+        offset += TYPES[name].size + -TYPES[name].size % 4
+    return list(map(" . ".join, zip(*columns)))
 
 
 def concatenation_text(types: Sequence[str], value: bytes) -> str:
-    return _concatenation_writer(types)(value)
+    """Return the text of one such value."""
+    return _concatenation_texts(types, [value])[0]
 
 
 def _interval_text(types: Sequence[str], key: bytes) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from .._objects.nftables import Chain, Set, Table
 from .._objects.nftables_changes import TableId
 from .._objects.nftables_rule_text import rule_text
-from .._objects.nftables_text import chain_words, element_writer, flowtable_words, header_words, kind_of
+from .._objects.nftables_text import chain_words, flowtable_words, header_words, kind_of, sorted_elements
 
 _NOTHING = Table("", "", {}, {}, {})
 
@@ -20,7 +20,7 @@ _NOTHING = Table("", "", {}, {}, {})
 def difference_text(tables: Mapping[TableId, Table], others: Mapping[TableId, Table]) -> str:
     """Return a line for each object and element that the others lack or have otherwise, by kind and name; rules in their order."""
     lines = [line for one in sorted(tables) for line in _table_lines(one, tables[one], others.get(one))]
-    return "".join(line + "\n" for line in lines)
+    return "\n".join([*lines, ""])
 
 
 def _table_lines(table: TableId, held: Table, other: Table | None) -> Iterator[str]:
@@ -51,9 +51,8 @@ def _element_lines(where: str, name: str, held: Set, other: Set | None) -> Itera
     if held.header.is_filled_by_packets:
         return
     same = other.elements if other is not None and other.header == held.header else {}
-    to_text = element_writer(held.header)
-    for key in sorted(key for key, element in held.elements.items() if same.get(key) != element):
-        yield f"add element {where} {name} {{ {to_text(key, held.elements[key])} }}"
+    differing = {key: one for key, one in held.elements.items() if same.get(key) != one} if same else held.elements
+    yield from [f"add element {where} {name} {{ {text} }}" for text in sorted_elements(held.header, differing)]
 
 
 def _rules(chain: Chain, other: Chain | None) -> Sequence[str]:

@@ -61,7 +61,7 @@ class Counts(NamedTuple):
                 address = maps.address_bytes(backend.address)
                 if backend.family == family and address.hex() in self.backends:
                     hairpin[address + address] = _NOTHING
-            for dummy, text in service.addresses():
+            for text in service.addresses:
                 if ip.family_of(text) == family and text in self.facts["addresses"]:
                     addresses[maps.address_bytes(text)] = _NOTHING
         return {maps.HAIRPIN: hairpin, maps.SERVICE_ADDRESSES: addresses}
