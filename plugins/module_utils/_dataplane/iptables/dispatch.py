@@ -58,9 +58,15 @@ def dispatch_chains(layout: Layout, chain: str, rules: Iterable[str]) -> dict[st
 
     Rules that are for no one address and port, which are none of ours, come last in the first chain.
     """
-    leaves, strays = _leaves(list(rules))
+    return {name: list(found) for name, found in _tree(layout.prefix, chain, tuple(sorted(rules))).items()}
+
+
+@lru_cache(maxsize=4)
+def _tree(prefix: str, chain: str, rules: tuple[str, ...]) -> dict[str, list[str]]:
+    """The same; where nothing but backends changes, what is wanted has the trees of what is held."""
+    leaves, strays = _leaves(rules)
     chains: dict[str, list[str]] = {}
-    _Tree(layout, chains).grow(chain, leaves)
+    _Tree(Layout(prefix), chains).grow(chain, leaves)
     chains[chain] += strays
     return chains
 
