@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Callable, NamedTuple
 
+from ..._kernel.background import start_in_background
 from ..._model.payload import texts_of
 from ..._model.request import Request
 from ..._model.service import Node, Service, parse_names
@@ -102,8 +103,21 @@ class NftablesPlan:
         return bool(self._seen.narrowed) or any(ownership.names(maps_of(table)) for table in self._wanted.values())
 
     def _steps(self) -> list[Step]:
-        changed = [Step(self._apply, self._undo)] if self.changed else []
-        return [*changed, Step(self._record, self._store.forget)] if changed or not self._is_recorded else []
+        """The change, and what is left for the next run, which is made while the kernel works; for the result so are diff and summary."""
+        if not self.changed:
+            return [] if self._is_recorded else [Step(lambda: self._record(self._left()), self._store.forget)]
+        begun: list[Callable[[], Record | None]] = []
+
+        def make() -> Record | None:
+            dummy = self.diff, self.summary
+            return self._left()
+
+        begin = Step(lambda: begun.append(start_in_background(make)), _nothing)
+        return [
+            begin,
+            Step(self._apply, self._undo),
+            Step(lambda: self._record(begun[0]()), self._store.forget),
+        ]
 
     @property
     def _is_recorded(self) -> bool:
@@ -117,9 +131,8 @@ class NftablesPlan:
     def _undo(self) -> None:
         self._facility.apply(self._plan.undo())
 
-    def _record(self) -> None:
+    def _record(self, left: Record | None) -> None:
         """Leave what spares the next run a look, unless somebody else has changed anything since this one's."""
-        left = self._left()
         if left is None or self._facility.generation() != self._seen.generation + self._transactions:
             self._store.forget()
             return
@@ -128,6 +141,10 @@ class NftablesPlan:
             digest, generation = self._facility.digest() if self._seen.is_disturbed else ("", now)
             left = left._replace(tables=digest if generation == now else "")
         self._store.save(left._replace(generation=now))
+
+
+def _nothing() -> None:
+    """There is nothing to take back: what is left for the next run is only ever a shortcut."""
 
 
 def observe(host: Host, node: Node, request: Request) -> Observation:
