@@ -126,6 +126,8 @@ def test_the_diff_of_sysctls_reads_as_sysctl_prints_them() -> None:
         ({"state": "absent", "dataplane": "ipvs", **LIMITS}, {"schedulers": ["wrr"], "bridges": True}, []),
         ({}, {"bridges": True}, ["br_netfilter"]),
         ({"dataplane": "ipvs"}, {"schedulers": ["mh", "wrr"]}, ["ip_vs", "ip_vs_mh", "ip_vs_wrr", "nf_conntrack"]),
+        ({"dataplane": "nftables", "flow_offload": ["eth0"]}, {}, ["nf_flow_table"]),
+        ({"dataplane": "iptables", "flow_offload": ["eth0"]}, {}, []),
         ({"overlay": "vxlan"}, {}, ["vxlan"]),
         ({"overlay": "routes"}, {}, []),
         *(({key: value}, {}, ["nf_conntrack"]) for key, value in LIMITS.items()),

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from .._dataplane import registry
 from .._kernel.process import Runner
 from .change import Change, NodeError, lines
 from .files import File, plan_files
@@ -46,6 +47,8 @@ def wanted_modules(settings: Settings, *, schedulers: Sequence[str], bridges: bo
     if settings.is_ipvs:
         wanted.update({f"ip_vs_{name}": f"/sys/module/ip_vs_{name}" for name in schedulers})
         wanted.update({"ip_vs": "/proc/net/ip_vs", **_CONNTRACK})
+    if settings.flow_offload and not registry.presence(settings.dataplane).uses_iptables:
+        wanted["nf_flow_table"] = "/sys/module/nf_flow_table"
     if settings.has_overlay and settings.overlay == "vxlan":
         wanted["vxlan"] = "/sys/module/vxlan"
     limits = (
@@ -61,8 +64,8 @@ def observe(wanted: Mapping[str, str], runner: Runner) -> Held:
     is_modular = os.path.exists(_MODULES)
     missing = [name for name, proof in sorted(wanted.items()) if not os.path.exists(proof)]
     if not is_modular:
-        # What is built in has no sign of its own: a kernel with IPVS has its schedulers.
-        missing = [name for name in missing if not name.startswith("ip_vs_")]
+        # What is built in has no sign of its own: a kernel with IPVS has its schedulers; flow tables it refuses when they are made.
+        missing = [name for name in missing if not name.startswith(("ip_vs_", "nf_flow_table"))]
     builtin = _built_in() if missing else ""
     missing = [name for name in missing if not re.search(rf"/{re.escape(name)}\.ko$", builtin, re.MULTILINE)]
     unavailable = [name for name in missing if not is_modular or not _can_be_loaded(name, runner)]
