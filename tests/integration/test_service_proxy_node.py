@@ -90,6 +90,30 @@ def test_variables_of_the_same_names_change_nothing(world: Bridged, controller: 
     assert differences(world.snapshot(), wanted) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "allowed"),
+    [
+        ("ro", "its file system is read-only"),
+        ("size=64k", "its file system has 65536 bytes left, of 1048576 needed"),
+        ("nr_inodes=1", "its file system can take no further file"),
+    ],
+)
+def test_a_disk_that_takes_no_boot_files_is_told_before_anything_is_touched(
+    world: Bridged, controller: Controller, options: str, allowed: str
+) -> None:
+    kept = "/var/lib/layer4-service-proxy"
+    found = world.snapshot()
+    world.node.run("mkdir", kept)
+    world.node.run("mount", "-t", "tmpfs", "-o", options, "full", kept)
+    try:
+        refused = controller.run(expect_failure=True)
+    finally:
+        world.node.run("umount", kept)
+        world.node.run("rmdir", kept)
+    assert refused.message == f"{kept} cannot be written: {allowed}"
+    assert differences(world.snapshot(), found) == []
+
+
 STRINGS: dict[str, tuple[str, str]] = {
     "service_proxy_localhost_node_ports": ("no", "ipv4/conf/all/route_localnet:0"),
     "service_proxy_ipv6_forwarding": ("false", "ipv6/conf/all/forwarding:0"),

@@ -16,6 +16,8 @@ from typing import NamedTuple, Union
 from .._kernel.files import remove_file, write_file
 from .change import Change, NodeError, lines
 
+_LEAST_FREE = 1 << 20
+"""Bytes; what a run writes is less, but for thousands of services."""
 _UNREADABLE = "(not a text)"
 """Stands in the diff for what is no regular text file."""
 
@@ -93,6 +95,21 @@ def read_text(path: str) -> str | None:
     if not isinstance(held.entry, File):
         raise NodeError(f"{path} is a link: remove it, it is in the way of a file")
     return held.entry.content
+
+
+def refuse_unwritable(directory: Path) -> None:
+    """Raise NodeError where no file can be written, which would end a run when rules have changed already."""
+    there = next(one for one in (directory, *directory.parents) if one.is_dir())
+    found = os.statvfs(there)
+    if found.f_flag & os.ST_RDONLY:
+        raise NodeError(f"{directory} cannot be written: its file system is read-only")
+    if found.f_blocks and found.f_bfree * found.f_frsize < _LEAST_FREE:
+        free = found.f_bfree * found.f_frsize
+        raise NodeError(
+            f"{directory} cannot be written: its file system has {free} bytes left, of {_LEAST_FREE} needed"
+        )
+    if found.f_files and not found.f_ffree:
+        raise NodeError(f"{directory} cannot be written: its file system can take no further file")
 
 
 def write(path: str, entry: Wanted) -> None:

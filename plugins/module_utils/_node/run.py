@@ -33,12 +33,13 @@ from .._objects.nftables_changes import NftError
 from .._objects.overlay import DEVICE
 from .._plan.transaction import UndoFailed
 from .._resource.chain.request import InvalidChainError
-from . import backend_rules, bridges, kernel_modules, managers, overlay, tools, units
+from . import backend_rules, boot_generations, bridges, kernel_modules, managers, overlay, tools, units
 from .announcing import without_held
 from .boot import Settings as BootSettings
 from .boot import plan_boot, without_systemd
 from .boot_parts import overlay_part
 from .change import Change, NodeError, lines, merge_diffs
+from .files import refuse_unwritable
 from .given import (
     refuse_drain,
     with_others,
@@ -122,6 +123,8 @@ def _validate(run: RunState) -> None:
         parsed = parse_services(run.services, run.node, registry.load(settings.dataplane).problems)
         refuse_own_connection(own_ports(parsed, run.node), run.node)
         run.parsed = {service.name: service for service in parsed}
+    if not run.module.check_mode and (run.held_given != run.given or run.drain.backend):
+        refuse_unwritable(boot_generations.DIRECTORY)
     if run.needs["zone"] and settings.zone is None and settings.is_present:
         run.module.warn(
             f"{settings.name} has no service_proxy_zone: services with prefer_zone use backends of all zones"
