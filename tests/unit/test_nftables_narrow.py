@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import json
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from unittest import mock
@@ -22,6 +24,11 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nf
     decode,
     encode,
     store,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.counts import (
+    Counts,
+    from_plain,
+    plain,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.run import plan_run
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model import addresses as ip
@@ -128,7 +135,16 @@ def test_a_text_that_no_run_has_left_is_none(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "first", ["[]", "{}", '["", "", 1, "", [], [{}, [], {}]]', '["", "", 1, "", [], [{}, {"a": "b"}, {}]]']
+    "first",
+    [
+        "[]",
+        "{}",
+        '["", "", 1, "", [], [{}, [], ["", {}]]]',
+        '["", "", 1, "", [], [{}, ["", {"a": "b"}], ["", {}]]]',
+        '["", "", 1, "", [], [{}, [["a"], {}], ["", {}]]]',
+        '["", "", 1, "", [], [{}, ["a", [1]], ["", {}]]]',
+        '["", "", 1, "", [], [{}, {"a": 1}, ["", {}]]]',
+    ],
 )
 def test_a_record_of_other_values_is_none(first: str) -> None:
     assert decode(f"{zlib.crc32(first.encode()):08x}\n{first}") is None
@@ -144,6 +160,15 @@ def test_a_record_is_read_as_it_was_left() -> None:
         "service-1",
         "service-2",
     ]
+
+
+COUNTERS = st.dictionaries(st.text(alphabet="a|\n ", max_size=3), st.integers(1, 3), max_size=4).map(Counter)
+
+
+@given(COUNTERS, COUNTERS, COUNTERS)
+def test_counts_are_read_as_they_were_left(facts: Counter[str], leading: Counter[str], backends: Counter[str]) -> None:
+    counts = Counts({"warnings": facts}, leading, backends)
+    assert from_plain(json.loads(json.dumps(plain(counts)))) == counts
 
 
 def test_a_cleanup_that_fails_is_taken_back() -> None:

@@ -77,6 +77,8 @@ def run_node(module: AnsibleModule) -> dict[str, Any]:
     if missing and not _go_on_without(run, missing):
         return run.result
     _validate(run)
+    if not module.check_mode and (run.held_given != run.given or run.drain.backend):
+        refuse_unwritable(boot_generations.DIRECTORY)
     for step in (close_loopback, *(_MAKING if run.settings.is_present else _REMOVING)):
         step(run)
     return {"changed": bool(run.changes), "diff": merge_diffs(run.changes), **run.result}
@@ -123,8 +125,6 @@ def _validate(run: RunState) -> None:
         parsed = parse_services(run.services, run.node, registry.load(settings.dataplane).problems)
         refuse_own_connection(own_ports(parsed, run.node), run.node)
         run.parsed = {service.name: service for service in parsed}
-    if not run.module.check_mode and (run.held_given != run.given or run.drain.backend):
-        refuse_unwritable(boot_generations.DIRECTORY)
     if run.needs["zone"] and settings.zone is None and settings.is_present:
         run.module.warn(
             f"{settings.name} has no service_proxy_zone: services with prefer_zone use backends of all zones"

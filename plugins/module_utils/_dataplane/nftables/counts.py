@@ -26,6 +26,7 @@ _KEPT = b"elements of services that stay as they are: "
 _LEADING = (*maps.VERDICT_MAPS, *(front.affinity for front in FRONTS))
 """The maps of which some element decides what else a table has."""
 _SEPARATOR = " "
+_BETWEEN = "|"
 _NOTHING = Element()
 
 
@@ -88,8 +89,14 @@ def _leading(family: str, name: str, elements: Elements) -> Counter[str]:
 
 
 def plain(counts: Counts) -> Any:
-    """Return them as values that JSON knows."""
-    return list(counts)
+    """Return them as values that JSON knows. What is there once, as most is, stands in one text, which is read much faster."""
+    return [{field: _plain(counter) for field, counter in counts.facts.items()}, *map(_plain, counts[1:])]
+
+
+def _plain(counter: Counter[str]) -> tuple[str, dict[str, int]]:
+    once = [key for key, times in counter.items() if times == 1 and key and _BETWEEN not in key]
+    more = {key: counter[key] for key in counter.keys() - once} if len(once) < len(counter) else {}
+    return _BETWEEN.join(once), more
 
 
 def from_plain(found: Any) -> Counts:
@@ -99,9 +106,10 @@ def from_plain(found: Any) -> Counts:
 
 
 def _counter(found: Any) -> Counter[str]:
-    if not isinstance(found, dict) or not all(map(int.__instancecheck__, found.values())):
+    once, more = found
+    if not isinstance(once, str) or not isinstance(more, dict) or not all(map(int.__instancecheck__, more.values())):
         raise TypeError("no counts")
-    return Counter(found)
+    return Counter({**dict.fromkeys(once.split(_BETWEEN) if once else (), 1), **more})
 
 
 def _sum(one: Counter[str], other: Counter[str], sign: int) -> Counter[str]:
