@@ -206,6 +206,12 @@ def test_families_share_an_id_and_local_addresses_have_their_own() -> None:
         find_groups(addresses(local=(*many, "198.51.100.9")), 200)
 
 
+def test_the_id_of_a_local_address_is_the_same_in_every_version() -> None:
+    """Nodes of which some have been upgraded share their groups."""
+    groups = find_groups(addresses(local=("203.0.113.20", "2001:db8::20")), 51)
+    assert [one.id for one in groups] == [246, 212]
+
+
 def test_ids_of_local_addresses_stay_when_others_come() -> None:
     few, more = (tuple(f"203.0.113.{number}" for number in range(0, 40, step)) for step in (2, 1))
     before, after = (

@@ -98,3 +98,4 @@ def test_connections_to_a_backend_are_waited_for() -> None:
 
 def test_the_time_that_was_waited_is_told_in_tenths_of_a_second() -> None:
     assert quiet(Node({0.0: []}, slow=0.017), most=0.26).waited == 0.3
+    assert gone(Node({0.0: [OLD], 0.1: []}, slow=0.17)).seconds == 0.2

@@ -132,6 +132,15 @@ def test_services_whose_rules_only_move_in_the_tree_of_chains_are_not_changed() 
     assert _summary(many, [{**rest[0], "port": 81}, *rest[1:]])[1] == ["s0"]
 
 
+def test_a_rule_without_a_comment_in_a_chain_of_one_service_is_a_change_of_it() -> None:
+    node = parse_node({"name": "node1"})
+    wanted = compile_services(parse_services(_services(3), node), node)["ipv4"]
+    observed = Observed(dict(wanted.chains))
+    chain = ("nat", Layout("L4").chain_name("SVC", "s1"))
+    observed.chains[chain] = ["-s 192.0.2.7/32 -j RETURN", *observed.chains[chain]]
+    assert summarise([wanted], [observed], [plan(wanted, observed)], Layout("L4")) == ([], ["s1"], [])
+
+
 def test_all_that_is_made_is_ours_and_nothing_that_looks_like_it() -> None:
     layout, node = Layout("L4"), parse_node({"name": "node1"})
     made = compile_services(parse_services(_services(40), node), node)["ipv4"].chains

@@ -49,7 +49,14 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nf
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.packet import Packet
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model import addresses as ip
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
-from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import SetHeader
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import (
+    Chain,
+    Hook,
+    Rule,
+    SetHeader,
+    Table,
+    Verdict,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables_changes import NftError, TableId
 from ansible_collections.layer4.service_proxy.tests.unit.golden_nftables import ALL, GOLDEN, golden_text
 from ansible_collections.layer4.service_proxy.tests.unit.nftables_node import Kernel, tables
@@ -101,7 +108,9 @@ def test_weights_hold_within_a_five_hundredth_of_all_connections(weights: list[i
         assert shares[index] == pytest.approx(weight / sum(weights), abs=float(EXACT))
 
 
-@pytest.mark.parametrize("weights", [(1, 65535), (65535, 1), (65534, 65535), (1,) * 60 + (65535,), (7, 65535, 65535)])
+@pytest.mark.parametrize(
+    "weights", [(1, 65535), (65535, 1), (65534, 65535), (1, 1, 1, 65535), (1,) * 60 + (65535,), (7, 65535, 65535)]
+)
 def test_no_backend_goes_without(weights: tuple[int, ...]) -> None:
     slots = share_slots(weights)
     shares = slot_shares(slots.chain, dict(slots.filled))
@@ -279,6 +288,14 @@ def test_the_chains_that_the_kernel_enters_are_called_like_its_hooks() -> None:
     assert {step.table for step in found.steps} == {"ip l4-service-proxy"}
 
 
+def test_what_a_rule_accepts_is_done_with_the_hook() -> None:
+    rules = (Rule((Verdict("accept"),)), Rule((Verdict("drop"),)))
+    table = Table("ip", "any", {}, {"first": Chain(rules, Hook("filter", "prerouting", 0))}, {})
+    found = trace(table, Packet("192.0.2.100", "10.9.9.9", "tcp", 80, NODE_ADDRESSES))
+    assert [end.verdict for end in found.outcomes] == [""]
+    assert [step.rule for step in found.steps] == ["accept"]
+
+
 def test_each_rule_that_takes_a_packet_is_told_with_its_chance() -> None:
     backends = [{"address": "10.0.1.11"}, {"address": "10.0.1.12", "weight": 300}]
     service = {"name": "web", "port": 80, "vip": "10.9.9.9", "backends": backends}
@@ -316,6 +333,17 @@ def test_what_is_refused_is_told_with_its_reason() -> None:
         "none": [(address, 53, "reject", "no backends") for address in ("10.96.0.3", "fd96::3")],
     }
     assert [end["address"] for end in services["far"]["backends"]] == ["10.0.1.3", "10.0.1.20", "10.0.1.100"]
+
+
+def test_a_local_internal_policy_is_told_by_local_shares() -> None:
+    backends = [{"address": "10.0.1.11", "node": "node1"}, {"address": "10.0.1.12", "node": "node2"}]
+    web = {"name": "web", "port": 80, "vip": "10.9.9.9", "internal_traffic_policy": "local", "backends": backends}
+    kernel = Kernel({"name": "node1", "addresses": list(NODE_ADDRESSES)})
+    kernel.run([web])
+    (service,) = NFTABLES.info(kernel, kernel.node)["services"]
+    assert [(one["address"], one["share"], one["local_share"]) for one in service["backends"]] == [
+        ("10.0.1.11", None, 1.0)
+    ]
 
 
 def test_connections_are_told_of_services_and_of_backends() -> None:

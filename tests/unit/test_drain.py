@@ -56,6 +56,12 @@ def test_a_wrong_selection_is_one_line(selection: Any) -> None:
             find_endpoints([WEB], selection)
 
 
+@pytest.mark.parametrize(("ask", "owner"), [(drain_backends, "drain"), (find_endpoints, "endpoints")])
+def test_what_is_no_list_of_services_is_refused_by_whom_was_asked(ask: Any, owner: str) -> None:
+    with pytest.raises(InvalidServices, match=f'^{owner}: services is "web": must be a list of dicts$'):
+        ask("web", ["10.0.0.11"])
+
+
 def test_endpoints_are_listed_once_in_order() -> None:
     tcp = {"address": "10.0.0.11", "port": 8080, "protocol": "tcp"}
     udp = {"address": "10.0.0.12", "port": 53, "protocol": "udp"}

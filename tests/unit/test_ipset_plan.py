@@ -131,6 +131,23 @@ def test_the_diff_has_no_seconds_and_counters_that_run() -> None:
     }
 
 
+def test_the_diff_of_a_new_set_has_all_its_lines() -> None:
+    assert plan_present(Wanted(HEADER, entries("10.0.0.1"), False), None).diff == {
+        "before": "",
+        "after": (
+            "create s hash:ip family inet hashsize 1024 maxelem 65536 timeout 300 counters comment\n"
+            "add s 10.0.0.1 timeout 300\n"
+        ),
+    }
+
+
+def test_the_diff_has_the_timeout_that_an_entry_is_given() -> None:
+    assert plan_present(Wanted(HEADER, entries(Entry("10.0.0.3", timeout=9)), False), OLD).diff == {
+        "before": "add s 10.0.0.3 timeout 0\n",
+        "after": "add s 10.0.0.3 timeout 9\n",
+    }
+
+
 def test_a_rebuilt_set_keeps_order_time_left_and_counters() -> None:
     sets = kernel(OLD)
     apply(plan_present(Wanted(HEADER, WANTED, True), OLD), sets)

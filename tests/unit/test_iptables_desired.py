@@ -15,6 +15,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ip
     compile_services,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.iptables.desired import (
+    edit_services,
     with_services,
     without_services,
 )
@@ -170,3 +171,10 @@ def test_a_service_that_leads_to_another_leaves_its_chains() -> None:
     own, other = (("nat", Layout("L4").chain_name("SVC", MANY[number]["name"])) for number in (0, 3))
     observed.chains[own] = [f'-m comment --comment "{MANY[0]["name"]}: by hand" -j {other[1]}', *observed.chains[own]]
     assert difference(without_services({MANY[0]["name"]}, observed, NODE), MANY[1:]) == ""
+
+
+def test_named_services_are_edited_in_a_state_and_others_stay() -> None:
+    changed = [{**one, "backends": BACKENDS[:1]} for one in MANY[:5]]
+    parts = {IPV4: [compile_service(one, NODE, IPV4) for one in parse_services(changed, NODE)]}
+    edited = edit_services({IPV4: compiled(MANY)}, parts, named(MANY[:6]), NODE)
+    assert difference(edited[IPV4], [*changed, *MANY[6:]]) == ""

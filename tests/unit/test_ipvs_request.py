@@ -181,6 +181,12 @@ def test_errors_against_what_is_there_are_found_too() -> None:
     ]
 
 
+@pytest.mark.parametrize(("family", "length"), [("ipv4", 32), ("ipv6", 128)])
+def test_a_mark_is_a_virtual_service_without_protocol_and_address(family: str, length: int) -> None:
+    made = wanted(fwmark=7, family=family)
+    assert made == HeldService(VirtualService(ServiceKey(family, "", "", 0, 7), "wlc", (), 0, length, False), {})
+
+
 def test_loopback_can_serve() -> None:
     """A server of the host itself."""
     made = wanted(**to(address="127.0.0.1"))
@@ -204,6 +210,15 @@ def test_what_is_not_given_is_as_it_is() -> None:
     assert wanted(there, **WEB) == there
     changed = wanted(there, **WEB, scheduler="rr", persistence_timeout=0)
     assert changed == held(), "flags belong to the scheduler, netmask and engine to persistence"
+
+
+def test_a_tunnel_is_encapsulated_as_it_was_until_there_is_none() -> None:
+    tunneled = Destination("10.0.0.1", 80, "tunnel", 1, tunnel=(1, 6080, 0))
+    there = HeldService(held().service, {("10.0.0.1", 80): tunneled})
+    for given, tunnel in (({"weight": 5}, (1, 6080, 0)), ({"forward_method": "masquerade"}, (0, 0, 0))):
+        made = wanted(there, **to(**given))
+        assert made is not None
+        assert made.destinations["10.0.0.1", 80].tunnel == tunnel
 
 
 def test_absent_takes_what_is_given() -> None:

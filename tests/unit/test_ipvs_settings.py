@@ -97,6 +97,12 @@ def test_timeouts_that_are_not_given_stay() -> None:
     assert not plan_settings(node(tcp_timeout=900), {}, {}, NOW).changed
 
 
+def test_a_drained_backend_is_told_with_weight_0() -> None:
+    drained = {**WEB, "backends": [{"address": "10.0.1.9", "weight": 0}, {"address": "10.0.1.12", "weight": 3}]}
+    (found,) = observed_virtual_services(compiled(drained), {})
+    assert [(one.address, one.weight) for one in found.backends] == [("10.0.1.9", 0), ("10.0.1.12", 3)]
+
+
 def test_a_service_is_told_once_for_all_its_virtual_services() -> None:
     held = compiled(WEB, {"name": "empty", "vip": "10.96.0.2", "external_ips": ["203.0.113.1"], "port": 81})
     endpoint = ("10.0.1.12", 8080)

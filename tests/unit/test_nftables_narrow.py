@@ -96,6 +96,17 @@ def test_a_change_of_one_service_is_told_from_the_record() -> None:
     )
 
 
+def test_new_backends_of_a_service_of_ipv6_are_told_from_the_record() -> None:
+    """It answers nowhere where it did not."""
+    some = [_plain(number) for number in range(1, 20)]
+    some[3].update(vip=["fd96::4"], backends=[{"address": "fd00::1", "port": 8080}])
+    kernel = Kernel({"name": "node1", "addresses": list(NODE_ADDRESSES)})
+    kernel.run(some)
+    changed = {**some[3], "backends": [{"address": "fd00::2", "port": 8080}]}
+    assert kernel.run([*some[:3], changed, *some[4:]]) == Summary([], ["service-4"], [])
+    assert kernel.narrowed == [False, True]
+
+
 def test_of_two_services_at_one_address_one_goes_and_the_other_keeps_it() -> None:
     raw_node = {"name": "node1", "addresses": list(NODE_ADDRESSES)}
     some = [{**_plain(number), "vip": ["10.96.0.1"], "port": 8000 + number} for number in range(1, 20)]

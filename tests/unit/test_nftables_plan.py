@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import (
+    VERDICT,
     Chain,
     Counter,
     Element,
@@ -234,3 +235,15 @@ def test_a_table_that_somebody_made_dormant_is_made_to_work() -> None:
     )
     apply(plan, nft)
     assert nft.tables([IP])[0] == wanted
+
+
+@pytest.mark.parametrize(
+    ("data", "element", "is_one"), [((), Element(), True), ((VERDICT,), Element(Verdict("drop")), False)]
+)
+def test_elements_without_a_verdict_take_less_of_a_transaction(
+    data: tuple[str, ...], element: Element, is_one: bool
+) -> None:
+    keys = [address(f"10.0.0.{last}") for last in range(100)]
+    held = Set(SetHeader(("ipv4_addr",), data), dict.fromkeys(keys, element))
+    plan = plan_tables({IP: Table("ip", IP.name, {"held": held}, {}, {})}, {})
+    assert (len(plan.transactions(25_000)) == 1) == is_one

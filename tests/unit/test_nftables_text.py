@@ -65,6 +65,16 @@ def test_text_of_a_map() -> None:
     ]
 
 
+def test_elements_of_a_set_stand_below_the_first() -> None:
+    held = Set(SetHeader(("ipv4_addr",)), {address(f"10.0.0.{last}"): Element() for last in (1, 2, 3, 4)})
+    assert set_lines("clients", held)[2:-1] == [
+        "\telements = { 10.0.0.1,",
+        "\t\t     10.0.0.2,",
+        "\t\t     10.0.0.3,",
+        "\t\t     10.0.0.4 }",
+    ]
+
+
 def test_key_with_a_number_is_listed_by_its_fields() -> None:
     assert header_words(sets("ip6")["backends"].header) == (
         "{ typeof numgen random mod 100 . ip6 daddr . meta l4proto . th dport : ip6 daddr . th dport; }"

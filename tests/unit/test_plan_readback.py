@@ -102,6 +102,17 @@ def test_without_local_backends_the_policy_drops() -> None:
     assert [one.share for one in found.backends] == [1.0]
 
 
+def test_without_local_backends_the_external_policy_drops() -> None:
+    elsewhere = [{"address": "10.0.1.12", "node": "node2"}]
+    addresses = {"vip": "10.96.0.9", "load_balancer_ips": ["198.51.100.1"]}
+    found = _read(**addresses, external_traffic_policy="local", backends=elsewhere)
+    assert found.refusals == [
+        Refusal(None, 30080, "drop", "no local backends"),
+        Refusal("198.51.100.1", 80, "drop", "no local backends"),
+        Refusal("203.0.113.1", 80, "drop", "no local backends"),
+    ]
+
+
 def test_without_backends_everything_is_refused() -> None:
     found = _read(vip="10.96.0.9", load_balancer_ips=[], backends=[], protocol="udp")
     assert (found.vip, found.external_ips, found.backends) == ([], [], [])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.names import SAME_ADDRESS
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.netfilter.rule_match import (
     UnknownRule,
     parse_rule,
@@ -74,6 +75,15 @@ def test_of_interfaces_the_loopback_alone_is_known(option: str, field: str) -> N
         assert loopback.chance(PACKET._replace(**packet)) == chance
     with pytest.raises(UnknownRule, match=f"by which interface a packet .* is not known .{option} eth0"):
         parse_rule(f"{option} eth0 -j ACCEPT").chance(PACKET)
+
+
+@pytest.mark.parametrize(
+    ("family", "source", "other"), [("ipv4", "10.0.0.11", "10.0.0.12"), ("ipv6", "fd00::11", "fd00::12")]
+)
+def test_the_bytecode_takes_what_comes_to_its_sender(family: str, source: str, other: str) -> None:
+    itself = parse_rule(f"{SAME_ADDRESS[family]} -j ACCEPT")
+    assert itself.chance(PACKET._replace(source=source, destination=source)) == 1
+    assert itself.chance(PACKET._replace(source=source, destination=other)) == 0
 
 
 def test_the_mark_is_set_and_cleared_by_its_bits() -> None:
@@ -179,6 +189,15 @@ def test_the_node_speaks_for_itself(source: str, to: str, port: int, verdict: st
     assert ask(source, to, port, localhost_node_ports=True)["verdict"] == verdict
 
 
+def test_a_load_balancer_address_without_source_ranges_leads_to_backends() -> None:
+    met = trace_services(
+        [{**WEB, "load_balancer_ips": ["203.0.113.1"]}],
+        {"from": "192.0.2.100", "to": "203.0.113.1", "port": 80, "node": NODE},
+    )
+    assert met["verdict"] == "accept"
+    assert [one["address"] for one in met["backends"]] == ["10.0.0.11", "10.0.0.12"]
+
+
 def test_the_node_speaks_to_others_from_its_first_address_and_to_localhost_from_localhost() -> None:
     assert ask("node", "10.96.0.1", local_cidrs=["192.0.2.0/24"])["snat"] is False
     assert ask("node", "10.96.0.1", local_cidrs=["10.0.0.0/16"])["snat"] == "masquerade"
@@ -231,6 +250,12 @@ def test_ipvs_is_passed_between_input_and_output_by_what_comes_in() -> None:
     service = "-A -t 10.96.0.1:80 -s wrr -p 10800"
     destinations = [f"-a -t 10.96.0.1:80 -r 10.0.0.{at}:8080 -m -w {weight}" for at, weight in ((11, 2), (12, 1))]
     assert hooks == ["PREROUTING", "INPUT", service, *destinations, "OUTPUT", "POSTROUTING"]
+
+
+def test_what_ipvs_leads_to_the_node_itself_does_not_leave() -> None:
+    met = ask_ipvs("192.0.2.100", "10.96.0.1", backends=[{"address": "10.0.0.1", "port": 8080}])
+    assert (met["verdict"], met["snat"]) == ("accept", False)
+    assert {one["chain"] for one in met["rules"]}.isdisjoint({"OUTPUT", "POSTROUTING"})
 
 
 def test_ipvs_is_passed_in_front_of_output_by_what_the_node_sends_from_the_services_address() -> None:
