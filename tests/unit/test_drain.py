@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.layer4.service_proxy.plugins.module_utils._model.drain import drain_backends, find_endpoints
+from ansible_collections.layer4.service_proxy.plugins.module_utils._model.drain import (
+    backend_names,
+    drain_backends,
+    find_endpoints,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import InvalidServices
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.conntrack import Flow
 from ansible_collections.layer4.service_proxy.plugins.module_utils._resource.connections.count import Destination
@@ -45,6 +49,14 @@ def test_what_is_no_service_is_left_for_others_to_refuse() -> None:
     odd = [None, "x", {"name": "a", "backends": "x"}, {"backends": [1, {}, {"address": 5}]}]
     assert drain_backends(odd, ["10.0.0.11"]) == odd
     assert find_endpoints(odd) == []
+
+
+@pytest.mark.parametrize("node", [["node1"], {"node1": 1}, 5, True, ""])
+def test_what_is_no_name_of_a_node_selects_nothing(node: Any) -> None:
+    services = [{**WEB, "backends": [{**FIRST, "node": node}, SECOND]}]
+    assert drain_backends(services, ["node1"]) == services
+    assert find_endpoints(services, ["node1"]) == []
+    assert backend_names(services) == ["10.0.0.11", "10.0.0.11:8080", "[fd00::11]:80", "fd00::11"]
 
 
 @pytest.mark.parametrize("selection", [None, 5, [5], [""], {"a": "b"}])

@@ -148,6 +148,14 @@ def test_the_diff_has_the_timeout_that_an_entry_is_given() -> None:
     }
 
 
+def test_the_diff_of_a_new_comment_has_no_seconds_that_run() -> None:
+    wanted = Wanted(HEADER, entries(Entry("10.0.0.3", timeout=9, comment="new")), False)
+    assert plan_present(wanted, held(Entry("10.0.0.3", timeout=200))).diff == {
+        "before": "add s 10.0.0.3\n",
+        "after": 'add s 10.0.0.3 comment "new"\n',
+    }
+
+
 def test_a_rebuilt_set_keeps_order_time_left_and_counters() -> None:
     sets = kernel(OLD)
     apply(plan_present(Wanted(HEADER, WANTED, True), OLD), sets)

@@ -76,10 +76,11 @@ def _backends(service: Any) -> list[Mapping[str, Any]]:
 
 
 def _names(backend: Mapping[str, Any], service: Mapping[str, Any]) -> frozenset[str]:
-    """All by which a backend can be selected."""
+    """All by which a backend can be selected. What is no name of a node is none, for the parser to refuse."""
     address, port = _canonical(str(backend.get("address"))), _port(backend, service)
     names = {address, _canonical(f"[{address}]:{port}" if ":" in address else f"{address}:{port}")}
-    return frozenset(names | {backend["node"]} if backend.get("node") else names)
+    node = backend.get("node")
+    return frozenset(names | {node} if node and isinstance(node, str) else names)
 
 
 def _port(backend: Mapping[str, Any], service: Mapping[str, Any]) -> Any:

@@ -135,9 +135,10 @@ class _Change:
         before += [add_line(name, _shown(entry)) for entry in self.removed.values()]
         after += [add_line(name, _with_timeout(entry, header)) for entry in self.added.values()]
         for element, entry in self.replaced.items():
-            before.append(add_line(name, _shown(held.entries[element])))
+            have = held.entries[element]
+            before.append(add_line(name, _shown(have)))
             shown = _shown(_fitted(entry, header))
-            if self.wanted[element].timeout is not None:
+            if entry.timeout != have.timeout:
                 shown = shown._replace(timeout=entry.timeout)
             after.append(add_line(name, shown))
         for entry in self.kept.values() if rebuilt else ():
