@@ -27,7 +27,7 @@ def with_services(
     family: str,
     exclusive: bool,
     keep_shared: bool = False,
-    backends: Collection[str] = (),
+    backends: Iterable[str] = (),
 ) -> Desired:
     """The state in which the named services are as compiled, the others as they are or (exclusive) gone.
 
@@ -56,7 +56,7 @@ def without_services(
     observed: Observed,
     node: Node,
     keep_shared: bool = False,
-    backends: Collection[str] = (),
+    backends: Iterable[str] = (),
 ) -> Desired:
     """The state in which the named services are gone and nothing else is different.
 

@@ -12,6 +12,7 @@ from typing import Callable
 
 from ..._kernel.iptables import Xtables
 from ..._kernel.rules_state import TABLES
+from ..._model import addresses as ip
 from ..._model.conflicts import BackendOf
 from ..._model.families import service_families
 from ..._model.raw import backends_of
@@ -53,10 +54,10 @@ class State:
         """By address family. Raises XtablesError."""
         return self._read()
 
-    @cached_property
-    def backends(self) -> frozenset[str]:
-        """Addresses of backends of `kept`."""
-        return frozenset().union(*(known.backends for known in self.kept.values()))
+    def backends(self, family: str) -> Iterator[str]:
+        """Yield the addresses of backends of `kept` in one family, some of them several times."""
+        has_colons = family == ip.IPV6
+        return (address for known in self.kept.values() for address in known.backends if (":" in address) is has_colons)
 
     def backends_at(self, endpoints: Collection[tuple[str, str, int]]) -> Iterator[BackendOf]:
         """Yield which of these protocols, addresses and ports are backends, of `kept` too. Raises XtablesError."""

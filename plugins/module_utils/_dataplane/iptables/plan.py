@@ -11,7 +11,6 @@ from functools import cached_property, partial
 from typing import Callable
 
 from ..._kernel.background import start_in_background
-from ..._model import addresses as ip
 from ..._model.request import Request
 from ..._model.service import InvalidServices, Node, Service
 from ..._model.service_facts import facts_of
@@ -161,9 +160,7 @@ def _desired_families(request: Request, desired: Compiled, state: State, node: N
     names = request.removed | {raw["name"] for raw in request.services}
     families = state.families
     wanted = {
-        family: _desired(
-            request, desired.parts.get(family, []), names, held, node, family, in_family(state.backends, family)
-        )
+        family: _desired(request, desired.parts.get(family, []), names, held, node, family, state.backends(family))
         for family, held in families.items()
     }
     guard = {localhost_guard(Layout(node.chain_prefix))}
@@ -185,18 +182,12 @@ def _desired(
     observed: Observed,
     node: Node,
     family: str,
-    backends: Collection[str] = (),
+    backends: Iterable[str] = (),
     keep_shared: bool = False,
 ) -> Desired:
     if request.state == "absent":
         return Desired() if request.exclusive else without_services(names, observed, node, keep_shared, backends)
     return with_services(parts, names, observed, node, family, request.exclusive, keep_shared, backends)
-
-
-def in_family(addresses: Iterable[str], family: str) -> list[str]:
-    """Return the addresses of one family."""
-    has_colons = family == ip.IPV6
-    return [address for address in addresses if (":" in address) is has_colons]
 
 
 def _fill(facility: Sets, plan: SetPlan) -> None:

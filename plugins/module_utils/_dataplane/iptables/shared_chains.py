@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
 
 from ..._model import addresses as ip
 from ..._model.service import Node
@@ -23,7 +25,7 @@ _DNAT = re.compile(r"--to-destination \[?([0-9a-f.:]+?)\]?:\d+$", re.MULTILINE)
 _DESTINATION = re.compile(r"^-d ([0-9a-f.:]+)/(?:32|128) -p", re.MULTILINE)
 
 
-def assemble(parts: Sequence[ServiceRules], node: Node, family: str, backends: Collection[str] = ()) -> Desired:
+def assemble(parts: Sequence[ServiceRules], node: Node, family: str, backends: Iterable[str] = ()) -> Desired:
     """All services' rules in one state, with the shared chains around them. Without services there is only what guards localhost.
 
     backends: further addresses that services translate to, whose chains are in none of the parts.
@@ -154,7 +156,7 @@ def translated_to(rules: Iterable[str]) -> list[str]:
 
 
 def endpoint_chains(
-    chains: Mapping[ChainKey, Rules], layout: Layout, further: Collection[str] = ()
+    chains: Mapping[ChainKey, Rules], layout: Layout, further: Iterable[str] = ()
 ) -> dict[ChainKey, list[str]]:
     """The chains that tell service traffic from other traffic by where it goes to and comes from.
 
@@ -163,11 +165,14 @@ def endpoint_chains(
     A packet that conntrack calls invalid is not rewritten: from a backend it would reach the client under the
     backend's own address, which resets the connection (kubernetes#74839).
     """
-    backends = _networks([*translated_to(text for rules in chains.values() for text in rules), *further])
-    mark = layout.shared("MARK-MASQ")
     first = ("nat", layout.shared("SERVICES"))
-    dispatch = ["\n".join(rules) for key, rules in chains.items() if layout.dispatch(key) == first]
-    services = _networks(_DESTINATION.findall("\n".join(dispatch)))
+    dispatch: list[str] = []
+    others: list[str] = []
+    for key, rules in chains.items():
+        (dispatch if layout.dispatch(key) == first else others).extend(rules)
+    backends = _networks(chain(translated_to(others), further))
+    services = _networks_of_services(tuple(dispatch))
+    mark = layout.shared("MARK-MASQ")
     return {
         ("filter", layout.shared("BACKENDS")): [rule("ACCEPT", "to backends", destination=cidr) for cidr in backends],
         ("nat", layout.shared("HAIRPIN")): [rule(mark, "backends that do", destination=cidr) for cidr in backends],
@@ -176,6 +181,12 @@ def endpoint_chains(
             *(rule("DROP", "to services", destination=cidr) for cidr in services),
         ],
     }
+
+
+@lru_cache(maxsize=4)
+def _networks_of_services(rules: tuple[str, ...]) -> list[str]:
+    """Networks that hold the addresses which these rules are for."""
+    return _networks(_DESTINATION.findall("\n".join(rules)))
 
 
 def _networks(found: Iterable[str]) -> list[str]:
