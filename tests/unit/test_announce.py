@@ -331,6 +331,11 @@ def test_nothing_is_asked_of_who_announces_nothing() -> None:
     assert parse_announcement({**DEFAULTS, "name": "node1", "vrrp_id": 0}) is None
 
 
+@pytest.mark.parametrize("number", [1, 255])
+def test_the_first_and_the_last_id_are_allowed(number: int) -> None:
+    assert plan(**VRRP, vrrp_id=number).vrrp_id == number
+
+
 def problems_of(settings: Mapping[str, Any], *given: Mapping[str, Any]) -> list[str]:
     found = services(*given)
     return service_problems(find_addresses(found, node(), False), found, plan(**settings))
@@ -361,6 +366,12 @@ def test_nothing_to_announce_and_nobody_to_take_over_are_warned_of() -> None:
         "service_proxy_announce is vrrp on node1 alone: no other node takes its addresses over",
     ]
     assert service_warnings(addresses(IP), plan(**VRRP)) == []
+
+
+def test_where_virtual_ips_are_announced_they_are_among_what_no_service_has() -> None:
+    assert service_warnings([], plan(**VRRP, announce_vips=True)) == [
+        "service_proxy_announce is vrrp, but no service has external_ips, load_balancer_ips or vip: nothing is announced"
+    ]
 
 
 KEEPALIVED = MainFile(

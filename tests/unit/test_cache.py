@@ -180,7 +180,7 @@ def test_a_packed_list_is_unpacked_only_when_it_is_looked_at() -> None:
     assert digest_of(services) == digest_of(RAW)
     assert services
     assert "_services" not in vars(services)
-    assert [bool(PackedServices(packed(text))) for text in ("[]", "[ ]", to_text([]), '[{"name": "a"}]')] == [
+    assert [bool(PackedServices(packed(text))) for text in ("[]", "[     ]", to_text([]), '[{"name": "a"}]')] == [
         *3 * [False],
         True,
     ]

@@ -125,6 +125,13 @@ def test_the_summary_names_what_comes_changes_and_goes() -> None:
     assert _summary(some, []) == ([], [], ["s0", "s1", "s2", "s3"])
 
 
+def test_a_service_with_one_more_address_or_one_less_is_changed() -> None:
+    one, other = _services(2)
+    more = {**one, "vip": [one["vip"], "10.96.1.1"]}
+    assert _summary([one, other], [more, other]) == ([], ["s0"], [])
+    assert _summary([more, other], [one, other]) == ([], ["s0"], [])
+
+
 def test_services_whose_rules_only_move_in_the_tree_of_chains_are_not_changed() -> None:
     many, rest = _services(40), _services(20)
     assert _summary(many, rest) == ([], [], sorted(one["name"] for one in many[20:]))

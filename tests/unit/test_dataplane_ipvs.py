@@ -25,7 +25,10 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ip
     virtual_services,
 )
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.problems import problems
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.rules import ipvs_chains
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.rules import (
+    ipvs_chains,
+    wanted_chains,
+)
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ipvs.sets import (
     recorded_frontends,
     wanted_sets,
@@ -37,6 +40,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._model.servic
     parse_node,
     parse_services,
 )
+from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.iptables import Desired
 from ansible_collections.layer4.service_proxy.tests.unit.golden_ipvs import GOLDEN, golden_text
 
 NODE, NODE6, VIP, VIP6, OTHER = "192.0.2.1", "2001:db8::1", "10.96.0.1", "fd96::1", "10.96.0.2"
@@ -177,6 +181,11 @@ def test_the_rules_are_as_many_for_one_service_as_for_many() -> None:
     assert "ABCDEFGH-6-LOOP-BACK" in text
 
 
+def test_a_family_without_services_has_no_rules() -> None:
+    found = wanted_chains(_compiled(WEB), _node())
+    assert found == {"ipv4": ipvs_chains(_node(), "ipv4"), "ipv6": Desired()}
+
+
 def test_names_of_sets_fit_with_the_longest_prefix() -> None:
     sets = wanted_sets(_compiled({**WEB, "vip": [VIP, VIP6]}, chain_prefix="ABCDEFGH"), _node(chain_prefix="ABCDEFGH"))
     assert max(map(len, sets)) <= 31
@@ -197,6 +206,7 @@ def test_what_is_recorded_is_what_was_compiled() -> None:
         {**WEB, "vip": [VIP, VIP6], "external_ips": EXTERNAL, "node_port": 30080, "external_traffic_policy": "local"},
         {"name": "none", "vip": OTHER, "port": 53, "protocol": "udp"},
         {**WEB, "name": "lb", "vip": [], "load_balancer_ips": BALANCER, "source_ranges": ["10.0.0.0/8"]},
+        {"name": "nobody", "load_balancer_ips": EXTERNAL, "port": 81, "source_ranges": ["2001:db8::/32"]},
     ]
     found = _compiled(*services)
     sets = {name: one.entries for name, one in wanted_sets(found, _node()).items()}

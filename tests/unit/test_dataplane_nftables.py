@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 from unittest import mock
 
@@ -36,7 +37,11 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nf
     OF_SERVICES,
     SERVICES,
 )
-from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.numbers import number_services
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.numbers import (
+    first_numbers,
+    number_services,
+)
+from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.readback import claims_of
 from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.nftables.slots import (
     TABLES as MOST_TABLES,
 )
@@ -51,6 +56,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._model import
 from ansible_collections.layer4.service_proxy.plugins.module_utils._model.service import parse_node, parse_services
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.nftables import (
     Chain,
+    Element,
     Hook,
     Rule,
     SetHeader,
@@ -216,6 +222,15 @@ def test_a_number_that_a_service_has_that_stays_is_taken(monkeypatch: pytest.Mon
         assert kept.get(name, {}).items() <= both[name].elements.items() if name in both else name not in kept
 
 
+def test_services_that_hash_to_the_same_have_no_first_numbers() -> None:
+    both = parse_services(
+        [_remembering(name, 1 + at) for at, name in enumerate(_with_one_number())], parse_node({"name": "node1"})
+    )
+    one = number_services(both[:1])
+    assert first_numbers(both[:1]) == {*one.services.values(), *one.backends.values()}
+    assert first_numbers(both) is None
+
+
 def _remembering(name: str, last: int) -> Raw:
     backend = {"address": f"10.0.2.{last}", "port": 8080}
     return {
@@ -227,6 +242,7 @@ def _remembering(name: str, last: int) -> Raw:
     }
 
 
+@lru_cache(maxsize=None)
 def _with_one_number() -> tuple[str, str]:
     """Two names that hash to the same number."""
     seen: dict[int, str] = {}
@@ -294,6 +310,15 @@ def test_what_a_rule_accepts_is_done_with_the_hook() -> None:
     found = trace(table, Packet("192.0.2.100", "10.9.9.9", "tcp", 80, NODE_ADDRESSES))
     assert [end.verdict for end in found.outcomes] == [""]
     assert [step.rule for step in found.steps] == ["accept"]
+
+
+def test_what_a_rule_returns_goes_on_behind_the_jump() -> None:
+    first = Chain((Rule((Verdict("jump", "second"),)), Rule((Verdict("accept"),))), Hook("filter", "prerouting", 0))
+    second = Chain((Rule((Verdict("return"),)), Rule((Verdict("drop"),))))
+    table = Table("ip", "any", {}, {"first": first, "second": second}, {})
+    found = trace(table, Packet("192.0.2.100", "10.9.9.9", "tcp", 80, NODE_ADDRESSES))
+    assert [end.verdict for end in found.outcomes] == [""]
+    assert [step.rule for step in found.steps] == ["jump second", "return", "accept"]
 
 
 def test_each_rule_that_takes_a_packet_is_told_with_its_chance() -> None:
@@ -388,6 +413,13 @@ def test_a_chain_of_somebody_else_is_not_made(name: str) -> None:
     assert ChainMaker(parse_node({"name": "node1"}), ip.IPV4).make(name) is None
 
 
+def test_an_element_that_leads_to_a_chain_of_somebody_else_makes_none() -> None:
+    parsed = parse_node({"name": "node1"})
+    table = make_table({SERVICES: {b"key": Element(Verdict("goto", "web"))}}, parsed, ip.IPV4)
+    assert table.sets[SERVICES].elements == {b"key": Element(Verdict("goto", "web"))}
+    assert "web" not in table.chains
+
+
 def test_localhost_is_guarded_without_services_too() -> None:
     """route_localnet is set by the setting, whatever services there are; at boot as well."""
     for setting, family_names in ((True, ["ipv4"]), (False, [])):
@@ -438,3 +470,18 @@ def test_services_are_read_back_as_they_were_given(raw: list[Raw], raw_node: Raw
         assert (seen["protocol"], seen["node_port"]) == (one["protocol"], one.get("node_port"))
         for key in (VIP, EXTERNAL, BALANCER):
             assert set(seen[key]) == set(one[key])
+
+
+@pytest.mark.parametrize(
+    ("at", "of", "taken"),
+    [
+        (None, None, {("one", "10.9.9.9"), ("one", None), ("two", "10.9.9.8")}),
+        ({"10.9.9.8", None}, None, {("one", None), ("two", "10.9.9.8")}),
+        (None, {"one"}, {("one", "10.9.9.9"), ("one", None)}),
+        ({"10.9.9.8"}, {"one"}, set()),
+    ],
+)
+def test_claims_are_those_at_some_addresses_and_of_some_services(at: Any, of: Any, taken: Any) -> None:
+    one = {"name": "one", "vip": "10.9.9.9", "port": 80, "node_port": 30080}
+    table = tables([one, {"name": "two", "vip": "10.9.9.8", "port": 80}], {"name": "node1"})[ip.IPV4]
+    assert {(claim.service, claim.address) for claim in claims_of(maps_of(table), ip.IPV4, at, of)} == taken

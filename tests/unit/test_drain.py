@@ -34,6 +34,7 @@ DNS: dict[str, Any] = {"name": "dns", "port": 53, "protocol": "udp", "backends":
         (["node1"], [0, 3]),
         (["fd00::11"], [None, 0]),
         (["[fd00::0:11]:80"], [None, 0]),
+        (["[fd00::112:80", "afd00::11]:80"], [None, 3]),
         (["fd00::11", "node1"], [0, 0]),
         ([], [None, 3]),
     ],

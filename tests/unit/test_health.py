@@ -266,6 +266,12 @@ def test_a_damaged_text_is_no_state(text: str) -> None:
         parse(text)
 
 
+@pytest.mark.parametrize("entry", [1, ["10.0.0.1", 80, "tcp", "", [1], 1, 1, 1, 1, "refused"]])
+def test_a_damaged_entry_is_called_so(entry: Any) -> None:
+    with pytest.raises(DamagedState, match=r"^an entry is damaged$"):
+        parse(json.dumps({"version": 1, "failed": [entry]}))
+
+
 class _Run:
     """A run that does nothing."""
 

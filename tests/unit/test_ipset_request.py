@@ -256,7 +256,9 @@ class TestEntries:
 
     def test_the_part_that_is_wrong_is_named_where_it_is_not_the_whole(self) -> None:
         header = SetHeader("clients", "hash:ip,port", "ipv4")
-        assert refused_entry("192.0.2.1,tcp:x", header).startswith('set "clients": entries[0] is "192.0.2.1,tcp:x": ')
+        assert refused_entry("192.0.2.1,tcp:x", header).startswith(
+            'set "clients": entries[0] is "192.0.2.1,tcp:x": "tcp:x" must be '
+        )
         assert refused_entry("nonsense").count('"nonsense"') == 1
         assert refused_entry(None).startswith(
             'set "clients": entries[0] is null: must be a string as ipset add takes it'

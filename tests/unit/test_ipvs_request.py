@@ -212,6 +212,12 @@ def test_what_is_not_given_is_as_it_is() -> None:
     assert changed == held(), "flags belong to the scheduler, netmask and engine to persistence"
 
 
+def test_null_is_as_if_it_were_not_given() -> None:
+    assert parse_request({**DEFAULTS, **WEB, "exclusive": None, "drain_timeout": None}) == parse_request(
+        {**DEFAULTS, **WEB}
+    )
+
+
 def test_a_tunnel_is_encapsulated_as_it_was_until_there_is_none() -> None:
     tunneled = Destination("10.0.0.1", 80, "tunnel", 1, tunnel=(1, 6080, 0))
     there = HeldService(held().service, {("10.0.0.1", 80): tunneled})

@@ -96,6 +96,14 @@ def test_a_change_of_one_service_is_told_from_the_record() -> None:
     )
 
 
+def test_a_new_service_among_all_is_told_from_the_record() -> None:
+    some = [_plain(number) for number in range(1, 20)]
+    kernel = Kernel({"name": "node1", "addresses": list(NODE_ADDRESSES)})
+    kernel.run(some)
+    assert kernel.run([*some, _plain(20)]) == Summary(["service-20"], [], [])
+    assert kernel.narrowed == [False, True]
+
+
 def test_new_backends_of_a_service_of_ipv6_are_told_from_the_record() -> None:
     """It answers nowhere where it did not."""
     some = [_plain(number) for number in range(1, 20)]

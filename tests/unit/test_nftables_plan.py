@@ -169,6 +169,21 @@ def test_in_several_transactions_what_is_led_to_is_there_before() -> None:
     assert [("base" in state[IP].chains) for state in nft.states] == [False] * (len(nft.states) - 1) + [True]
 
 
+def test_in_several_transactions_what_is_led_to_goes_after() -> None:
+    backends = Set(SetHeader(("ipv4_addr",), ("ipv4_addr",)), {key: Element(key) for key in ADDRESSES})
+    services = {key: Element(Verdict("goto", "chain-a")) for key in ADDRESSES}
+    held, wanted = (
+        {IP: whole._replace(sets={**whole.sets, "backends": one})}
+        for whole, one in ((simple(services)[IP], backends), (simple({})[IP], backends._replace(elements={})))
+    )
+    nft = FakeNftables(held, limit=1)
+    apply(plan_tables(wanted, held), nft)
+    assert nft.tables([IP])[0] == wanted
+    for state in nft.states:
+        sets = state[IP].sets
+        assert not sets["services"].elements or len(sets["backends"].elements) == len(ADDRESSES)
+
+
 def test_elements_that_packets_made_are_neither_compared_nor_removed() -> None:
     header = SetHeader(("ipv4_addr",), flags=("dynamic", "timeout"), size=10, timeout=1000)
     wanted = {IP: Table("ip", IP.name, {"clients": Set(header, {})}, {}, {})}

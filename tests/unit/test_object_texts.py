@@ -209,6 +209,10 @@ def test_bits_without_names_are_a_number() -> None:
     ]
 
 
+def test_the_name_of_an_interface_may_be_of_any_bytes() -> None:
+    assert unpack("ifname", b"eth\xff" + bytes(12)) == '"eth\ufffd"'
+
+
 @pytest.mark.parametrize(
     ("mask", "xor", "text"),
     [

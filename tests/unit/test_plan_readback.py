@@ -16,6 +16,7 @@ from ansible_collections.layer4.service_proxy.plugins.module_utils._dataplane.ip
     ObservedService,
     Refusal,
     backends_in,
+    claims_of,
     entries,
     observed_services,
 )
@@ -138,6 +139,21 @@ def test_what_services_take_is_what_they_were_given(backends: list[dict[str, Any
         for claim in claims(service)
     }
     assert read == wanted
+
+
+@pytest.mark.parametrize(
+    ("at", "of", "taken"),
+    [
+        (None, None, {("one", "10.96.0.1"), ("one", None), ("two", "10.96.0.2")}),
+        ({"10.96.0.2", None}, None, {("one", None), ("two", "10.96.0.2")}),
+        (None, {"one"}, {("one", "10.96.0.1"), ("one", None)}),
+        ({"10.96.0.2"}, {"one"}, set()),
+    ],
+)
+def test_claims_are_those_at_some_addresses_and_of_some_services(at: Any, of: Any, taken: Any) -> None:
+    one: dict[str, Any] = {"name": "one", "vip": "10.96.0.1", "port": 80, "node_port": 30080}
+    observed, dummy = _observed(one, {"name": "two", "vip": "10.96.0.2", "port": 80})
+    assert {(claim.service, claim.address) for claim in claims_of(observed, LAYOUT, at, of)} == taken
 
 
 def test_backends_are_known_by_the_rules_that_translate_to_them() -> None:

@@ -114,6 +114,13 @@ def test_an_external_local_policy_keeps_sources_on_a_bridge_too() -> None:
     assert judged(off, vip=[], node_port=30080, external_traffic_policy="local") != []
 
 
+def test_backends_that_end_but_serve_are_reached_over_a_bridge_too() -> None:
+    off = GOOD._replace(bridge_netfilter={"ipv4": False})
+    ending = {"address": "10.0.0.11", "ready": False, "terminating": True}
+    assert judged(off, backends=[{**ending, "serving": True}]) != []
+    assert judged(off, backends=[{**ending, "serving": False}]) == []
+
+
 def test_input_matters_where_a_backend_is_on_the_node_itself() -> None:
     observed = GOOD._replace(chains=[(FORWARD._replace(hook="input"), [])])
     assert judged(observed) == []

@@ -168,6 +168,14 @@ def test_a_name_twice_names_both_places() -> None:
     ]
 
 
+def test_a_name_twice_is_found_behind_a_service_without_one() -> None:
+    with pytest.raises(InvalidServices) as refused:
+        subject.parse_services([{**GOOD, "name": None}, GOOD, {**GOOD, "vip": "10.96.0.2"}], NODE)
+    assert refused.value.problems[1:] == [
+        'service "web": name is "web" in services[1] and in services[2]: a name is allowed once'
+    ]
+
+
 def test_an_address_under_two_keys_of_one_service_is_refused() -> None:
     with pytest.raises(InvalidServices) as refused:
         subject.parse_services([{**GOOD, "external_ips": "10.96.0.1"}], NODE)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ansible_collections.layer4.service_proxy.plugins.module_utils._objects.ipvs import (
@@ -92,6 +92,10 @@ def test_a_plan_leads_to_what_is_wanted(before: Any, after: Any, drain: int) -> 
 
 
 @given(before=states, after=states)
+@example(
+    before={KEYS[0]: held(KEYS[0], destination(1, 1), destination(2, 0))},
+    after={KEYS[0]: held(KEYS[0], destination(1, 0), destination(2, 1))},
+)
 def test_a_virtual_service_that_stays_is_never_without_a_destination_that_takes_connections(
     before: Any, after: Any
 ) -> None:
