@@ -10,14 +10,17 @@ from then, and what modules have computed when they were imported, would stand i
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mutmut.state import state
 
+_CACHED = type(lru_cache(len))
 _caches: list[Any] = []
 _at_import: set[str] = set()
 """The functions that run while modules are imported."""
@@ -37,12 +40,7 @@ def _is_of_the_tree(module: Any) -> bool:
 
 def pytest_collection_finish() -> None:
     """Find all caches; and, while mutmut notes which test runs which function, those that modules run themselves."""
-    _caches[:] = {
-        id(value): value
-        for module in [module for module in sys.modules.values() if _is_of_the_tree(module)]
-        for value in list(vars(module).values())
-        if hasattr(value, "cache_clear") and not isinstance(value, type)
-    }.values()
+    _caches[:] = [one for one in gc.get_objects() if isinstance(one, _CACHED)]
     if os.environ["MUTANT_UNDER_TEST"] == "stats":
         _at_import.update(state()._stats)
 
