@@ -14,6 +14,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
+from dataclasses import astuple
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -75,6 +76,8 @@ def test_each_facility_has_a_file_in_its_tools_format() -> None:
     }
     assert set(files) <= set(boot_files.FACILITIES)
     assert boot_files.parse_jumps(files["iptables.jumps"]) == [JUMP, LAST]
+    before_behind = json.dumps([*astuple(JUMP)[:6]])
+    assert boot_files.parse_jumps(before_behind) == [JUMP]
     assert boot_files.parse_timeouts(files["ipvs-timeouts"]) == Timeouts(900, 0, 30)
     assert boot_files.parse_sysctls(files["sysctls"]) == {"net/ipv4/conf/all/route_localnet": 1}
     assert boot_files.render(BootState()) == {}

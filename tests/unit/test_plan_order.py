@@ -201,6 +201,45 @@ def test_our_jumps_are_put_in_front_together_and_in_their_order() -> None:
     assert _edit([FIREWALL, *docker, OURS], DOCKER_28) == [FIREWALL, OURS, *docker]
 
 
+ROLE = "-j L4-BACKEND"
+
+
+@pytest.mark.parametrize(
+    ("hook", "edits"),
+    [
+        ([], [f"-I FORWARD 1 {ROLE}"]),
+        (["-j OTHER"], [f"-I FORWARD 1 {ROLE}"]),
+        ([FIREWALL, OURS, "-j OTHER"], [f"-I FORWARD 3 {ROLE}"]),
+        (["-j OTHER", FIREWALL, "-j OTHER"], [f"-I FORWARD 3 {ROLE}"]),
+        ([ROLE, FIREWALL, OURS], [f"-D FORWARD {ROLE}", f"-I FORWARD 3 {ROLE}"]),
+        ([FIREWALL, ROLE, OURS], [f"-D FORWARD {ROLE}", f"-I FORWARD 3 {ROLE}"]),
+        ([FIREWALL, OURS, ROLE], []),
+        ([FIREWALL, OURS, "-j OTHER", ROLE], []),
+    ],
+)
+def test_a_jump_behind_others_is_put_there_and_back_to_where_it_was(hook: list[str], edits: list[str]) -> None:
+    chains = {("filter", "L4-BACKEND"): ["-j ACCEPT"]}
+    jump = Jump("filter", "FORWARD", ROLE, behind=("L4-FIREWALL", "L4-FORWARD"))
+    found = plan(Desired(dict(chains), [jump]), Observed(dict(chains), {("filter", "FORWARD"): hook}))
+    assert [line for line in found.restore.splitlines() if "FORWARD" in line.split()] == edits
+    back = [f"-D FORWARD {ROLE}", *([f"-I FORWARD {hook.index(ROLE) + 1} {ROLE}"] if ROLE in hook else [])]
+    assert [line for line in found.undo.splitlines() if "FORWARD" in line.split()] == (back if edits else [])
+    rules = found.result.hooks["filter", "FORWARD"]
+    assert [rule for rule in rules if rule != ROLE] == [rule for rule in hook if rule != ROLE]
+    assert not plan(Desired(dict(chains), [jump]), Observed(dict(chains), {("filter", "FORWARD"): rules})).changed
+
+
+def test_jumps_behind_others_follow_those_that_are_missing_too() -> None:
+    """As at boot, where all are missing but those of others."""
+    chains = {("filter", name): ["-j ACCEPT"] for name in ("L4-BACKEND", "L4-BRIDGE", "L4-FIREWALL", "L4-FORWARD")}
+    bridge = Jump("filter", "FORWARD", "-j L4-BRIDGE", behind=("L4-FIREWALL", "L4-FORWARD"))
+    backend = Jump("filter", "FORWARD", ROLE, behind=("L4-FIREWALL", "L4-FORWARD", "L4-BRIDGE"))
+    services = [Jump("filter", "FORWARD", rule, overtakes=True) for rule in (FIREWALL, OURS)]
+    for jumps in ([bridge, backend, *services], [backend, bridge, *services]):
+        found = plan(Desired(dict(chains), jumps), Observed(dict(chains), {("filter", "FORWARD"): ["-j OTHER"]}))
+        assert found.result.hooks["filter", "FORWARD"] == [FIREWALL, OURS, "-j L4-BRIDGE", ROLE, "-j OTHER"]
+
+
 def test_what_is_for_this_node_is_a_default_at_input_alone() -> None:
     for hook, overtaken in (("INPUT", True), ("FORWARD", False)):
         rules = ["-m addrtype --dst-type LOCAL -j DROP", FIREWALL]

@@ -50,5 +50,6 @@ def _chain(
         "ip_version": family,
         "rules": list(rules),
         "jumps": [{"from": hook, "match": None, "position": position, "comment": comment}],
+        "behind": [*settings.forward_chains, f"{settings.chain_prefix}-BRIDGE"],
         "state": "present" if present else "absent",
     }

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from types import MappingProxyType
+from typing import Any
 
 from .._model import addresses as ip
 from .._objects.boot import UNCHANGED_TIMEOUTS, BootState
@@ -120,7 +121,7 @@ def _lines(lines: Iterable[str]) -> str:
 def parse_jumps(text: str) -> list[Jump]:
     """Return the jumps of a file. Raises InvalidFileError."""
     try:
-        found = [Jump(*json.loads(line)) for line in text.split("\n") if line]
+        found = [_jump(*json.loads(line)) for line in text.split("\n") if line]
     except (ValueError, TypeError) as error:
         raise InvalidFileError("it is no list of jumps") from error
     if not all(map(_is_jump, found)):
@@ -128,8 +129,12 @@ def parse_jumps(text: str) -> list[Jump]:
     return found
 
 
+def _jump(table: str, hook: str, rule: str, position: str, anchored: bool, overtakes: bool, behind: Any = ()) -> Jump:
+    return Jump(table, hook, rule, position, anchored, overtakes, tuple(behind))
+
+
 def _is_jump(one: Jump) -> bool:
-    texts, answers = astuple(one)[:4], astuple(one)[4:]
+    texts, answers = [*astuple(one)[:4], *one.behind], astuple(one)[4:6]
     return all(isinstance(text, str) for text in texts) and all(isinstance(answer, bool) for answer in answers)
 
 

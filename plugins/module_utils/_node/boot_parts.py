@@ -78,7 +78,15 @@ def chains_part(requests: Iterable[ChainRequest]) -> Part | None:
             state = states.setdefault(family, Desired())
             state.chains[one.table, one.chain] = list(one.rules or ())
             state.jumps += [
-                Jump(one.table, jump.hook, jump.rule(one.chain), jump.position, overtakes=jump.position == "first")
+                Jump(
+                    one.table,
+                    jump.hook,
+                    jump.rule(one.chain),
+                    jump.position,
+                    False,
+                    jump.position == "first",
+                    one.behind,
+                )
                 for jump in one.jumps or ()
             ]
     if not states:

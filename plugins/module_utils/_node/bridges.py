@@ -218,5 +218,6 @@ def chain_request(settings: Settings, bridges: Sequence[Bridge]) -> dict[str, An
         "rules": [copies.format(one.name) for one in bridges if one.mode == "promiscuous"]
         + [inside.format(one.name) for one in bridges],
         "jumps": [{"from": "FORWARD", "match": None, "position": "first", "comment": comment}],
+        "behind": settings.forward_chains,
         "state": "present" if bridges else "absent",
     }

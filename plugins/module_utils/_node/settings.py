@@ -148,7 +148,12 @@ class Settings:
     def problems(self) -> list[str]:
         """Return what is wrong with values that nothing else looks into before they are set, one line each."""
         given = ((name, self.values[name], *limits) for name, limits in _RANGES.items())
-        return [
+        drained = [
+            f"{PREFIX}drained[{index}] is {quoted(one)}: must be the address of a backend, its address and port, or the name of its node"
+            for index, one in enumerate(self.values["drained"] or ())
+            if not one
+        ]
+        return drained + [
             f"{PREFIX}{name} is {quoted(value)}: must be an integer from {low} to {high}"
             for name, value, low, high in given
             if value is not None and not low <= value <= high
@@ -161,6 +166,11 @@ class Settings:
     @property
     def is_ipvs(self) -> bool:
         return bool(self.values["dataplane"] == "ipvs")
+
+    @property
+    def forward_chains(self) -> list[str]:
+        """The chains of services to which iptables' FORWARD leads: what they refuse, no rule of a role is to accept before."""
+        return [f"{self.values['chain_prefix']}-{name}" for name in ("FIREWALL", "FORWARD", "REPLIES")]
 
     @property
     def has_overlay(self) -> bool:

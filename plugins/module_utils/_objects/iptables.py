@@ -36,6 +36,7 @@ class Jump:
     to user-defined chains stands before (``first``) or behind it (``last``), so that two tools which both want
     to be first do not fight.
     overtakes: whether it is put in front again where rules before it drop by default (`_plan.iptables_order`).
+    behind: chains; a jump that is to be first stands behind those to these, where they are in the same hook.
     """
 
     table: str
@@ -44,6 +45,7 @@ class Jump:
     position: str = "first"
     anchored: bool = False
     overtakes: bool = False
+    behind: tuple[str, ...] = ()
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from .._objects.iptables import ChainKey, Desired, Jump, Observed, Rules, target_of
@@ -19,31 +19,39 @@ _BUILT_IN_TARGET = re.compile(r"[A-Z][A-Z0-9]*$")
 
 @dataclass
 class HookEdit:
-    """One hook: what is deleted from ``old`` (by index), what is put at either end, and what comes out."""
+    """One hook: what is deleted from ``old`` (by index), what is put at either end, and what comes out.
+
+    between: what is put elsewhere once that is done, each with its index then.
+    """
 
     old: Rules
     deleted: list[int]
     first: list[str]
     last: list[str]
+    between: list[tuple[int, str]]
 
     @property
     def new(self) -> list[str]:
         kept = [rule for index, rule in enumerate(self.old) if index not in set(self.deleted)]
-        return self.first + kept + self.last
+        found = self.first + kept + self.last
+        for index, rule in self.between:
+            found.insert(index, rule)
+        return found
 
     @property
     def changed(self) -> bool:
-        return bool(self.deleted or self.first or self.last)
+        return bool(self.deleted or self.first or self.last or self.between)
 
     def apply_lines(self, hook: str) -> tuple[list[str], list[str]]:
         whole = [index for index in self.deleted if _is_restorable(self.old[index])]
         by_number = sorted(set(self.deleted) - set(whole), reverse=True)
         deletions = [f"-D {hook} {index + 1}" for index in by_number] + [f"-D {hook} {self.old[i]}" for i in whole]
         insertions = [f"-I {hook} 1 {rule}" for rule in reversed(self.first)]
-        return deletions, insertions + [f"-A {hook} {rule}" for rule in self.last]
+        insertions += [f"-A {hook} {rule}" for rule in self.last]
+        return deletions, insertions + [f"-I {hook} {index + 1} {rule}" for index, rule in self.between]
 
     def undo_lines(self, hook: str) -> tuple[list[str], list[str]]:
-        deletions = [f"-D {hook} {rule}" for rule in self.first + self.last]
+        deletions = [f"-D {hook} {rule}" for rule in [*self.first, *self.last, *(rule for _at, rule in self.between)]]
         return deletions, [f"-I {hook} {index + 1} {restorable(self.old[index])}" for index in self.deleted]
 
 
@@ -95,22 +103,33 @@ def _hook_edit(
     is_overtaken = drops_by_default([rules[i] for i in range(behind) if i not in candidates], others, hook)
     for jump in jumps:
         found = [i for i in candidates if rules[i] == jump.rule and repeated[jump.rule] == 1]
-        is_anchored = not jump.anchored or (found and _at_end(rules, found[0], jump.position))
-        if found and is_anchored and not (jump.overtakes and is_overtaken):
+        if found and _is_in_place(rules, found[0], jump) and not (jump.overtakes and is_overtaken):
             kept.add(found[0])
         else:
             missing.append(jump)
-    return HookEdit(
+    edit = HookEdit(
         rules,
         [index for index in candidates if index not in kept],
-        [jump.rule for jump in missing if jump.position == "first"],
+        [jump.rule for jump in missing if jump.position == "first" and not jump.behind],
         [jump.rule for jump in missing if jump.position == "last"],
+        [],
     )
+    for jump in missing:
+        if jump.position == "first" and jump.behind:
+            edit.between.append((first_place(edit.new, jump.behind), jump.rule))
+    return edit
 
 
-def _at_end(rules: Rules, index: int, position: str) -> bool:
-    beyond = rules[:index] if position == "first" else rules[index + 1 :]
-    return all(_leads_to_chain(rule) for rule in beyond)
+def first_place(rules: Rules, behind: Collection[str]) -> int:
+    """Return the index of what is first but for the jumps to some chains, and what is in front of these."""
+    return max((index + 1 for index, rule in enumerate(rules) if target_of(rule) in behind), default=0)
+
+
+def _is_in_place(rules: Rules, index: int, jump: Jump) -> bool:
+    if jump.position == "last":
+        return not jump.anchored or all(map(_leads_to_chain, rules[index + 1 :]))
+    place = first_place(rules, jump.behind) if jump.behind else 0
+    return index >= place and (not jump.anchored or all(map(_leads_to_chain, rules[place:index])))
 
 
 def _leads_to_chain(rule: str) -> bool:

@@ -16,6 +16,7 @@ from ..._kernel.iptables_canonical import NoScratchError, settle
 from ..._objects.iptables import Desired, Jump, Observed, Rules, target_of
 from ..._objects.iptables_words import BUILT_IN_CHAINS
 from ..._plan.iptables import ChainPlan, plan
+from ..._plan.iptables_hooks import first_place
 from ..._plan.iptables_order import drops_by_default
 from .request import ChainRequest, InvalidChainError
 
@@ -129,7 +130,8 @@ def _desired(
     if request.jumps is None:
         return Desired({key: rules}, unmanaged={key})
     chains = _Chains(xtables, request.table)
-    return Desired({key: rules}, [_jump(request.table, *jump, hooks, chains) for jump in _once(request, jumps)])
+    placed = [_jump(request, *jump, hooks, chains) for jump in _once(request, jumps)]
+    return Desired({key: rules}, placed)
 
 
 JumpRule = tuple[str, str, str]
@@ -198,14 +200,30 @@ class _Chains(Mapping[str, Rules]):
         return len(parse_save(self._save()))
 
 
-def _jump(table: str, hook: str, position: str, rule: str, hooks: HookRules, chains: HookRules) -> Jump:
+def _jump(request: ChainRequest, hook: str, position: str, rule: str, hooks: HookRules, chains: HookRules) -> Jump:
     """The jump of a plan. It stays where nothing but jumps to chains that exist stands between it and its end, and, if it is to be
-    first, none of them drops by default.
+    first, none of them drops by default. It stands behind those of `ChainRequest.behind` in front of which nobody else drops.
     """
     rules = list(hooks[hook])
+    behind = _before_drops([other for other in rules if other != rule], request.behind, chains)
+    place = first_place(rules, behind)
     stays = is_overtaken = False
     if rule in rules:
-        beyond = rules[: rules.index(rule)] if position == "first" else rules[rules.index(rule) + 1 :]
+        index = rules.index(rule)
+        beyond = rules[place:index] if position == "first" else rules[index + 1 :]
         stays = all(target_of(other) in chains for other in beyond)
         is_overtaken = position == "first" and bool(beyond) and drops_by_default(beyond, chains)
-    return Jump(table, hook, rule, position, anchored=not stays, overtakes=is_overtaken)
+    return Jump(request.table, hook, rule, position, anchored=not stays, overtakes=is_overtaken, behind=behind)
+
+
+def _before_drops(rules: Rules, behind: Sequence[str], chains: HookRules) -> tuple[str, ...]:
+    """Those of some chains to which rules lead before somebody else drops."""
+    before: list[str] = []
+    found = set()
+    for rule in rules:
+        target = target_of(rule) or ""
+        if target not in behind:
+            before.append(rule)
+        elif not drops_by_default(before, chains):
+            found.add(target)
+    return tuple(chain for chain in behind if chain in found)

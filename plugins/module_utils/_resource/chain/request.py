@@ -60,7 +60,10 @@ class JumpRequest(NamedTuple):
 
 
 class ChainRequest(NamedTuple):
-    """What a task asks for. rules and jumps are None where they shall stay as they are."""
+    """What a task asks for. rules and jumps are None where they shall stay as they are.
+
+    behind: chains behind whose jumps those to this one stand. The roles have some, which is no option of `nat_chain`.
+    """
 
     families: Sequence[str]
     table: str
@@ -68,6 +71,7 @@ class ChainRequest(NamedTuple):
     present: bool
     rules: Sequence[str] | None
     jumps: Sequence[JumpRequest] | None
+    behind: tuple[str, ...] = ()
 
     @property
     def hooks(self) -> list[str]:
@@ -88,6 +92,7 @@ def parse_chain(options: Mapping[str, Any]) -> ChainRequest:
         options["state"] == "present",
         None if rules is None else [_parse_rule(chain, number, rule) for number, rule in enumerate(rules, 1)],
         None if jumps is None else [_parse_jump(table, chain, number, jump) for number, jump in enumerate(jumps, 1)],
+        tuple(options.get("behind", ())),
     )
 
 
