@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,28 +91,58 @@ def test_variables_of_the_same_names_change_nothing(world: Bridged, controller: 
     assert differences(world.snapshot(), wanted) == []
 
 
+KEPT, PROGRAMS = "/var/lib/layer4-service-proxy", "/usr/local/sbin"
+
+
 @pytest.mark.parametrize(
-    ("options", "allowed"),
+    ("where", "options", "allowed"),
     [
-        ("ro", "its file system is read-only"),
-        ("size=64k", "its file system has 65536 bytes left, of 1048576 needed"),
-        ("nr_inodes=1", "its file system can take no further file"),
+        (KEPT, "ro", "its file system is read-only"),
+        (KEPT, "size=64k", "its file system has 65536 bytes left, of 1048576 needed"),
+        (KEPT, "nr_inodes=1", "its file system can take no further file"),
+        (PROGRAMS, "ro", "its file system is read-only"),
+        ("/etc/systemd/system", "ro", "its file system is read-only"),
     ],
 )
 def test_a_disk_that_takes_no_boot_files_is_told_before_anything_is_touched(
-    world: Bridged, controller: Controller, options: str, allowed: str
+    world: Bridged, controller: Controller, where: str, options: str, allowed: str
 ) -> None:
-    kept = "/var/lib/layer4-service-proxy"
     found = world.snapshot()
-    world.node.run("mkdir", kept)
-    world.node.run("mount", "-t", "tmpfs", "-o", options, "full", kept)
-    try:
-        refused = controller.run(expect_failure=True)
-    finally:
-        world.node.run("umount", kept)
-        world.node.run("rmdir", kept)
-    assert refused.message == f"{kept} cannot be written: {allowed}"
+    with mounted(world, where, options):
+        refused = [controller.run(expect_failure=True, check=check) for check in (True, False)]
+    assert [one.message for one in refused] == [f"{where} cannot be written: {allowed}"] * 2
     assert differences(world.snapshot(), found) == []
+
+
+def test_a_full_disk_keeps_nothing_from_being_removed(world: Bridged, controller: Controller) -> None:
+    with mounted(world, "/var/lib", "size=2m"):
+        controller.run()
+        world.node.run("sh", "-c", "head -c 3m /dev/zero > /var/lib/full || true")
+        assert controller.run().changed == 0
+        controller.run(service_proxy_state="absent")
+        assert world.node.run("ls", "/var/lib").stdout == "full\n"
+
+
+@contextmanager
+def mounted(world: World, where: str, options: str) -> Iterator[None]:
+    """A file system of its own in place of a directory of the node."""
+    is_there = world.node.run("test", "-d", where, check=False).returncode == 0
+    world.node.run("mkdir", "-p", where)
+    world.node.run("mount", "-t", "tmpfs", "-o", options, "full", where)
+    try:
+        yield
+    finally:
+        world.node.run("umount", where)
+        if not is_there:
+            world.node.run("rmdir", where)
+
+
+def test_a_node_without_a_directory_for_programs_of_its_own_gets_one(world: Bridged, controller: Controller) -> None:
+    with mounted(world, "/usr/local", "mode=755"):
+        controller.run()
+        world.node.run(f"{PROGRAMS}/layer4-service-proxy", "status")
+        assert controller.run().changed == 0
+        controller.run(service_proxy_state="absent")
 
 
 STRINGS: dict[str, tuple[str, str]] = {

@@ -58,6 +58,10 @@ class Bare(World):
             ['service_proxy_bgp_neighbors is "10.0.0.1": must be a list, each item a dict'],
         ),
         ({"service_proxy_services": GOOD}, ["service_proxy_services is a dict: must be a list of dicts"]),
+        (
+            {"service_proxy_services": [GOOD], "service_proxy_drained": ["10.0.0.11", ""]},
+            ['service_proxy_drained[1] is "": must be the address of a backend'],
+        ),
     ],
 )
 def test_an_error_is_reported_before_anything_is_touched(

@@ -136,7 +136,7 @@ def plan_boot(parts: Mapping[str, Part | None], settings: Settings, kept: Kept, 
     }
     wanted = _Wanted(files, made_of, asked)
     return [
-        _program_change(kept, bool(made_of)),
+        program_change(kept, bool(made_of)),
         _generation_change(kept, wanted),
         _units_change(wanted, settings, runner),
     ]
@@ -222,7 +222,8 @@ def _short(value: Any) -> str:
     return generations.digest(generations.json_text(value).encode())[:_SHOWN]
 
 
-def _program_change(kept: Kept, is_wanted: bool) -> Change:
+def program_change(kept: Kept, is_wanted: bool) -> Change:
+    """Return what makes the node's program as wanted, or removes it."""
     path, wanted = kept.paths.program, kept.program if is_wanted else None
     try:
         held = read_file(path)
@@ -234,6 +235,7 @@ def _program_change(kept: Kept, is_wanted: bool) -> Change:
     def apply() -> None:
         generations.remove(path)
         if wanted is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, wanted, _PROGRAM_MODE)
 
     return Change("program", lines(before), lines(after), apply) if before != after else Change("program")

@@ -97,12 +97,17 @@ def read_text(path: str) -> str | None:
     return held.entry.content
 
 
-def refuse_unwritable(directory: Path) -> None:
-    """Raise NodeError where no file can be written, which would end a run when rules have changed already."""
+def refuse_unwritable(directory: Path, *, grows: bool) -> None:
+    """Raise NodeError where no file can be written, which would end a run when rules have changed already.
+
+    grows: or else files are removed, which takes no space.
+    """
     there = next(one for one in (directory, *directory.parents) if one.is_dir())
     found = os.statvfs(there)
     if found.f_flag & os.ST_RDONLY:
         raise NodeError(f"{directory} cannot be written: its file system is read-only")
+    if not grows:
+        return
     if found.f_blocks and found.f_bfree * found.f_frsize < _LEAST_FREE:
         free = found.f_bfree * found.f_frsize
         raise NodeError(

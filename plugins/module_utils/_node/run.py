@@ -10,6 +10,7 @@ Everything is validated before anything is changed. Then each step compares and,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._announce.settings import InvalidAnnouncement
@@ -33,10 +34,10 @@ from .._objects.nftables_changes import NftError
 from .._objects.overlay import DEVICE
 from .._plan.transaction import UndoFailed
 from .._resource.chain.request import InvalidChainError
-from . import backend_rules, boot_generations, bridges, kernel_modules, managers, overlay, tools, units
+from . import backend_rules, bridges, kernel_modules, managers, overlay, tools, units
 from .announcing import without_held
 from .boot import Settings as BootSettings
-from .boot import plan_boot, without_systemd
+from .boot import plan_boot, program_change, without_systemd
 from .boot_parts import overlay_part
 from .change import Change, NodeError, lines, merge_diffs
 from .files import refuse_unwritable
@@ -77,8 +78,7 @@ def run_node(module: AnsibleModule) -> dict[str, Any]:
     if missing and not _go_on_without(run, missing):
         return run.result
     _validate(run)
-    if not module.check_mode and (run.held_given != run.given or run.drain.backend):
-        refuse_unwritable(boot_generations.DIRECTORY)
+    _refuse_unwritable(run)
     for step in (close_loopback, *(_MAKING if run.settings.is_present else _REMOVING)):
         step(run)
     return {"changed": bool(run.changes), "diff": merge_diffs(run.changes), **run.result}
@@ -239,6 +239,20 @@ def _refuse_another_prefix(run: RunState) -> None:
             f"{held.settings['chain_prefix']}: must be {quoted(held.settings['chain_prefix'])} until they are removed "
             "(service_proxy_state=absent)"
         )
+
+
+def _refuse_unwritable(run: RunState) -> None:
+    """Raise NodeError where what is kept for boot cannot be written, where that is to change."""
+    if run.held_given == run.given and not run.drain.backend:
+        return
+    paths, is_present = run.kept.paths, run.settings.is_present
+    directories = [paths.directory]
+    if program_change(run.kept, is_present).changed:
+        directories.append(paths.program.parent)
+    if run.held_given is None:
+        directories += [Path("/etc/sysctl.d"), Path("/etc/systemd/system")]
+    for directory in directories:
+        refuse_unwritable(directory, grows=is_present)
 
 
 def _refuse_missing_devices(run: RunState) -> None:
