@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
+import socket
 import struct
 import sys
 import tempfile
@@ -21,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT), *(str(CHECKOUT / part) for part in (".cache/collections", "tests/integration"))]
@@ -103,7 +105,10 @@ def _services(count: int, backends: int) -> list[dict[str, Any]]:
 def given(services: Sequence[Any], dataplane: str, node: Mapping[str, Any] | None = None) -> Iterator[Path]:
     """A directory with a generation that asks for these services."""
     with tempfile.TemporaryDirectory() as directory:
-        asked = {"settings": {**DEFAULTS, **(node or NODE), "dataplane": dataplane}, "services": pack(services)._asdict()}
+        asked = {
+            "settings": {**DEFAULTS, **(node or NODE), "dataplane": dataplane},
+            "services": pack(services)._asdict(),
+        }
         path = Path(directory, "kept")
         boot_generations.store(path, 1, {}, {"services": ""}, {"services": asked})
         yield path
@@ -150,39 +155,54 @@ def _measure_flip(count: int, dataplane: str) -> Flip:
 
 
 def _flips(services: Sequence[Any], dataplane: str, directory: Path) -> list[tuple[float, float]]:
-    own = Services(directory)
-    own.load()
-    with exclusive_run():
-        plan_run(Request("present", services, True, dataplane), parse_node(NODE), LocalHost(Host())).apply()
-    failed: dict[Probe, str] = {}
-    found = []
-    for probe in sorted(own.probes)[: FLIPS * 3 : 3]:
-        failed[probe] = "timed out"
-        with _watched() as changed_at:
+    with _watcher() as watch:
+        own = Services(directory)
+        own.load()
+        with exclusive_run():
+            plan_run(Request("present", services, True, dataplane), parse_node(NODE), LocalHost(Host())).apply()
+        failed: dict[Probe, str] = {}
+        found = []
+        for probe in sorted(own.probes)[: FLIPS * 3 : 3]:
+            failed[probe] = "timed out"
+            changed_at = watch()
             started = time.perf_counter()
             assert own.converge(own.users([probe]), failed)
             ended = time.perf_counter()
-        found.append((changed_at[0] - started, ended - started))
+            found.append((changed_at() - started, ended - started))
     forget_failed()
     return found
 
 
 @contextmanager
-def _watched() -> Iterator[list[float]]:
-    """When the rule set of this namespace changes next, as another process sees it; known at the end."""
-    before, found = generation(), list[float]()
-    reading, writing = os.pipe()
+def _watcher() -> Iterator[Callable[[], Callable[[], float]]]:
+    """What begins to watch the rule set of this namespace; what that returns tells when it has changed, as another process sees it.
+
+    The process is made while this one is small: the copies of pages that the kernel makes after a fork would be a part of a flip.
+    """
+    ours, its = socket.socketpair()
     process = os.fork()
     if not process:
-        while generation() == before:
-            time.sleep(0.001)
-        os.write(writing, struct.pack("d", time.perf_counter()))
+        ours.close()
+        while its.recv(1):
+            before = generation()
+            its.send(b"w")
+            while generation() == before:
+                time.sleep(0.001)
+            its.send(struct.pack("d", time.perf_counter()))
         os._exit(0)
-    yield found
-    found += struct.unpack("d", os.read(reading, 8))
-    os.waitpid(process, 0)
-    os.close(reading)
-    os.close(writing)
+    its.close()
+
+    def watch() -> Callable[[], float]:
+        ours.send(b"w")
+        ours.recv(1)
+        return lambda: float(struct.unpack("d", ours.recv(8))[0])
+
+    try:
+        yield watch
+    finally:
+        ours.close()
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
 
 
 def page(checking: Sequence[Checking], flips: Sequence[Flip]) -> str:
