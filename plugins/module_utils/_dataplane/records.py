@@ -70,7 +70,11 @@ def checksum(text: str) -> str:
 
 def to_line(values: Any) -> str:
     """Return values as JSON on a line of their own, behind its checksum."""
-    text = json.dumps(values, separators=(",", ":"))
+    return framed(json.dumps(values, separators=(",", ":")))
+
+
+def framed(text: str) -> str:
+    """Return the same of what is JSON already."""
     return f"{checksum(text)} {text}\n"
 
 

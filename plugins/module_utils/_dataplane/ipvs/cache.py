@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..._model.payload import digest_of
+from ..._model.payload import digest_of, texts_of
 from ..._model.request import Request
 from ..._model.service import Node
 from ..._model.service_facts import ServiceFacts
 from ..interface import Host
-from ..records import RecordFile, facts_of_plain, from_line, plain_facts, require, to_line
+from ..records import RecordFile, facts_of_plain, framed, from_line, plain_facts, require, to_line
 
 _VERSION = 1
 """Raised by hand whenever the same services compile to something else, so that what an older release left is not believed."""
@@ -56,9 +56,10 @@ def digest_of_request(request: Request, node: Node) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def encode(record: Record, services: Iterable[Any]) -> str:
-    """Return the file's text."""
-    return to_line({**record._asdict(), "facts": plain_facts(record.facts)}) + to_line(list(services))
+def encode(record: Record, services: Sequence[Any]) -> str:
+    """Return the file's text. Services that came as a text are not written anew."""
+    header = to_line({**record._asdict(), "facts": plain_facts(record.facts)})
+    return header + framed(f"[{','.join(texts_of(services))}]")
 
 
 def decode_record(text: str) -> Record | None:
