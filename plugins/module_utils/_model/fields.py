@@ -112,7 +112,7 @@ def integer(low: int, high: int) -> Parser:
     """An integer, or a string of one as templates make them."""
 
     def parse(value: Any) -> int:
-        if type(value) is int and low <= value <= high:
+        if value.__class__ is int and low <= value <= high:
             return value
         if isinstance(value, str) and re.fullmatch(rf"\s*[0-9]{{1,{_LONGEST_NUMBER}}}\s*", value, re.ASCII):
             value = int(value)
