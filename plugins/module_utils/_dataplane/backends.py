@@ -35,8 +35,8 @@ def _usable(backends: Sequence[Backend]) -> Sequence[Backend]:
 
 def _lowest_tier(backends: Sequence[Backend]) -> list[Backend]:
     """Those that are no spares for others of them."""
-    tiers = {backend.tier for backend in backends}
-    return [backend for backend in backends if backend.tier == min(tiers)] if len(tiers) > 1 else list(backends)
+    lowest = min({backend.tier for backend in backends}, default=0)
+    return [backend for backend in backends if backend.tier == lowest]
 
 
 def _near(backends: Sequence[Backend], distribution: str, node: Node) -> list[Backend]:

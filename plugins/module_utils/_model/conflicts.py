@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .service import Service
 
 
+ADDRESS_KEYS = ("vip", "external_ips", "load_balancer_ips")
+"""The keys of a service that are addresses at which it answers."""
+
+
 class Claim(NamedTuple):
     """What a service takes for itself: a port of an address, or of every node address (``address`` None)."""
 
@@ -41,11 +45,10 @@ class BackendOf(NamedTuple):
 
 
 def claims(service: Service) -> list[Claim]:
-    keys = {"vip": service.vip, "external_ips": service.external_ips, "load_balancer_ips": service.load_balancer_ips}
     taken = [
         Claim(service.name, key, service.protocol, address, service.port)
-        for key, addresses in keys.items()
-        for address in addresses
+        for key in ADDRESS_KEYS
+        for address in getattr(service, key)
     ]
     if service.node_port is not None:
         taken.append(Claim(service.name, "node_port", service.protocol, None, service.node_port))

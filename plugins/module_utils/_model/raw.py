@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import addresses as ip
-from .conflicts import BackendOf
-from .service import ADDRESS_KEYS
+from .conflicts import ADDRESS_KEYS, BackendOf
 
 
 def backends_of(raw: Mapping[str, Any]) -> list[BackendOf]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .service import ADDRESS_KEYS, DEFAULT_FORWARD_METHOD, DEFAULT_SCHEDULER
+from .conflicts import ADDRESS_KEYS
+from .service import DEFAULT_FORWARD_METHOD, DEFAULT_SCHEDULER
 
 
 def find_needs(services: Sequence[Any], node: str) -> dict[str, Any]:

@@ -37,7 +37,6 @@ PROTOCOLS = ("tcp", "udp", "sctp")
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos")
 """The schedulers of Linux 6.12 (``net/netfilter/ipvs/Kconfig``)."""
 DEFAULT_SCHEDULER = "wrr"
-ADDRESS_KEYS = ("vip", "external_ips", "load_balancer_ips")
 FORWARD_METHODS = ("masquerade", "direct", "tunnel")
 DEFAULT_FORWARD_METHOD = "masquerade"
 
@@ -65,7 +64,7 @@ class Backend(NamedTuple):
 
     @property
     def family(self) -> str:
-        return ip.IPV6 if ":" in self.address else ip.IPV4
+        return ip.family_of(self.address)
 
 
 class Service(NamedTuple):

@@ -79,13 +79,9 @@ def chains_part(requests: Iterable[ChainRequest]) -> Part | None:
             state.chains[one.table, one.chain] = list(one.rules or ())
             state.jumps += [
                 Jump(
-                    one.table,
-                    jump.hook,
-                    jump.rule(one.chain),
-                    jump.position,
-                    False,
-                    jump.position == "first",
-                    one.behind,
+                    *(one.table, jump.hook, jump.rule(one.chain), jump.position),
+                    overtakes=jump.position == "first",
+                    behind=one.behind,
                 )
                 for jump in one.jumps or ()
             ]

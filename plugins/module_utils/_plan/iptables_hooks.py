@@ -128,7 +128,7 @@ def first_place(rules: Rules, behind: Collection[str]) -> int:
 def _is_in_place(rules: Rules, index: int, jump: Jump) -> bool:
     if jump.position == "last":
         return not jump.anchored or all(map(_leads_to_chain, rules[index + 1 :]))
-    place = first_place(rules, jump.behind) if jump.behind else 0
+    place = first_place(rules, jump.behind)
     return index >= place and (not jump.anchored or all(map(_leads_to_chain, rules[place:index])))
 
 

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property, partial
 from typing import Callable
 
-from ..._kernel.background import start_in_background
 from ..._model.request import Request
 from ..._model.service import InvalidServices, Node, Service
 from ..._model.service_facts import facts_of
@@ -24,6 +23,7 @@ from ..interface import Host, Observation, Summary
 from ..netfilter.facilities import HeldFamilies, NoSets, Sets, sets, tables
 from ..netfilter.names import Layout, ServiceRules
 from ..netfilter.other_variant import Leftovers
+from ..recording import nothing, with_record
 from .affinity import SetPlan, plan_sets
 from .cache import CachedState, cached_state
 from .cache_file import Store, edits
@@ -93,21 +93,19 @@ class IptablesPlan:
         return any(one.result.chains for one in self._families.plans.values())
 
     def _fill(self) -> list[Step]:
-        return [Step(partial(_fill, self._sets, self._set_plan), _nothing)] if self._set_plan.fill else []
+        return [Step(partial(_fill, self._sets, self._set_plan), nothing)] if self._set_plan.fill else []
 
     def _recorded(self, steps: list[Step]) -> list[Step]:
         """These, and what is left for the next run, which is made while the tools of these keep other processors busy."""
         record = self._record
         if record is None:
-            return [*steps, Step(self._store.touch, _nothing)]
-        begun: list[Callable[[], CachedState]] = []
+            return [*steps, Step(self._store.touch, nothing)]
 
         def make() -> CachedState:
             dummy = self.summary  # for the result, as is the diff
             return record()
 
-        begin = Step(lambda: begun.append(start_in_background(make)), _nothing)
-        return [begin, *steps, Step(lambda: self._store.save(begun[0](), edits(self._families)), self._store.forget)]
+        return with_record(steps, make, lambda made: self._store.save(made, edits(self._families)), self._store.forget)
 
 
 def plan_services(
@@ -199,7 +197,3 @@ def _fill(facility: Sets, plan: SetPlan) -> None:
             for element, entry in held.entries.items():
                 known[element] = max(entry, known.get(element, entry), key=lambda one: one.timeout or 0)
         facility.add(headers[name], list(known.values())[: headers[name].maxelem])
-
-
-def _nothing() -> None:
-    """There is nothing to take back: a set goes with its clients, and a cache is only ever a shortcut."""

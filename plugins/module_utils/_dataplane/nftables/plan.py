@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Callable, NamedTuple
 
-from ..._kernel.background import start_in_background
 from ..._model.payload import texts_of
 from ..._model.request import Request
 from ..._model.service import Node, Service, parse_names
@@ -19,6 +18,7 @@ from ..._plan.nftables import plan_tables
 from ..._plan.transaction import Step
 from ..conntrack_cleanup import families_with_connections
 from ..interface import Host, Observation, Summary, Tracking
+from ..recording import with_record
 from . import ownership
 from .cache import Record, digest_of_request, digest_of_settings, store
 from .compile import compile_services
@@ -106,18 +106,12 @@ class NftablesPlan:
         """The change, and what is left for the next run, which is made while the kernel works; for the result so are diff and summary."""
         if not self.changed:
             return [] if self._is_recorded else [Step(lambda: self._record(self._left()), self._store.forget)]
-        begun: list[Callable[[], Record | None]] = []
 
         def make() -> Record | None:
             dummy = self.diff, self.summary
             return self._left()
 
-        begin = Step(lambda: begun.append(start_in_background(make)), _nothing)
-        return [
-            begin,
-            Step(self._apply, self._undo),
-            Step(lambda: self._record(begun[0]()), self._store.forget),
-        ]
+        return with_record([Step(self._apply, self._undo)], make, self._record, self._store.forget)
 
     @property
     def _is_recorded(self) -> bool:
@@ -141,10 +135,6 @@ class NftablesPlan:
             digest, generation = self._facility.digest() if self._seen.is_disturbed else ("", now)
             left = left._replace(tables=digest if generation == now else "")
         self._store.save(left._replace(generation=now))
-
-
-def _nothing() -> None:
-    """There is nothing to take back: what is left for the next run is only ever a shortcut."""
 
 
 def observe(host: Host, node: Node, request: Request) -> Observation:
